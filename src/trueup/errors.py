@@ -1,0 +1,52 @@
+"""The tree of errors a user can meet. Each says where, what was found, what was expected, what to type next."""
+
+
+class TrueupError(Exception):
+    """Base of every error shown to a user: one message, exit code 2, no traceback.
+
+    `where` is a file and line, a stage or an address; `found` and `expected` are plain phrases; `next_step` is
+    what the user should type or change.
+    """
+
+    def __init__(self, where: str, *, found: str, expected: str = "", next_step: str = "") -> None:
+        self.where = where
+        self.found = found
+        self.expected = expected
+        self.next_step = next_step
+        super().__init__(self.message())
+
+    def message(self) -> str:
+        lines = [f"{self.where}: {self.found}"]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.next_step:
+            lines.append(f"  next: {self.next_step}")
+        return "\n".join(lines)
+
+
+class ConfigError(TrueupError):
+    """The run file is wrong; `found` lists every fault at once."""
+
+
+class DataError(TrueupError):
+    """A data file is missing, broken or empty."""
+
+
+class ModelError(TrueupError):
+    """A base model or adapter cannot be loaded, or is not what it should be."""
+
+
+class FeedbackError(TrueupError):
+    """Annotations that cannot become training data."""
+
+
+class ServerError(TrueupError):
+    """Label Studio is down, refuses the token, or lost the project."""
+
+
+class ReferenceProofError(TrueupError):
+    """The reference proof failed: the reference is not the adapter it should be."""
+
+
+class StageError(TrueupError):
+    """A stage cannot start or go on: an input is missing, the configuration drifted, the disk is full."""

@@ -1,0 +1,47 @@
+"""The shape every stage has: a config class, a run function, and what it needs and makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from trueup.artifacts import Artifact
+    from trueup.config import RunFile
+
+Metrics = dict[str, Any]  # JSON values only; the record keeps them
+
+
+class Section(BaseModel):
+    """A section of the run file. Unknown keys are refused; values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a stage knows of the run it is in."""
+
+    run: RunFile
+    run_dir: Path  # runs/<name>
+    out: Path  # <stage>.partial: kept between calls until the stage is complete
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a run. `needs` maps a parameter of `run` to the stage that makes it.
+
+    The name "aligned" stands for the alignment stage the run file chose.
+    """
+
+    name: str
+    config: type[Section]
+    makes: type[Artifact]
+    run: Callable[..., Metrics]
+    needs: Mapping[str, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
+    alignment: bool = False  # true of dpo and kto: one of them makes the winner
