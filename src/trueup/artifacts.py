@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from trueup.errors import DataError, StageError
 
@@ -50,7 +50,7 @@ class Artifact:
 
     path: Path
 
-    FILES: tuple[str, ...] = ()  # overridden: what must be there, and what the fingerprint is made of
+    FILES: ClassVar[tuple[str, ...]] = ()  # overridden: what must be there, and what the fingerprint is made of
 
     def record(self) -> dict[str, Any]:
         """The record.json. Raises StageError when the folder is not complete."""

@@ -1,0 +1,107 @@
+"""Adapters are the roles on the shared base: making one, loading one, saving one, switching between them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trueup.config import AdapterConfig
+from trueup.errors import ModelError
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def peft_config(config: AdapterConfig, *, task_type: str = "CAUSAL_LM", total_steps: int | None = None) -> Any:
+    """The peft configuration of `adapter`. DoRA separates magnitude from direction; AdaLoRA adapts the rank."""
+    from peft import AdaLoraConfig, LoraConfig
+
+    targets = {"attention": ATTENTION}.get(str(config.targets), config.targets)
+    common: dict[str, Any] = {
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": targets,
+        "task_type": task_type,
+    }
+    if config.kind == "adalora":
+        steps = total_steps or 100
+        common |= {"init_r": config.r, "target_r": max(config.r // 2, 1), "total_step": steps}
+        return AdaLoraConfig(**common, tinit=steps // 10, tfinal=steps // 3)
+    return LoraConfig(**common, use_dora=config.kind == "dora")
+
+
+def new_adapter(base: Any, config: AdapterConfig, **options: Any) -> Any:
+    """`base` with a fresh trainable adapter named "default", in fp32."""
+    from peft import get_peft_model
+
+    model = get_peft_model(base, peft_config(config, **options))
+    trainable_to_fp32(model)
+    return model
+
+
+def load_adapter(base: Any, folder: Path, *, trainable: bool) -> Any:
+    """`base` with the adapter saved in `folder`, named "default". Raises ModelError when nothing would train."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
+    trainable_to_fp32(model)
+    if trainable and not any(p.requires_grad for p in model.parameters()):
+        raise ModelError(str(folder), found="0 trainable parameters", expected="a trainable adapter")
+    return model
+
+
+def trainable_to_fp32(model: Any) -> None:
+    """Adapter weights in fp32: AdamW on bf16 rounds most small updates away."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def adapter_tensors(model: Any, name: str) -> dict[str, Any]:
+    """The tensors of adapter `name` by their names in a saved file, in fp32 on the CPU."""
+    import torch
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, adapter_name=name)
+    return {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in sorted(state.items())}
+
+
+def tensors_sha256(tensors: dict[str, Any]) -> str:
+    """One hash of names, shapes and fp32 bytes."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(f"{key}{tuple(tensors[key].shape)}".encode())
+        digest.update(tensors[key].float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def saved_tensors(folder: Path) -> dict[str, Any]:
+    """The tensors of a saved adapter, in fp32."""
+    from safetensors.torch import load_file
+
+    return {key: value.float() for key, value in load_file(folder / "adapter_model.safetensors").items()}
+
+
+@contextmanager
+def using(model: Any, name: str | None) -> Iterator[None]:
+    """Within the block, adapter `name` is active, or none of them (the bare base) for None. Always restores.
+
+    peft's set_adapter flips requires_grad; it is restored as well.
+    """
+    before, grads = model.active_adapter, {p: p.requires_grad for p in model.parameters()}
+    try:
+        if name is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(name)
+            yield
+    finally:
+        model.set_adapter(before)
+        for parameter, flag in grads.items():
+            parameter.requires_grad_(flag)

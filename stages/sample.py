@@ -1,0 +1,59 @@
+"""sample: (prompts, Adapter) -> Completions. What people will judge, from the current policy."""
+
+from trueup.artifacts import Adapter, Completions, write_jsonl
+from trueup.errors import DataError
+from trueup.stage import Context, Metrics, Section, Stage
+
+
+class Config(Section):
+    """How many completions, and how they are sampled."""
+
+    num_completions: int = 4
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    batch_size: int = 32
+
+
+def run(config: Config, context: Context, policy: Adapter) -> Metrics:
+    """Sample `num_completions` answers a prompt, seeded; write their text, log-probability and how they ended."""
+    import hashlib
+    import time
+
+    from rich.progress import Progress
+
+    from trueup.data import read_prompts
+    from trueup.models import adapters, base
+    from trueup.rollout.generate import Sampling, sample
+
+    data = context.run.data
+    if data.prompts is None:
+        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
+    prompts = [row for row in read_prompts(data.prompts, data.columns, data.system) for _ in range(config.num_completions)]
+    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+    model, tokenizer = adapters.load_adapter(bare, policy.path, trainable=False), base.load_tokenizer(context.run.model.base)
+    sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
+    began = time.monotonic()
+    with Progress() as bar:
+        task = bar.add_task("sampling", total=len(prompts))
+        done = sample(model, tokenizer, [p["messages"] for p in prompts], sampling, lambda n: bar.advance(task, n))
+    seconds = time.monotonic() - began
+    rows = []
+    for index, (prompt, answer) in enumerate(zip(prompts, done, strict=True)):
+        number = index % config.num_completions
+        uid = hashlib.sha256(f"{prompt['id']}\0{number}\0{answer.text}\0{context.run.seed}".encode()).hexdigest()[:20]
+        rows.append(
+            {"uid": uid, "prompt_id": prompt["id"], "messages": prompt["messages"], "completion": answer.text}
+            | {"num_tokens": answer.num_tokens, "logp": answer.logp, "finish": answer.finish}
+        )
+    write_jsonl(context.out / "completions.jsonl", rows)
+    num_tokens = sum(answer.num_tokens for answer in done)
+    return {
+        "num_completions": len(rows),
+        "tokens_per_s": num_tokens / seconds,
+        "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
+        "mean_length_tokens": num_tokens / len(done),
+    }
+
+
+STAGE = Stage(name="sample", config=Config, makes=Completions, run=run, needs={"policy": "sft"}, reads=("prompts",))

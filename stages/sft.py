@@ -1,0 +1,69 @@
+"""sft: (demonstrations) -> Adapter. Supervised fine-tuning, kept at its best held-out loss."""
+
+from trueup.artifacts import Adapter
+from trueup.errors import DataError
+from trueup.stage import Context, Metrics, Section, Stage
+
+
+class Config(Section):
+    """Field names are trl.SFTConfig's own."""
+
+    learning_rate: float = 3e-4
+    num_train_epochs: float = 4
+    per_device_train_batch_size: int = 8
+    max_length: int = 512  # tokens, prompt + completion
+    warmup_steps: int = 5
+    held_out_fraction: float = 0.1
+
+
+def run(config: Config, context: Context) -> Metrics:
+    """Minimize the negative log-likelihood of the demonstrations' answers; save the best epoch's adapter."""
+    import random
+
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from trueup.data import read_demonstrations
+    from trueup.training import common, proof
+
+    data = context.run.data
+    if data.demonstrations is None:
+        raise DataError("data.demonstrations", found="not set", expected="a CSV or JSONL file", next_step="set it")
+    rows = [
+        {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+        for row in read_demonstrations(data.demonstrations, data.columns, data.system)
+    ]
+    random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
+    num_held_out = max(1, round(len(rows) * config.held_out_fraction))
+    held_out, train = rows[:num_held_out], rows[num_held_out:]
+    model, tokenizer = common.load_policy(context, None)
+    options = config.model_dump(exclude={"held_out_fraction"})
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        args=SFTConfig(
+            **common.trainer_args(context, eval_strategy="epoch", load_best_model_at_end=True, **_by_epoch()),
+            **options,
+            completion_only_loss=True,
+        ),
+        train_dataset=Dataset.from_list(train),
+        eval_dataset=Dataset.from_list(held_out),
+    )
+    common.make_ready(trainer)
+    metrics = common.train(trainer)
+    common.save_adapter(trainer, context.out)
+    probes = [{"messages": r["prompt"], "completion": r["completion"][0]["content"]} for r in train]
+    proof.record_probe(trainer.model, tokenizer, probes, context.out)
+    losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    return metrics | {"eval_loss": min(losses), "eval_loss_by_epoch": losses, "num_train": len(train)}
+
+
+def _by_epoch() -> dict[str, object]:
+    return {
+        "save_strategy": "epoch",
+        "metric_for_best_model": "eval_loss",
+        "train_sampling_strategy": "group_by_length",
+    }
+
+
+STAGE = Stage(name="sft", config=Config, makes=Adapter, run=run, reads=("demonstrations",))
