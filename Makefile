@@ -1,9 +1,10 @@
-# One command each, on a fresh clone: `make demo`, `make test`. Both set everything up first.
+# On a fresh clone: `make test`. It sets everything up first.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint clean
+
+.PHONY: setup test lint clean
 
 setup: $(STAMP)
 
@@ -12,9 +13,6 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
-
-demo: setup
-	$(VENV)/bin/trueup demo $(if $(HUMAN),--human) $(if $(SEED),--seed $(SEED))
 
 test: setup lint
 	$(VENV)/bin/python -m pytest

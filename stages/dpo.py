@@ -36,7 +36,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         ),
         train_dataset=Dataset.from_list([_conversational(pair) for pair in pairs]),
     )
-    common.make_ready(trainer)
+    common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     weighted.precompute_reference(trainer)

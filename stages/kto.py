@@ -1,4 +1,4 @@
-"""kto: (Adapter, Feedback) -> Adapter. Every thumb trains, paired or not; the reference is the policy it starts from."""
+"""kto: (Adapter, Feedback) -> Adapter. Every thumb trains, paired or not; the reference is the SFT policy."""
 
 from trueup.artifacts import Adapter, Feedback
 from trueup.stage import Context, Metrics, Section, Stage
@@ -18,8 +18,8 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     """Minimize eq. 8 of Ethayarajh et al. 2024 after the reference proof; save the adapter."""
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
-
     from trueup.feedback.preferences import kto_weights
+
     from trueup.training import common, proof, weighted
 
     rows = feedback.rows("train")
@@ -37,7 +37,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         ),
         train_dataset=Dataset.from_list([_unpaired(row) for row in rows]),
     )
-    common.make_ready(trainer)
+    common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     batch = rows[: config.per_device_train_batch_size]
     expected = 0.5 * sum(desirable if row["label"] else undesirable for row in batch) / len(batch)

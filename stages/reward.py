@@ -30,7 +30,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         train_dataset=Dataset.from_list([_conversational(pair) for pair in train]),
         eval_dataset=Dataset.from_list([_conversational(pair) for pair in held_out]) if held_out else None,
     )
-    common.make_ready(trainer)
+    common.make_ready(trainer, policy)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     metrics = common.train(trainer)
     dropped = len(train) - len(trainer.train_dataset)
@@ -49,6 +49,4 @@ def _conversational(pair: dict[str, list[dict[str, str]]]) -> dict[str, object]:
     }
 
 
-STAGE = Stage(
-    name="reward", config=Config, makes=RewardModel, run=run, needs={"policy": "sft", "feedback": "collect"}
-)
+STAGE = Stage(name="reward", config=Config, makes=RewardModel, run=run, needs={"policy": "sft", "feedback": "collect"})

@@ -29,9 +29,14 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     data = context.run.data
     if data.prompts is None:
         raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
-    prompts = [row for row in read_prompts(data.prompts, data.columns, data.system) for _ in range(config.num_completions)]
+    prompts = [
+        row for row in read_prompts(data.prompts, data.columns, data.system) for _ in range(config.num_completions)
+    ]
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
-    model, tokenizer = adapters.load_adapter(bare, policy.path, trainable=False), base.load_tokenizer(context.run.model.base)
+    model, tokenizer = (
+        adapters.load_adapter(bare, policy.path, trainable=False),
+        base.load_tokenizer(context.run.model.base),
+    )
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     began = time.monotonic()
     with Progress() as bar:

@@ -54,16 +54,25 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
 
 def start_from(model: Any, tensors: dict[str, Any]) -> int:
     """Copy saved adapter tensors into adapter "default" of a model of another task; return how many."""
-    from peft import set_peft_model_state_dict
+    import torch
 
-    set_peft_model_state_dict(model, tensors)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            name = key.replace(".weight", ".default.weight")
+            parameters[name].copy_(tensor)
     return len(tensors)
 
 
-def make_ready(trainer: Any) -> None:
-    """After TRL built the trainer: fp32 adapters, `ref` copied again from fp32, the fast head, sealed checkpoints."""
+def make_ready(trainer: Any, start: Artifact | None = None) -> None:
+    """After TRL built the trainer: fp32 adapters, `ref` copied again from fp32, the fast head, sealed checkpoints.
+
+    TRL rounds trainable parameters to bf16 on a 4-bit base, so those of `start` are copied in once more.
+    """
     model = trainer.model
     adapters.trainable_to_fp32(model)
+    if start is not None:
+        start_from(model, adapters.saved_tensors(start.path))
     if "ref" in model.peft_config:
         parameters = dict(model.named_parameters())
         for name, parameter in parameters.items():
@@ -72,6 +81,9 @@ def make_ready(trainer: Any) -> None:
                 parameter.requires_grad_(False)
     if model.peft_config["default"].task_type == "CAUSAL_LM":
         fast_head.install(model.get_base_model())
+    else:
+        score = model.get_base_model().score
+        score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
     trainer.add_callback(checkpoints.sealing_callback())
 
 

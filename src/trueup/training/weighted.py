@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trl import DPOTrainer, RewardTrainer
-
 import torch
+from trl import DPOTrainer, RewardTrainer
 
 
 def dpo_loss(policy: Any, reference: Any, weight: Any, beta: float) -> Any:

@@ -1,0 +1,80 @@
+"""YAML with line numbers, overrides, and faults said in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rapidfuzz import process
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+
+from trueup.errors import ConfigError
+
+Lines = dict[tuple[str | int, ...], int]
+
+
+def parse(path: Path) -> tuple[dict[str, Any], Lines]:
+    """The YAML's values, and the line of each key. Raises ConfigError when it is missing or no YAML mapping."""
+    if not path.is_file():
+        raise ConfigError(str(path), found="no such file", expected="a run file", next_step="trueup init")
+    try:
+        tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}", found=f"not YAML: {error.problem}") from None
+    if not isinstance(tree, CommentedMap):
+        raise ConfigError(str(path), found="no mapping", expected="`name: ...` and sections")
+    lines: Lines = {}
+    return _plain(tree, (), lines), lines
+
+
+def _plain(tree: Any, at: tuple[str | int, ...], lines: Lines) -> Any:
+    if isinstance(tree, CommentedMap):
+        for key in tree:
+            lines[(*at, str(key))] = tree.lc.key(key)[0] + 1
+        return {str(key): _plain(value, (*at, str(key)), lines) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_plain(value, (*at, i), lines) for i, value in enumerate(tree)]
+    return tree
+
+
+def set_override(values: dict[str, Any], override: str) -> None:
+    """Apply `dpo.beta=0.2`; the value is read as YAML. Raises ConfigError when it has another shape."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {override}", found="no '='", expected="section.key=value, such as dpo.beta=0.2")
+    *parents, last = name.split(".")
+    here = values
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            raise ConfigError(f"--set {override}", found=f"{parent} is no section", expected="section.key=value")
+    here[last] = YAML(typ="safe").load(text)
+
+
+def describe(fault: Any, lines: Lines, shape: type[BaseModel]) -> str:
+    """One fault in a line: where, what was found, what was expected, the nearest name."""
+    where = tuple(fault["loc"])
+    known = next((where[:n] for n in range(len(where), 0, -1) if where[:n] in lines), ())
+    line = f"line {lines[known]}: " if known else ""
+    name = ".".join(map(str, where))
+    if fault["type"] == "extra_forbidden":
+        names = _fields(shape, where[:-1])
+        near = process.extractOne(str(where[-1]), names, score_cutoff=60)
+        return f"{line}unknown key {name}" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(names)}")
+    if fault["type"] == "missing":
+        return f"{name} is missing"
+    return f"{line}{name}: found {fault['input']!r}; expected: {fault['msg']}"
+
+
+def _fields(shape: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
+    current: type[BaseModel] = shape
+    for key in at:
+        field = current.model_fields.get(str(key))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        current = field.annotation
+    return list(current.model_fields)

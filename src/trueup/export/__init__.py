@@ -1,0 +1,1 @@
+"""What leaves trueup: the adapter, merged weights and a model card."""

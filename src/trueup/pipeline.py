@@ -1,0 +1,172 @@
+"""Runs on disk: what is complete, what went stale and why, and building a stage aside before renaming it."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trueup.artifacts import Artifact, file_sha256, write_json
+from trueup.config import RunFile
+from trueup.errors import StageError
+from trueup.stage import Context, Stage
+
+PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a stage stands: complete | stale | partial | missing, and why."""
+
+    stage: str
+    state: str
+    why: str = ""
+
+
+class Pipeline:
+    """One run: its file, its stages, its folder."""
+
+    def __init__(self, run: RunFile, stages: tuple[Stage, ...], root: Path = Path("runs")) -> None:
+        self.run, self.stages, self.folder = run, {stage.name: stage for stage in stages}, root / run.name
+
+    def path(self, name: str) -> Path:
+        """sft belongs to the run; every other stage to a round."""
+        return self.folder / name if name == "sft" else self.folder / "round-1" / name
+
+    def order(self) -> list[Stage]:
+        """The stages `trueup run` executes: of the alignment stages, only the chosen one."""
+        return [s for s in self.stages.values() if not s.alignment or s.name == self.run.method]
+
+    def execute(self, name: str, rebuild: bool = False) -> bool:
+        """Build one stage; False when it is complete already. Raises StageError on drift or a missing input."""
+        stage, final = self.stages[name], self.path(name)
+        inputs = {parameter: self._artifact(source, name) for parameter, source in stage.needs.items()}
+        made_of = self._made_of(stage, inputs)
+        if (final / "record.json").exists():
+            changes = self._drift(final, stage, made_of)
+            if not changes and not rebuild:
+                return False
+            if changes and not rebuild:
+                raise StageError(
+                    name,
+                    found="; ".join(changes) + " since this was built",
+                    next_step="pass --rebuild, or rename the run",
+                )
+            number = 1 + len(list(final.parent.glob(f"{name}.old-*")))
+            final.rename(final.with_name(f"{name}.old-{number}"))
+        out = final.with_name(f"{name}.partial")
+        out.mkdir(parents=True, exist_ok=True)
+        self._build(stage, out, inputs, made_of)
+        out.rename(final)
+        return True
+
+    def _build(self, stage: Stage, out: Path, inputs: dict[str, Artifact], made_of: dict[str, Any]) -> None:
+        self._refuse_changed_partial(stage, out, made_of)
+        began = time.monotonic()
+        try:
+            context = Context(run=self.run, run_dir=self.folder, out=out)
+            metrics = stage.run(self.run.section(stage.name), context, **inputs)
+            record = made_of | {
+                "stage": stage.name,
+                "fingerprint": stage.makes(out).fingerprint(),
+                "metrics": metrics,
+                "wall_s": round(time.monotonic() - began, 1),
+                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "versions": _versions(),
+            }
+            write_json(out / "record.json", record)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise StageError(
+                    str(out), found="the disk is full", next_step=f"free some space, then: trueup {stage.name}"
+                ) from error
+            raise
+
+    def _refuse_changed_partial(self, stage: Stage, out: Path, made_of: dict[str, Any]) -> None:
+        """A half-built stage goes on only when it is still made of the same things."""
+        plan = out / "plan.json"
+        if plan.exists():
+            changes = _differences(_read_json(plan), made_of)
+            if changes:
+                raise StageError(
+                    stage.name,
+                    found="; ".join(changes) + f" since {out.name} was begun",
+                    next_step=f"undo the change, or remove {out}",
+                )
+        write_json(plan, made_of)
+
+    def states(self) -> list[State]:
+        """One state for each stage of this run, in order."""
+        found = []
+        for stage in self.order():
+            final = self.path(stage.name)
+            if (final / "record.json").exists():
+                inputs = {k: a for k, s in stage.needs.items() if (a := self._find(s)) is not None}
+                changes = self._drift(final, stage, self._made_of(stage, inputs))
+                found.append(State(stage.name, "stale" if changes else "complete", "; ".join(changes)))
+            elif final.with_name(f"{stage.name}.partial").exists():
+                found.append(State(stage.name, "partial", "type it again to go on"))
+            else:
+                found.append(State(stage.name, "missing"))
+        return found
+
+    def _find(self, source: str) -> Artifact | None:
+        name = self.run.method if source == "aligned" else source
+        path = self.path(name)
+        return self.stages[name].makes(path) if (path / "record.json").exists() else None
+
+    def _artifact(self, source: str, wanted_by: str) -> Artifact:
+        artifact = self._find(source)
+        if artifact is None:
+            name = self.run.method if source == "aligned" else source
+            raise StageError(
+                wanted_by,
+                found=f"{name} is not complete",
+                expected=str(self.path(name)),
+                next_step=f"trueup {name} RUN.yaml",
+            )
+        return artifact
+
+    def _made_of(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
+        data = self.run.data
+        files = {name: getattr(data, name) for name in stage.reads if getattr(data, name) is not None}
+        return {
+            "config": self.run.section(stage.name).model_dump(mode="json"),
+            "seed": self.run.seed,
+            "model": self.run.model.model_dump(mode="json"),
+            "adapter": self.run.adapter.model_dump(mode="json"),
+            "system": data.system,
+            "data": {name: file_sha256(path) if path.is_file() else "missing" for name, path in files.items()},
+            "inputs": {name: artifact.record()["fingerprint"] for name, artifact in inputs.items()},
+        }
+
+    def _drift(self, final: Path, stage: Stage, made_of: dict[str, Any]) -> list[str]:
+        return _differences(stage.makes(final).record(), made_of)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`beta 0.1 -> 0.2` for each leaf of `now` that is not as it was."""
+    changes = []
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            changes += _differences(old, {k: value.get(k) for k in {**old, **value}})
+        elif old != value:
+            changes.append(f"{key} {str(old)[:12]} -> {str(value)[:12]}")
+    return changes
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    import json
+
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+def _versions() -> dict[str, str]:
+    installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}

@@ -1,0 +1,52 @@
+"""export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
+
+from trueup.artifacts import Adapter, Export
+from trueup.stage import Context, Metrics, Section, Stage
+
+
+class Config(Section):
+    """What is written."""
+
+    merged: bool = True
+
+
+def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
+    """Copy the adapter; dequantize the base, merge, save as bf16 safetensors; measure what merging cost."""
+    import json
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file
+
+    from trueup.export import card
+    from trueup.models import adapters, base, logps
+
+    shutil.copytree(
+        aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
+    )
+    cost = 0.0
+    if config.merged:
+        bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+        model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
+        probe = load_file(aligned.path / "probe.safetensors")
+        recorded, num_tokens = probe.pop("logps"), (probe["labels"][:, 1:] != -100).sum()
+        if base.linear4bit_layers(model):
+            model.get_base_model().dequantize()
+        merged = model.merge_and_unload().to(torch.bfloat16)
+        with torch.no_grad():
+            cost = ((recorded - logps.token_logps(merged, probe).cpu()).sum() / num_tokens).item()
+        merged.save_pretrained(context.out / "merged", safe_serialization=True)
+        base.load_tokenizer(context.run.model.base).save_pretrained(context.out / "merged")
+    lineage = []
+    for record in sorted(context.run_dir.glob("**/record.json"), key=lambda path: path.stat().st_mtime):
+        if not any(part.count(".") for part in record.relative_to(context.run_dir).parent.parts):
+            value = json.loads(record.read_text(encoding="utf-8"))
+            lineage.append(
+                {"stage": record.parent.name, "fingerprint": value["fingerprint"], "metrics": value["metrics"]}
+            )
+    text = card.write(context.run.model.base, context.run.method, lineage, cost)
+    (context.out / "README.md").write_text(text, encoding="utf-8")
+    return {"merge_nats_per_token": cost}
+
+
+STAGE = Stage(name="export", config=Config, makes=Export, run=run, needs={"aligned": "aligned"})

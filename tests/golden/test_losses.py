@@ -1,0 +1,32 @@
+"""The losses against closed forms worked by hand."""
+
+import math
+
+import pytest
+import torch
+
+from trueup.training.weighted import bradley_terry_loss, dpo_loss
+
+
+def test_dpo_loss_is_ln_2_when_policy_equals_reference() -> None:
+    logps = torch.tensor([-3.0, -5.0, -4.0, -6.0])
+    assert dpo_loss(logps, logps, torch.ones(2), beta=0.1).item() == pytest.approx(math.log(2))
+
+
+def test_dpo_loss_of_one_pair_is_minus_log_sigmoid_of_the_scaled_margin() -> None:
+    policy, reference = torch.tensor([-2.0, -7.0]), torch.tensor([-3.0, -5.0])
+    # chosen ratio +1, rejected ratio -2: margin 3, times beta 0.5
+    expected = math.log(1 + math.exp(-1.5))
+    assert dpo_loss(policy, reference, torch.ones(1), beta=0.5).item() == pytest.approx(expected)
+
+
+def test_dpo_weights_make_a_weighted_mean() -> None:
+    policy, reference = torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.zeros(4)
+    first, second = math.log(1 + math.exp(-1.0)), math.log(2)
+    loss = dpo_loss(policy, reference, torch.tensor([1.0, 3.0]), beta=1.0).item()
+    assert loss == pytest.approx((first + 3 * second) / 4)
+
+
+def test_bradley_terry_loss_against_its_closed_form() -> None:
+    loss = bradley_terry_loss(torch.tensor([2.0]), torch.tensor([-1.0]), torch.tensor([0.25])).item()
+    assert loss == pytest.approx(math.log(1 + math.exp(-3.0)))
