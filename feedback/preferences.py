@@ -1,4 +1,4 @@
-"""Thumbs become training data: pairs for reward and DPO, single rows for KTO, each with its weight, none lost silently."""
+"""Thumbs become training data: pairs for reward and DPO, single rows for KTO, each with its weight."""
 
 from __future__ import annotations
 

@@ -1,0 +1,162 @@
+"""SFT then DPO and KTO on a tiny 4-bit Llama built here: the proof holds, and planted faults stop the run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trueup.stages import STAGES
+
+from trueup.artifacts import Adapter, Feedback, write_jsonl
+from trueup.config import load
+from trueup.errors import ReferenceProofError, StageError
+from trueup.models import adapters, base
+from trueup.pipeline import Pipeline
+from trueup.stage import Context
+from trueup.training import checkpoints, common, proof
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = ["red", "green", "blue", "tent", "boot", "rope", "yes", "no", "glad", "sorry"]
+
+
+def make_model(folder: Path) -> None:
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    from tokenizers import decoders
+
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        [" ".join(WORDS)],
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **shape, **ids)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    folder = tmp_path_factory.mktemp("run")
+    make_model(folder / "model")
+    questions = [f"{a} {b}" for a in WORDS for b in WORDS]
+    write_jsonl(folder / "d.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in questions[:40]])
+    write_jsonl(folder / "p.jsonl", [{"prompt": q} for q in questions[40:46]])
+    (folder / "run.yaml").write_text(
+        f"name: tiny\nmodel: {{base: {folder / 'model'}}}\n"
+        "data: {demonstrations: d.jsonl, prompts: p.jsonl, held_out: p.jsonl}\n"
+        "sft: {learning_rate: 0.01, num_train_epochs: 3}\n"
+        "sample: {num_completions: 2, max_new_tokens: 8}\nevaluate: {num_completions: 1, max_new_tokens: 8}\n"
+    )
+    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
+    made = Pipeline(run, STAGES, folder / "runs")
+    made.execute("sft")
+    return made
+
+
+def sft(pipeline: Pipeline) -> Adapter:
+    return Adapter(pipeline.path("sft"))
+
+
+def feedback(folder: Path) -> Feedback:
+    prompt = [[{"role": "user", "content": f"{word} rope"}] for word in WORDS]
+    common_keys = [{"prompt_id": str(i), "split": "train", "prompt": p, "weight": 1.0} for i, p in enumerate(prompt)]
+    write_jsonl(folder / "pairs.jsonl", [row | {"chosen": "yes", "rejected": "no"} for row in common_keys])
+    write_jsonl(
+        folder / "rows.jsonl",
+        [row | {"completion": "yes", "label": i % 2 == 0, "uid": str(i)} for i, row in enumerate(common_keys)],
+    )
+    return Feedback(folder)
+
+
+def context(pipeline: Pipeline, out: Path) -> Context:
+
+    out.mkdir(parents=True, exist_ok=True)
+    return Context(run=pipeline.run, run_dir=pipeline.folder, out=out)
+
+
+@pytest.mark.parametrize(("name", "first_loss"), [("dpo", 0.693147), ("kto", 0.5)])
+def test_alignment_proves_its_reference_first(pipeline: Pipeline, tmp_path: Path, name: str, first_loss: float) -> None:
+    stage = next(stage for stage in STAGES if stage.name == name)
+    metrics = stage.run(
+        stage.config(), context(pipeline, tmp_path / "out"), policy=sft(pipeline), feedback=feedback(tmp_path)
+    )
+    assert metrics["reference_proof"]["first_loss"] == pytest.approx(first_loss, abs=1e-3)
+    assert metrics["reference_proof"]["max_abs_logp_effect"] > 0.1
+    assert metrics["linear4bit_layers"] == 14  # 2 layers of 7 linear maps
+    before, after = adapters.saved_tensors(sft(pipeline).path), adapters.saved_tensors(tmp_path / "out")
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_planted_fresh_adapter_stops_the_run(pipeline: Pipeline, tmp_path: Path) -> None:
+    model, tokenizer = common.load_policy(context(pipeline, tmp_path), None)
+    model.save_pretrained(tmp_path)
+    proof.record_probe(
+        model, tokenizer, [{"messages": [{"role": "user", "content": "red"}], "completion": "yes"}], tmp_path
+    )
+    model.add_adapter("ref", model.peft_config["default"])
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if ".ref." in name:
+            parameter.data = parameters[name.replace(".ref.", ".default.")].data.clone()
+    with pytest.raises(ReferenceProofError, match=r"differs from the bare base by only 0\.0000"):
+        proof.prove(model, tmp_path)
+
+
+def test_another_adapter_as_reference_stops_the_run(pipeline: Pipeline, tmp_path: Path) -> None:
+    model, _ = common.load_policy(context(pipeline, tmp_path), sft(pipeline))
+    model.add_adapter("ref", model.peft_config["default"])
+    with pytest.raises(ReferenceProofError, match="tensors hash to"):
+        proof.prove(model, sft(pipeline).path)
+
+
+def test_an_eval_forward_leaves_4_bit_weights_and_gradients_whole(pipeline: Pipeline) -> None:
+    ids = torch.arange(2, 34).reshape(1, 32)
+
+    def gradients(eval_first: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = adapters.new_adapter(base.load_base(pipeline.run.model.base, four_bit=True), pipeline.run.adapter)
+        if eval_first:
+            with torch.no_grad():
+                model.eval()(ids)
+        model.train()
+        model(ids, labels=ids).loss.backward()
+        return [p.grad for p in model.parameters() if p.requires_grad]
+
+    for expected, found in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_second_call_skips_and_a_changed_config_refuses(pipeline: Pipeline) -> None:
+
+    assert pipeline.execute("sft") is False
+    section = pipeline.run.section("sft").model_copy(update={"learning_rate": 0.5})
+    changed = Pipeline(pipeline.run.model_copy(update={"sft": section}), STAGES, pipeline.folder.parent)
+    with pytest.raises(StageError, match=r"learning_rate 0.01 -> 0.5 since this was built"):
+        changed.execute("sft")
+
+
+def test_a_torn_checkpoint_is_skipped(tmp_path: Path) -> None:
+
+    for step in (10, 20):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text(f"step {step}")
+        checkpoints.seal(folder)
+    (tmp_path / "checkpoint-20" / "weights").write_text("ste")
+    assert checkpoints.latest_whole(tmp_path) == tmp_path / "checkpoint-10"
+    assert (tmp_path / "torn-checkpoint-20").exists()
