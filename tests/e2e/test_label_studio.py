@@ -8,8 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 from trueup.feedback import server
+from trueup.feedback.annotations import parse
+from trueup.feedback.client import Client
+from trueup.feedback.tasks import to_task
 
 from trueup.errors import ServerError
+
+THUMBS = Path(server.__file__).parent / "interfaces" / "thumbs.xml"
 
 
 def free_port() -> int:
@@ -47,3 +52,29 @@ def test_a_taken_port_says_which_to_try(tmp_path: Path) -> None:
         port = int(other.getsockname()[1])
         with pytest.raises(ServerError, match=f"labelstudio.port: {port + 1}"):
             server.start(tmp_path, port)
+
+
+def test_publishing_twice_adds_nothing_and_thumbs_come_back(data_dir: Path) -> None:
+    connection = server.connect(data_dir)
+    client = Client(connection)
+    project = client.create_project("thumbs " * 20, THUMBS.read_text())
+    rows = [{"uid": f"u{i}", "messages": [{"role": "user", "content": "q"}], "completion": f"a{i}"} for i in range(3)]
+    tasks = [to_task(row) for row in rows]
+    assert (client.publish(project, tasks[:2]), client.publish(project, tasks)) == (2, 1)
+    first = next(task for task in client.pull(project) if task["data"]["uid"] == "u0")
+    thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": ["up"]}}
+    headers = {"Authorization": f"Token {connection.token}"}
+    address = f"{connection.url}/api/tasks/{first['id']}/annotations/"
+    assert httpx.post(address, json={"result": [thumb]}, headers=headers, trust_env=False).status_code == 201
+    verdicts = {task["data"]["uid"]: parse(task)[0] for task in client.pull(project)}
+    assert {uid: [v.up for v in found] for uid, found in verdicts.items()} == {"u0": [True], "u1": [], "u2": []}
+
+
+def test_a_wrong_token_a_deleted_project_and_a_dead_server_are_said(data_dir: Path) -> None:
+    connection = server.connect(data_dir)
+    with pytest.raises(ServerError, match="the token is refused"):
+        Client(server.Connection(connection.url, "0" * 40)).pull(1)
+    with pytest.raises(ServerError, match=r"project 987.*not there"):
+        Client(connection).pull(987)
+    with pytest.raises(ServerError, match="no answer"):
+        Client(server.Connection(f"http://127.0.0.1:{free_port()}", "0" * 40)).pull(1)

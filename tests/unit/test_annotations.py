@@ -1,0 +1,55 @@
+"""Annotations as Label Studio stores them become verdicts, or are named with the reason."""
+
+from typing import Any
+
+import pytest
+from trueup.feedback.annotations import parse
+from trueup.feedback.tasks import num_cleaned, to_task
+
+
+def task(*results: dict[str, Any], **raw: Any) -> dict[str, Any]:
+    annotation = {"id": 3, "completed_by": {"id": 8}, "result": list(results), "updated_at": "t"} | raw
+    return {"data": {"uid": "u", "response": "text"}, "annotations": [annotation]}
+
+
+def choice(name: str, *values: str) -> dict[str, Any]:
+    return {"from_name": name, "type": "choices", "value": {"choices": list(values)}}
+
+
+def written(name: str, text: str) -> dict[str, Any]:
+    return {"from_name": name, "type": "textarea", "value": {"text": [text]}}
+
+
+def test_a_thumb_with_reasons_and_an_untouched_edit() -> None:
+    good, bad = parse(task(choice("thumb", "down"), choice("why", "wrong", "style"), written("edited", "text ")))
+    assert bad == []
+    assert (good[0].up, good[0].annotator, good[0].reasons, good[0].edited) == (False, "8", ("wrong", "style"), None)
+
+
+def test_a_better_answer_is_kept() -> None:
+    good, _ = parse(task(choice("thumb", "down"), written("edited", "better"), completed_by=8))
+    assert (good[0].edited, good[0].annotator) == ("better", "8")
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (task(was_cancelled=True), "skipped"),
+        (task(), r"thumb is \[\]"),
+        (task(choice("thumb", "maybe")), "thumb is .*maybe"),
+        (task(choice("thumb", "up", "down")), "thumb is .*up.*down"),
+    ],
+)
+def test_what_is_no_verdict_is_named(made: dict[str, Any], why: str) -> None:
+    import re
+
+    good, bad = parse(made)
+    assert good == []
+    assert re.match(why, bad[0].why)
+
+
+def test_tasks_carry_uid_and_clean_text_only() -> None:
+    row = {"uid": "u", "prompt_id": "p", "messages": [{"role": "user", "content": "a\x00b"}], "completion": "c\u202ed"}
+    made = to_task(row | {"logp": -3.0})
+    assert made == {"data": {"uid": "u", "messages": [{"role": "user", "content": "ab"}], "response": "cd"}}
+    assert num_cleaned([row, row | {"completion": "x", "messages": []}]) == 1
