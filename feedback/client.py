@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from trueup.feedback.server import Connection
 
 from trueup.errors import ServerError
+from trueup.feedback.server import Connection
 
 CHUNK = 500  # uids in one filter: it travels in the URL
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones

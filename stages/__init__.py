@@ -1,12 +1,12 @@
 """The stages of a run, in order."""
 
-from trueup.stages import dpo, evaluate, export, kto, reward, sample, sft
-
 from trueup.stage import Stage
+from trueup.stages import collect, dpo, evaluate, export, kto, reward, sample, sft
 
 STAGES: tuple[Stage, ...] = (
     sft.STAGE,
     sample.STAGE,
+    collect.STAGE,
     reward.STAGE,
     dpo.STAGE,
     kto.STAGE,

@@ -18,8 +18,8 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     """Minimize eq. 8 of Ethayarajh et al. 2024 after the reference proof; save the adapter."""
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
-    from trueup.feedback.preferences import kto_weights
 
+    from trueup.feedback.preferences import kto_weights
     from trueup.training import common, proof, weighted
 
     rows = feedback.rows("train")

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 STAGE_HELP = {
     "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
     "sample": "Completions to judge, from the current policy.",
+    "collect": "People judge in Label Studio; freeze what they said.",
     "reward": "A reward model, as an adapter on the same base.",
     "dpo": "Align by pairs: direct preference optimization.",
     "kto": "Align by single thumbs: Kahneman-Tversky optimization.",
     "evaluate": "Is it better, by how much.",
     "export": "The adapter, merged weights and a model card.",
 }
+
+WAITING = 3  # exit code: nothing is wrong, people have not finished
 
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override the run file.")
@@ -38,6 +41,13 @@ class Group(click.Group):
         except TrueupError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
+        except Exception as error:
+            from trueup.stage import Waiting
+
+            if not isinstance(error, Waiting):
+                raise
+            click.echo(str(error))
+            sys.exit(WAITING)
 
 
 @click.group(cls=Group)

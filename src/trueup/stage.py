@@ -22,6 +22,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Waiting(Exception):
+    """People have labelled `labelled` of `wanted` completions; the same command goes on later."""
+
+    def __init__(self, labelled: int, wanted: int, address: str) -> None:
+        self.labelled, self.wanted, self.address = labelled, wanted, address
+        super().__init__(f"waiting {labelled}/{wanted}; label at {address}, then type the same command again")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What a stage knows of the run it is in."""

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from trueup.stages import STAGES
 
 from trueup.cli import STAGE_HELP, main
 from trueup.config import load
 from trueup.errors import ConfigError
+from trueup.stages import STAGES
 
 SECTIONS = {stage.name: stage.config for stage in STAGES}
 

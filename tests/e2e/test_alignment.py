@@ -6,7 +6,6 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from trueup.stages import STAGES
 
 from trueup.artifacts import Adapter, Feedback, write_jsonl
 from trueup.config import load
@@ -14,6 +13,7 @@ from trueup.errors import ReferenceProofError, StageError
 from trueup.models import adapters, base
 from trueup.pipeline import Pipeline
 from trueup.stage import Context
+from trueup.stages import STAGES
 from trueup.training import checkpoints, common, proof
 
 TEMPLATE = (

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from trueup.errors import ServerError
 from trueup.feedback import server
 from trueup.feedback.annotations import parse
 from trueup.feedback.client import Client
 from trueup.feedback.tasks import to_task
-
-from trueup.errors import ServerError
 
 THUMBS = Path(server.__file__).parent / "interfaces" / "thumbs.xml"
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from trueup.feedback.annotations import parse
 from trueup.feedback.tasks import num_cleaned, to_task
 

@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
-from trueup.feedback.preferences import Vote, build, kto_weights, split_prompts
 
 from trueup.errors import FeedbackError
+from trueup.feedback.preferences import Vote, build, kto_weights, split_prompts
 
 
 def completion(uid: str, prompt_id: str = "p", text: str | None = None) -> dict[str, object]:

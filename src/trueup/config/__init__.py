@@ -43,6 +43,8 @@ class LabelStudioConfig(Section):
 
     url: str | None = None
     data_dir: Path = Path("labelstudio")
+    wait: bool = False  # stay until people are done; else say where it stands and exit
+    poll_s: float = Field(default=5, gt=0)
     port: int = Field(default=8090, gt=1023, lt=65536)
 
 

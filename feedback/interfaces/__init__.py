@@ -1,0 +1,1 @@
+"""Labelling screens of Label Studio."""
