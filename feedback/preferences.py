@@ -116,10 +116,10 @@ def _rows(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> lis
     ]
 
 
-def kto_weights(num_desirable: int, num_undesirable: int) -> tuple[float, float]:
+def kto_weights(num_desirable: float, num_undesirable: float) -> tuple[float, float]:
     """lambda_D and lambda_U with lambda_D n_D / (lambda_U n_U) in [1, 4/3] (Ethayarajh et al. 2024, eq. 9).
 
-    The rarer side is raised. Raises FeedbackError when a side is empty.
+    Each side counts the sum of its rows' weights; the rarer side is raised. Raises FeedbackError when a side is empty.
     """
     if min(num_desirable, num_undesirable) == 0:
         side = "up" if num_desirable == 0 else "down"

@@ -24,7 +24,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
 
     from trueup.training import common, proof, weighted
 
-    pairs = feedback.pairs("train")
+    pairs = weighted.mean_one(feedback.pairs("train"))
     model, tokenizer = common.load_policy(context, policy)
     trainer = weighted.WeightedDPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base

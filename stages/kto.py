@@ -17,42 +17,45 @@ class Config(Section):
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
     """Minimize eq. 8 of Ethayarajh et al. 2024 after the reference proof; save the adapter."""
     from datasets import Dataset
-    from trl import KTOConfig, KTOTrainer
+    from trl import KTOConfig
 
     from trueup.feedback.preferences import kto_weights
     from trueup.training import common, proof, weighted
 
     rows = feedback.rows("train")
-    num_up = sum(row["label"] for row in rows)
-    desirable, undesirable = kto_weights(num_up, len(rows) - num_up)
+    heft_up, heft_down = (sum(row["weight"] for row in rows if row["label"] is side) for side in (True, False))
+    desirable, undesirable = kto_weights(heft_up, heft_down)
+    rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in rows]
     model, tokenizer = common.load_policy(context, policy)
-    trainer = KTOTrainer(
+    trainer = weighted.WeightedKTOTrainer(
         model=model,
         processing_class=tokenizer,
         args=KTOConfig(
             **common.trainer_args(context),
             **config.model_dump(),
-            desirable_weight=desirable,
-            undesirable_weight=undesirable,
         ),
         train_dataset=Dataset.from_list([_unpaired(row) for row in rows]),
     )
     common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
-    batch = rows[: config.per_device_train_batch_size]
-    expected = 0.5 * sum(desirable if row["label"] else undesirable for row in batch) / len(batch)
-    proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), expected, policy.path)
+    trainer.data_collator = weighted.Weights(trainer.data_collator)
+    proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
     probes = [{"messages": row["prompt"], "completion": row["completion"]} for row in rows]
     proof.record_probe(trainer.model, tokenizer, probes, context.out)
-    weights = {"desirable_weight": desirable, "undesirable_weight": undesirable}
-    return metrics | weights | {"reference_proof": proven, "num_rows": len(rows), "num_desirable": num_up}
+    return metrics | {
+        "reference_proof": proven,
+        "desirable_weight": desirable,
+        "undesirable_weight": undesirable,
+        "num_rows": len(rows),
+        "num_desirable": sum(row["label"] for row in rows),
+    }
 
 
 def _unpaired(row: dict[str, object]) -> dict[str, object]:
     completion = [{"role": "assistant", "content": row["completion"]}]
-    return {"prompt": row["prompt"], "completion": completion, "label": row["label"]}
+    return {"prompt": row["prompt"], "completion": completion, "label": row["label"], "weight": row["weight"]}
 
 
 STAGE = Stage(

@@ -21,7 +21,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
 
     from trueup.training import common, weighted
 
-    train, held_out = feedback.pairs("train"), feedback.pairs("held_out")
+    train, held_out = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
     trainer = weighted.WeightedRewardTrainer(
         model=model,

@@ -56,7 +56,7 @@ def prove(model: Any, artifact: Path) -> Metrics:
 
 
 def prove_loss(loss: float, expected: float, artifact: Path) -> float:
-    """The loss before step 1: ln 2 for DPO, 0.5 x weight for KTO. Raises ReferenceProofError otherwise."""
+    """The loss before step 1 at mean weight 1: ln 2 for DPO, 0.5 for KTO. Raises ReferenceProofError otherwise."""
     if abs(loss - expected) > 1e-3:
         _fail(artifact, f"loss {loss:.6f} before step 1", f"{expected:.6f}")
     return loss

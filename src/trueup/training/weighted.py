@@ -5,23 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from trl import DPOTrainer, RewardTrainer
+from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
 
 def dpo_loss(policy: Any, reference: Any, weight: Any, beta: float) -> Any:
-    """Eq. 7 of Rafailov et al. 2023, a weighted mean over pairs.
+    """Eq. 7 of Rafailov et al. 2023, the mean over pairs of weight x loss.
 
-    `policy` and `reference` are (2 x pairs,) summed log-probabilities, the chosen first; `weight` is (pairs,).
+    `policy` and `reference` are (2 x pairs,) summed log-probabilities, the chosen first; `weight` is (pairs,),
+    with mean 1 over the whole training set (see `mean_one`), so that a light batch counts for less than a heavy one.
     """
     chosen, rejected = (policy - reference).chunk(2)
     losses = -torch.nn.functional.logsigmoid(beta * (chosen - rejected))
-    return (losses * weight).sum() / weight.sum()
+    return (losses * weight).mean()
+
+
+def kto_loss(policy: Any, reference: Any, kl: Any, desirable: Any, weight: Any, beta: float) -> Any:
+    """Eq. 8 of Ethayarajh et al. 2024, the mean over rows of weight x (1 - v / lambda).
+
+    All are (rows,) but `kl`, a scalar >= 0 in nats; `desirable` is bool; `weight` holds lambda_D or lambda_U times
+    the row's own weight.
+    """
+    side = torch.where(desirable, 1.0, -1.0)
+    return (weight * (1 - torch.sigmoid(beta * side * (policy - reference - kl)))).mean()
 
 
 def bradley_terry_loss(chosen: Any, rejected: Any, weight: Any) -> Any:
-    """-log sigmoid(r_chosen - r_rejected) (Bradley and Terry 1952), a weighted mean over pairs, all (pairs,)."""
+    """-log sigmoid(r_chosen - r_rejected) (Bradley and Terry 1952), the mean of weight x loss, all (pairs,)."""
     losses = -torch.nn.functional.logsigmoid(chosen - rejected)
-    return (losses * weight).sum() / weight.sum()
+    return (losses * weight).mean()
+
+
+def mean_one(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their weights divided by the mean weight: the learning rate keeps its meaning."""
+    mean = sum(row["weight"] for row in rows) / len(rows)
+    return [row | {"weight": row["weight"] / mean} for row in rows]
 
 
 class Weights:
@@ -58,6 +75,36 @@ class WeightedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             mode = "train" if self.model.training else "eval"
             self._metrics[mode]["rewards/accuracies"].append((chosen > rejected).float().mean().item())
             self._metrics[mode]["rewards/margins"].append((chosen - rejected).mean().item())
+        return (loss, outputs) if return_outputs else loss
+
+
+class WeightedKTOTrainer(KTOTrainer):  # type: ignore[misc]
+    """KTOTrainer with weighted rows; `weight` is lambda_D or lambda_U times the row's own."""
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "weight" not in self._signature_columns:
+            self._signature_columns.append("weight")
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        batch = {k: v.to(self.accelerator.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        weight, desirable = batch.pop("weight"), torch.as_tensor(batch["label"], dtype=torch.bool)
+        mismatched = self._compute_kl_logps(model, batch)
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        outputs = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
+        )
+        policy = outputs.log_probs.sum(1)
+        reference, reference_mismatched = self.compute_ref_log_probs(model, batch)
+        kl = (mismatched - reference_mismatched).mean().detach().clamp(min=0)
+        desirable = desirable.to(policy.device)
+        loss = kto_loss(policy, reference, kl, desirable, weight, self.beta)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["kl"].append(kl.item())
+        rewards = self.beta * (policy - reference).detach()
+        for name, side in (("rewards/chosen", desirable), ("rewards/rejected", ~desirable)):
+            if side.any():
+                metrics[name].append(rewards[side].mean().item())
         return (loss, outputs) if return_outputs else loss
 
 
@@ -111,7 +158,7 @@ def precompute_reference(trainer: Any) -> None:
 
 
 def first_loss(trainer: Any) -> float:
-    """The loss of the first batch before any step, without dropout and without touching a random state."""
+    """The loss of the first batch before any step, for a mean weight of 1; no dropout, no random state touched."""
     size = trainer.args.per_device_train_batch_size
     rows = [trainer.train_dataset[i] for i in range(min(size, len(trainer.train_dataset)))]
     trainer.model.eval()
@@ -119,4 +166,4 @@ def first_loss(trainer: Any) -> float:
         batch = {k: v.to(trainer.model.device) for k, v in trainer.data_collator(rows).items()}
         loss = trainer.compute_loss(trainer.model, batch)
     trainer.model.train()
-    return float(loss)
+    return float(loss) * len(rows) / sum(row["weight"] for row in rows)
