@@ -1,10 +1,11 @@
-# On a fresh clone: `make test`. It sets everything up first.
+# On a fresh clone: `make demo` or `make test`. Each sets everything up first.
+# make demo HUMAN=1 waits for your own thumbs; SEED=1 varies everything random; METHOD=kto aligns by single thumbs.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
 
-.PHONY: setup test lint clean
+.PHONY: setup demo test lint clean
 
 setup: $(STAMP)
 
@@ -13,6 +14,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+demo: setup
+	$(VENV)/bin/trueup demo $(if $(HUMAN),--human) $(if $(SEED),--seed $(SEED)) $(if $(METHOD),--method $(METHOD))
 
 test: setup lint
 	$(VENV)/bin/python -m pytest

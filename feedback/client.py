@@ -70,7 +70,7 @@ class Client:
             said = {401: "the token is refused", 404: "it is not there (deleted?)"}
             hints = {
                 401: "set LABEL_STUDIO_API_KEY to a token of this server",
-                404: "remove store/project.json",
+                404: "to publish anew (labels already pulled are kept), remove projects.json in the run's store folder",
             }
             code = error.status_code or 0
             found = said.get(code, f"status {code}")

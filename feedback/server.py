@@ -90,6 +90,15 @@ def connect(data_dir: Path, url: str | None = None) -> Connection:
     return Connection(address, token)
 
 
+def login(data_dir: Path) -> dict[str, str]:
+    """Address, e-mail and password of our server's admin. Raises ServerError when none was made here."""
+    path = data_dir / "credentials.json"
+    if not path.exists():
+        raise ServerError(str(path), found="no such file", next_step="trueup labelstudio start")
+    known: dict[str, str] = json.loads(path.read_text())
+    return {key: known[key] for key in ("url", "email", "password")}
+
+
 def is_running(data_dir: Path) -> bool:
     """True when the process of server.pid is alive and is Label Studio."""
     try:

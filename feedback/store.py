@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,32 +20,39 @@ class Store:
         self.folder, self.path = folder, folder / "annotations.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
 
-    def project(self, url: str) -> int | None:
-        """The project made earlier on this server; found by id, since titles repeat."""
-        return self._projects().get(url)
+    def project(self, server: str) -> tuple[int, str] | None:
+        """(id on the server, our own key) of the project made earlier there; by id, since titles repeat."""
+        known = self._projects().get(server)
+        return None if known is None else (int(known["id"]), str(known["key"]))
 
-    def remember_project(self, url: str, project: int) -> None:
-        write_json(self.folder / "projects.json", self._projects() | {url: project})
+    def remember_project(self, server: str, project: int) -> tuple[int, str]:
+        """Note the project under a fresh key: ids begin again on a new server, keys do not."""
+        key = secrets.token_hex(6)
+        write_json(self.folder / "projects.json", self._projects() | {server: {"id": project, "key": key}})
+        return project, key
 
-    def _projects(self) -> dict[str, int]:
+    def _projects(self) -> dict[str, Any]:
         path = self.folder / "projects.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def append(self, annotations: list[Annotation]) -> int:
+    def append(self, annotations: list[Annotation], key: str) -> int:
         """Add versions not seen before; return how many. On disk (fsync) when this returns."""
-        seen = {(row["annotation_id"], row["updated_at"]) for row in self._lines()}
-        new = [a for a in annotations if (a.annotation_id, a.updated_at) not in seen]
+        seen = {(row["project"], row["annotation_id"], row["updated_at"]) for row in self._lines()}
+        new = [a for a in annotations if (key, a.annotation_id, a.updated_at) not in seen]
         self._end_torn_line()
         with self.path.open("a", encoding="utf-8") as out:
-            out.writelines(json.dumps(asdict(a), ensure_ascii=False) + "\n" for a in new)
+            out.writelines(json.dumps({"project": key} | asdict(a), ensure_ascii=False) + "\n" for a in new)
             out.flush()
             os.fsync(out.fileno())
         return len(new)
 
-    def current(self, present: set[int]) -> list[dict[str, Any]]:
-        """The last version of each annotation that is still on the server (`present` ids), by id."""
-        latest = {row["annotation_id"]: row for row in sorted(self._lines(), key=lambda row: row["updated_at"])}
-        return [latest[number] for number in sorted(latest) if number in present]
+    def current(self, present: set[int], key: str) -> list[dict[str, Any]]:
+        """The last version of each annotation: of project `key` those still there (`present` ids), of others all.
+
+        A project lost with its server keeps its labels here.
+        """
+        latest = {(r["project"], r["annotation_id"]): r for r in sorted(self._lines(), key=lambda r: r["updated_at"])}
+        return [latest[k] for k in sorted(latest) if k[0] != key or k[1] in present]
 
     def _lines(self) -> list[dict[str, Any]]:
         """Every whole line; a last line torn by a crash is left out (the server still has it)."""

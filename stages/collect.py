@@ -1,7 +1,15 @@
 """collect: (Completions) -> Feedback. Publish to Label Studio, wait for people, freeze what they said."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from trueup.artifacts import Completions, Feedback, write_json, write_jsonl
 from trueup.stage import Context, Metrics, Section, Stage, Waiting
+
+if TYPE_CHECKING:
+    from trueup.feedback.client import Client
+    from trueup.feedback.store import Store
 
 
 class Config(Section):
@@ -17,52 +25,69 @@ def run(config: Config, context: Context, completions: Completions) -> Metrics:
     import math
     import time
     from collections import Counter
-    from pathlib import Path
 
-    from trueup.feedback import interfaces, preferences, server, tasks
+    from trueup.feedback import preferences, quality, tasks
     from trueup.feedback.annotations import parse
-    from trueup.feedback.client import Client
     from trueup.feedback.store import Store
+    from trueup.progress import bars
 
     settings = context.run.labelstudio
-    rows = completions.rows()
-    if settings.url is None:
-        server.start(settings.data_dir, settings.port, print)
-    connection = server.connect(settings.data_dir, settings.url)
-    client, store = Client(connection), Store(context.run_dir / "store")
-    project = store.project(connection.url)
-    if project is None:
-        screen = (Path(interfaces.__path__[0]) / "thumbs.xml").read_text(encoding="utf-8")
-        project = client.create_project(f"trueup {context.run.name}", screen)
-        store.remember_project(connection.url, project)
+    rows, store = completions.rows(), Store(context.run_dir / "store")
+    client, project, key = _project(context, store)
     num_published = client.publish(project, [tasks.to_task(row) for row in rows])
     wanted = math.ceil(config.min_labelled_fraction * len(rows))
-    while True:
-        parsed = [parse(task) for task in client.pull(project)]
-        found = [annotation for good, _ in parsed for annotation in good]
-        store.append(found)
-        per_completion = Counter(annotation.uid for annotation in found)
-        labelled = sum(per_completion[row["uid"]] >= config.annotations_per_completion for row in rows)
-        write_json(store.folder / "progress.json", {"labelled": labelled, "wanted": wanted})
-        if labelled >= wanted:
-            break
-        if not settings.wait:
-            raise Waiting(labelled, wanted, f"{connection.url}/projects/{project}/data?labeling=1")
-        time.sleep(settings.poll_s)
-    current = store.current({annotation.annotation_id for annotation in found})
+    address = f"{client.url}/projects/{project}/data?labeling=1"
+    with bars("collect") as bar:
+        task = bar.add_task("thumbs", total=wanted)
+        while True:
+            parsed = [parse(task) for task in client.pull(project)]
+            found = [annotation for good, _ in parsed for annotation in good]
+            store.append(found, key)
+            current = store.current({annotation.annotation_id for annotation in found}, key)
+            per_completion = Counter(row["uid"] for row in current)
+            labelled = sum(per_completion[row["uid"]] >= config.annotations_per_completion for row in rows)
+            write_json(store.folder / "progress.json", {"labelled": labelled, "wanted": wanted})
+            bar.update(task, completed=min(labelled, wanted))
+            if labelled >= wanted:
+                break
+            if not settings.wait:
+                raise Waiting(labelled, wanted, address)
+            time.sleep(settings.poll_s)
     votes = [preferences.Vote(row["uid"], row["annotator"], row["up"]) for row in current]
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     write_jsonl(context.out / "annotations.jsonl", current)
     write_jsonl(context.out / "pairs.jsonl", dataset.pairs)
     write_jsonl(context.out / "rows.jsonl", dataset.rows)
-    unusable = Counter(item.why for _, bad in parsed for item in bad)
     return {
         "num_published": num_published,
         "num_texts_cleaned": tasks.num_cleaned(rows),
-        "num_annotators": len({row["annotator"] for row in current}),
+        "num_annotators": len({vote.annotator for vote in votes}),
+        "share_up": sum(vote.up for vote in votes) / len(votes),
         "counts": dataset.counts,
-        "unusable_annotations": dict(unusable),
+        "unusable_annotations": dict(Counter(item.why for _, bad in parsed for item in bad)),
+        **quality.pairwise_agreement(votes),
     }
+
+
+def _project(context: Context, store: Store) -> tuple[Client, int, str]:
+    """A connected client and the run's project, made at the first call; starts our own server when none is named."""
+    from importlib.resources import files
+
+    from trueup.feedback import server
+    from trueup.feedback.client import Client
+    from trueup.progress import spinner
+
+    settings = context.run.labelstudio
+    if settings.url is None:
+        with spinner("starting Label Studio") as say:
+            server.start(settings.data_dir, settings.port, say)
+    client = Client(server.connect(settings.data_dir, settings.url))
+    where = settings.url or "our own server"  # whose port may change
+    known = store.project(where)
+    if known is None:
+        screen = files("trueup.feedback.interfaces").joinpath("thumbs.xml").read_text(encoding="utf-8")
+        known = store.remember_project(where, client.create_project(f"trueup {context.run.name}", screen))
+    return client, *known
 
 
 STAGE = Stage(name="collect", config=Config, makes=Feedback, run=run, needs={"completions": "sample"})

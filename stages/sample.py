@@ -20,10 +20,9 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     import hashlib
     import time
 
-    from rich.progress import Progress
-
     from trueup.data import read_prompts
     from trueup.models import adapters, base
+    from trueup.progress import bars
     from trueup.rollout.generate import Sampling, sample
 
     data = context.run.data
@@ -39,8 +38,8 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     )
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     began = time.monotonic()
-    with Progress() as bar:
-        task = bar.add_task("sampling", total=len(prompts))
+    with bars("sample") as bar:
+        task = bar.add_task("completions", total=len(prompts))
         done = sample(model, tokenizer, [p["messages"] for p in prompts], sampling, lambda n: bar.advance(task, n))
     seconds = time.monotonic() - began
     rows = []

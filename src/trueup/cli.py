@@ -1,4 +1,4 @@
-"""One command a stage, and: run, status, schema. Heavy imports happen inside the commands."""
+"""One command a stage, and: run, status, init, labelstudio, demo, schema. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -97,12 +97,103 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
 @RUN_FILE
 @SET
 def status(run_file: Path, overrides: tuple[str, ...]) -> None:
-    """What is complete, what is stale and why, and what to type next."""
-    states = _pipeline(run_file, overrides).states()
+    """What is complete, what is stale and why, the goal, and what to type next."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    pipeline = _pipeline(run_file, overrides)
+    table, colours = Table("stage", "state", "why"), {"complete": "green", "stale": "red", "partial": "yellow"}
+    states = pipeline.states()
     for state in states:
-        click.echo(f"{state.stage:10} {state.state:10} {state.why}")
-    open_stages = [state.stage for state in states if state.state != "complete"]
-    click.echo(f"next: trueup {open_stages[0]} {run_file}" if open_stages else "next: nothing, all is complete")
+        table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
+    console = Console()
+    console.print(table)
+    for line in pipeline.goal_lines():
+        console.print(Text(line))
+    todo = [state for state in states if state.state != "complete"]
+    rebuild = " --rebuild" if todo and todo[0].state == "stale" else ""
+    step = f"trueup {todo[0].stage} {run_file}{rebuild}" if todo else "nothing, all is complete"
+    console.print(Text(f"next: {step}"), soft_wrap=True)
+
+
+@main.command()
+@click.argument("run_file", type=click.Path(path_type=Path), default="run.yaml")
+def init(run_file: Path) -> None:
+    """Write a run file to start from. Never overwrites one."""
+    from importlib.resources import files
+
+    from trueup.errors import ConfigError
+
+    if run_file.exists():
+        raise ConfigError(str(run_file), found="it exists already", next_step="trueup init ANOTHER.yaml")
+    text = files("trueup.config").joinpath("template.yaml").read_text(encoding="utf-8")
+    run_file.write_text(text.replace("NAME", run_file.stem), encoding="utf-8")
+    click.echo(f"wrote {run_file}\nnext: put your files beside it, then: trueup sft {run_file}")
+
+
+@main.group()
+def labelstudio() -> None:
+    """The Label Studio server that trueup runs for you, on 127.0.0.1."""
+
+
+SERVER_OPTIONS = (
+    click.option("--data-dir", type=click.Path(path_type=Path), default="labelstudio", show_default=True),
+    click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True),
+)
+
+
+@labelstudio.command("start")
+@SERVER_OPTIONS[0]
+@SERVER_OPTIONS[1]
+def labelstudio_start(data_dir: Path, port: int) -> None:
+    """Start it, or find it running."""
+    from trueup.feedback import server
+    from trueup.progress import spinner
+
+    with spinner("starting Label Studio") as say:
+        server.start(data_dir.resolve(), port, say)
+    _say_login(data_dir)
+
+
+@labelstudio.command("stop")
+@SERVER_OPTIONS[0]
+def labelstudio_stop(data_dir: Path) -> None:
+    """Stop it; the data stays."""
+    from trueup.feedback import server
+
+    click.echo("stopped" if server.stop(data_dir.resolve()) else "it was not running")
+
+
+@labelstudio.command("status")
+@SERVER_OPTIONS[0]
+def labelstudio_status(data_dir: Path) -> None:
+    """Is it running, and where."""
+    from trueup.feedback import server
+
+    if server.is_running(data_dir.resolve()):
+        _say_login(data_dir)
+    else:
+        click.echo(f"not running; start it with: trueup labelstudio start --data-dir {data_dir}")
+
+
+def _say_login(data_dir: Path) -> None:
+    from trueup.feedback import server
+
+    known = server.login(data_dir.resolve())
+    click.echo(f"running at {known['url']}\nlog in as {known['email']}, password in {data_dir / 'credentials.json'}")
+
+
+@main.command()
+@click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
+@click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
+@click.option("--method", type=click.Choice(["dpo", "kto"]), default="dpo", show_default=True)
+@click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
+def demo(human: bool, seed: int, method: str, port: int) -> None:
+    """The whole loop on a 135M model: SFT, sampling, thumbs in Label Studio, alignment, the verdict."""
+    from trueup.demo import play
+
+    play(Path.cwd(), human=human, seed=seed, method=method, port=port)
 
 
 @main.command()

@@ -13,6 +13,7 @@ from typing import Any
 from trueup.artifacts import Artifact, file_sha256, write_json
 from trueup.config import RunFile
 from trueup.errors import StageError
+from trueup.evaluation.goal import answer_to_goal, goal_lines
 from trueup.stage import Context, Stage
 
 PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
@@ -32,6 +33,10 @@ class Pipeline:
 
     def __init__(self, run: RunFile, stages: tuple[Stage, ...], root: Path = Path("runs")) -> None:
         self.run, self.stages, self.folder = run, {stage.name: stage for stage in stages}, root / run.name
+
+    def with_run(self, run: RunFile) -> Pipeline:
+        """The same stages and folder with other settings."""
+        return Pipeline(run, tuple(self.stages.values()), self.folder.parent)
 
     def path(self, name: str) -> Path:
         """sft belongs to the run; every other stage to a round."""
@@ -109,10 +114,26 @@ class Pipeline:
                 changes = self._drift(final, stage, self._made_of(stage, inputs))
                 found.append(State(stage.name, "stale" if changes else "complete", "; ".join(changes)))
             elif final.with_name(f"{stage.name}.partial").exists():
-                found.append(State(stage.name, "partial", "type it again to go on"))
+                found.append(State(stage.name, "partial", self._how_far(stage.name)))
             else:
                 found.append(State(stage.name, "missing"))
         return found
+
+    def _how_far(self, name: str) -> str:
+        progress = self.folder / "store" / "progress.json"
+        if name == "collect" and progress.exists():
+            known = _read_json(progress)
+            return f"waiting for labels {known['labelled']}/{known['wanted']}"
+        return "type it again to go on"
+
+    def goal_lines(self) -> list[str]:
+        """The goal against the last evaluation, one line a figure; nothing when there is no evaluation."""
+        report = self._find("evaluate")
+        if report is None:
+            return []
+        metrics = report.record()["metrics"]
+        goal, win_rate = self.run.goal.model_dump(), metrics["win_rate_by_reward_model"]
+        return goal_lines(answer_to_goal(goal, win_rate, metrics["kl_nats_per_token"]))
 
     def _find(self, source: str) -> Artifact | None:
         name = self.run.method if source == "aligned" else source

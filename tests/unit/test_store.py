@@ -12,27 +12,36 @@ def verdict(number: int, up: bool, at: str) -> Annotation:
 
 def test_a_changed_mind_is_the_current_one_and_the_old_line_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")]) == 2
-    assert store.append([verdict(1, False, "10:05"), verdict(2, True, "10:00")]) == 1
-    assert [row["up"] for row in store.current({1, 2})] == [False, True]
+    assert store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")], "p") == 2
+    assert store.append([verdict(1, False, "10:05"), verdict(2, True, "10:00")], "p") == 1
+    assert [row["up"] for row in store.current({1, 2}, "p")] == [False, True]
     assert len((tmp_path / "annotations.jsonl").read_text().splitlines()) == 3
 
 
 def test_an_annotation_deleted_on_the_server_is_not_current(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")])
-    assert [row["annotation_id"] for row in store.current({2})] == [2]
+    store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")], "p")
+    assert [row["annotation_id"] for row in store.current({2}, "p")] == [2]
 
 
 def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.append([verdict(1, True, "10:00")])
+    store.append([verdict(1, True, "10:00")], "p")
     with (tmp_path / "annotations.jsonl").open("a") as out:
         out.write('{"annotation_id": 2, "upd')
-    assert store.append([verdict(2, False, "10:01")]) == 1
-    assert [row["annotation_id"] for row in store.current({1, 2})] == [1, 2]
+    assert store.append([verdict(2, False, "10:01")], "p") == 1
+    assert [row["annotation_id"] for row in store.current({1, 2}, "p")] == [1, 2]
 
 
 def test_projects_are_remembered_by_server(tmp_path: Path) -> None:
-    Store(tmp_path).remember_project("http://a", 4)
-    assert (Store(tmp_path).project("http://a"), Store(tmp_path).project("http://b")) == (4, None)
+    known = Store(tmp_path).remember_project("http://a", 4)
+    assert (Store(tmp_path).project("http://a"), Store(tmp_path).project("http://b")) == (known, None)
+    assert known[0] == 4
+
+
+def test_labels_of_a_lost_project_stay_beside_those_of_its_successor(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(1, True, "10:00")], "lost")
+    store.append([verdict(1, False, "11:00")], "new")
+    assert [(row["project"], row["up"]) for row in store.current({1}, "new")] == [("lost", True), ("new", False)]
+    assert [row["project"] for row in store.current(set(), "new")] == ["lost"]

@@ -9,6 +9,21 @@ from trueup.errors import ModelError
 from trueup.models import packaged
 
 
+def quiet() -> None:
+    """Turn off the libraries' own bars, advice and warnings; errors still show."""
+    import os
+    import warnings
+
+    import datasets
+    import transformers
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|torch|bitsandbytes)(\..*)?")
+
+
 def locate(base: str) -> str:
     """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights."""
     if base.startswith("package:"):
@@ -46,6 +61,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
+    quiet()
     compute = compute_dtype()
     options: dict[str, Any] = {"dtype": compute, "trust_remote_code": False, "use_safetensors": True}
     if torch.cuda.is_available():

@@ -9,7 +9,7 @@ from typing import Any
 from trueup.artifacts import Artifact
 from trueup.models import adapters, base
 from trueup.stage import Context, Metrics
-from trueup.training import checkpoints, fast_head
+from trueup.training import checkpoints, fast_head, progress
 
 
 def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "save_total_limit": 2,
         "gradient_checkpointing": False,
         "dataloader_pin_memory": on_gpu,
-        "disable_tqdm": False,
+        "disable_tqdm": True,
     }
     return arguments | more
 
@@ -85,6 +85,7 @@ def make_ready(trainer: Any, start: Artifact | None = None) -> None:
         score = model.get_base_model().score
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
     trainer.add_callback(checkpoints.sealing_callback())
+    progress.install(trainer, Path(trainer.args.output_dir).parent.name.removesuffix(".partial"))
 
 
 def train(trainer: Any) -> Metrics:

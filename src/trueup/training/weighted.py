@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
+from trueup.errors import FeedbackError
+
 
 def dpo_loss(policy: Any, reference: Any, weight: Any, beta: float) -> Any:
     """Eq. 7 of Rafailov et al. 2023, the mean over pairs of weight x loss.
@@ -36,7 +38,17 @@ def bradley_terry_loss(chosen: Any, rejected: Any, weight: Any) -> Any:
 
 
 def mean_one(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with their weights divided by the mean weight: the learning rate keeps its meaning."""
+    """The rows with their weights divided by the mean weight: the learning rate keeps its meaning.
+
+    Raises FeedbackError when there is none.
+    """
+    if not rows:
+        raise FeedbackError(
+            "feedback",
+            found="no pairs to train on",
+            expected="prompts with a thumb up and a thumb down",
+            next_step="collect more thumbs; kto can use single ones, of both kinds",
+        )
     mean = sum(row["weight"] for row in rows) / len(rows)
     return [row | {"weight": row["weight"] / mean} for row in rows]
 

@@ -1,0 +1,118 @@
+"""SIMULATED annotators, for the demo and tests only: real Label Studio users that vote over HTTP as a browser would.
+
+Each is an account of its own, made through the organization's invitation link, with its own token, its own view of the
+hidden preference and its own noise.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from trueup.errors import ServerError
+from trueup.feedback import hidden_preference
+from trueup.feedback.server import Connection
+
+NAMES = ("simulated-one", "simulated-two", "simulated-three")
+OVERLAP = 5  # the completions of every fifth prompt are judged by all three
+
+
+@dataclass(frozen=True)
+class SimulatedAnnotator:
+    """One account, and how it judges."""
+
+    name: str
+    connection: Connection
+    threshold: float
+    noise: float  # standard deviation of what the mood of the moment adds to the score
+    seed: int
+    weights: tuple[float, float, float, float] = field(default=(1.0, 1.0, 0.6, 1.4))
+
+    def likes(self, uid: str, answer: str) -> bool:
+        """Up or down; the same uid gets the same verdict again."""
+        mood = random.Random(f"{self.seed}\0{self.name}\0{uid}").gauss(0, self.noise)  # noqa: S311 - no secret
+        return hidden_preference.score(answer, self.weights) + mood > self.threshold
+
+
+def sign_up(admin: Connection, name: str) -> Connection:
+    """A new user of the server by its invitation link, with a token of its own. Raises ServerError when refused."""
+    with httpx.Client(base_url=admin.url, trust_env=False, follow_redirects=True, timeout=30) as browser:
+        invitation = browser.get("/api/invite", headers={"Authorization": f"Token {admin.token}"}).json()["invite_url"]
+        browser.cookies.clear()
+        page = browser.get(invitation)
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+        form = {
+            "email": f"{name}-{secrets.token_hex(3)}@trueup.local",
+            "password": secrets.token_urlsafe(12),
+            "first_name": name,
+            "csrfmiddlewaretoken": token.group(1) if token else "",
+        }
+        browser.post(invitation, data=form, headers={"Referer": str(page.url)})
+        answer = browser.get("/api/current-user/token")
+        if answer.status_code != 200:
+            raise ServerError(f"{admin.url}, signing up {name}", found=f"status {answer.status_code}")
+        return Connection(admin.url, str(answer.json()["token"]))
+
+
+def hire(admin: Connection, seed: int) -> list[SimulatedAnnotator]:
+    """Three simulated annotators with distinct accounts, thresholds and noise."""
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    return [
+        SimulatedAnnotator(
+            name=name,
+            connection=sign_up(admin, name),
+            threshold=0.8 + draw.uniform(-0.25, 0.25),
+            noise=0.45 + draw.uniform(-0.05, 0.05),
+            seed=seed,
+        )
+        for name in NAMES
+    ]
+
+
+def _seats(tasks: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """(which annotator, task) of what nobody judged: one annotator a prompt in turn, all three every fifth prompt."""
+    prompts: dict[str, int] = {}
+    seats = []
+    for task in tasks:
+        number = prompts.setdefault(json.dumps(task["data"]["messages"]), len(prompts))
+        if not task.get("annotations"):
+            everybody = number % OVERLAP == 0
+            seats += [(seat, task) for seat in range(len(NAMES)) if everybody or seat == number % len(NAMES)]
+    return seats
+
+
+def num_votes(tasks: list[dict[str, Any]]) -> int:
+    """How many votes `vote` will give."""
+    return len(_seats(tasks))
+
+
+def vote(
+    annotators: Sequence[SimulatedAnnotator],
+    tasks: list[dict[str, Any]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Judge every task that nobody judged yet, four requests at a time. Returns the votes given."""
+    from label_studio_sdk import LabelStudio
+
+    clients = {a.name: LabelStudio(base_url=a.connection.url, api_key=a.connection.token) for a in annotators}
+    jobs = [(annotators[seat], task) for seat, task in _seats(tasks)]
+
+    def one(job: tuple[SimulatedAnnotator, dict[str, Any]]) -> None:
+        annotator, task = job
+        up = annotator.likes(str(task["data"]["uid"]), str(task["data"]["response"]))
+        thumb = {"from_name": "thumb", "to_name": "response", "type": "choices"}
+        result = [thumb | {"value": {"choices": ["up" if up else "down"]}}]
+        clients[annotator.name].annotations.create(id=int(task["id"]), result=result, lead_time=3.0)
+        progress(1)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, jobs))
+    return len(jobs)

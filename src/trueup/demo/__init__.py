@@ -1,0 +1,102 @@
+"""`trueup demo`: the whole loop on a 135M model, with a real Label Studio, from SFT to the verdict."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trueup.stage import Waiting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trueup.pipeline import Pipeline
+
+TEXTS = ("demonstrations.jsonl", "prompts.jsonl", "held_out.jsonl")
+
+
+def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dict[str, Any]:
+    """Run the demo in `folder`, going on where an earlier call stopped; return the summary it writes.
+
+    Raises TrueupError as the stages do.
+    """
+    from rich.console import Console
+
+    from trueup.config import load
+    from trueup.demo import summary
+    from trueup.pipeline import Pipeline
+    from trueup.stages import STAGES
+
+    console = Console(highlight=False)
+    run_file = _lay_out(folder)
+    name = "demo" + ("" if seed == 0 else f"-seed{seed}") + ("" if method == "dpo" else f"-{method}")
+    overrides = (f"name={name}", f"seed={seed}", f"method={method}", f"labelstudio.port={port}")
+    run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
+    pipeline = Pipeline(run, STAGES, folder / "runs")
+    try:
+        order = pipeline.order()
+        for number, stage in enumerate(order, start=1):
+            console.rule(f"{number}/{len(order)}  trueup {stage.name}", align="left", style="dim")
+            if stage.name == "collect":
+                _collect(pipeline, human, seed, console)
+            else:
+                pipeline.execute(stage.name)
+        found = summary.make(pipeline, simulated=not human)
+        summary.show(found, pipeline, console)
+    finally:
+        _stop(pipeline)
+    return found
+
+
+def _lay_out(folder: Path) -> Path:
+    """The demo's run file and texts, copied where the user can read and change them; what is there stays."""
+    source, texts, run_file = files("trueup.demo"), folder / "demo_texts", folder / "demo.yaml"
+    texts.mkdir(parents=True, exist_ok=True)
+    for origin, target in [(f"texts/{name}", texts / name) for name in TEXTS] + [("run.yaml", run_file)]:
+        if not target.exists():
+            target.write_text(source.joinpath(origin).read_text(encoding="utf-8"), encoding="utf-8")
+    return run_file
+
+
+def _collect(pipeline: Pipeline, human: bool, seed: int, console: Console) -> None:
+    from trueup.feedback import server
+
+    if human:
+        settings = pipeline.run.labelstudio
+        server.start(settings.data_dir, settings.port)
+        known = server.login(settings.data_dir)
+        console.print(f"Label Studio: {known['url']}\nlog in as {known['email']} with {known['password']}")
+        console.print("Give thumbs: 1 up, 2 down, Ctrl+Enter submits. The demo goes on when all are judged.")
+        pipeline.execute("collect")
+        return
+    patient = pipeline.run.labelstudio
+    hurried = pipeline.run.model_copy(update={"labelstudio": patient.model_copy(update={"wait": False})})
+    publishing = pipeline.with_run(hurried)
+    try:
+        publishing.execute("collect")
+    except Waiting as waiting:
+        console.print(f"published; {waiting.labelled} of {waiting.wanted} judged so far")
+        _simulate(pipeline, seed, console)
+        publishing.execute("collect")
+
+
+def _simulate(pipeline: Pipeline, seed: int, console: Console) -> None:
+    from trueup.feedback import server, simulate
+    from trueup.feedback.client import Client
+    from trueup.feedback.store import Store
+    from trueup.progress import bars
+
+    admin = server.connect(pipeline.run.labelstudio.data_dir)
+    project, _ = Store(pipeline.folder / "store").project("our own server") or (0, "")
+    console.print("three SIMULATED annotators sign up and vote over HTTP (people: trueup demo --human)")
+    tasks = Client(admin).pull(project)
+    with bars("collect") as bar:
+        progress = bar.add_task("simulated thumbs", total=simulate.num_votes(tasks))
+        simulate.vote(simulate.hire(admin, seed), tasks, lambda done: bar.advance(progress, done))
+
+
+def _stop(pipeline: Pipeline) -> None:
+    from trueup.feedback import server
+
+    server.stop(pipeline.run.labelstudio.data_dir)

@@ -1,0 +1,93 @@
+"""How the demo ends: a table, three answers before and after, paths, and the same figures in summary.json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trueup.artifacts import read_jsonl, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trueup.pipeline import Pipeline
+
+NUM_ANSWERS = 3
+
+
+def make(pipeline: Pipeline, *, simulated: bool) -> dict[str, Any]:
+    """Collect the figures of a finished run from its records, and write runs/<name>/summary.json.
+
+    With simulated annotators the win rate is that of their hidden preference; with people it is the reward model's.
+    """
+    from trueup.evaluation import intervals
+
+    records = {stage.name: stage.makes(pipeline.path(stage.name)).record() for stage in pipeline.order()}
+    report, method = records["evaluate"]["metrics"], pipeline.run.method
+    win_rate, judge = report["win_rate_by_reward_model"], "reward model"
+    if simulated:
+        from trueup.feedback.hidden_preference import score
+
+        answers = list(read_jsonl(pipeline.path("evaluate") / "answers.jsonl"))
+        outcomes = intervals.wins([score(a["aligned"]) for a in answers], [score(a["sft"]) for a in answers])
+        win_rate = intervals.win_rate(outcomes, [a["prompt_id"] for a in answers], pipeline.run.seed)
+        judge = "hidden preference of the simulated annotators"
+    found = {
+        "method": method,
+        "seed": pipeline.run.seed,
+        "judge": judge,
+        "win_rate": {key: win_rate[key] for key in ("estimate", "low", "high")},
+        "win_rate_by_reward_model": report["win_rate_by_reward_model"],
+        "num_prompts": win_rate["num_prompts"],
+        "kl_nats_per_token": report["kl_nats_per_token"],
+        "mean_length_tokens": {"before": report["sft"]["mean_length_tokens"]}
+        | {"after": report["aligned"]["mean_length_tokens"]},
+        "eos_rate": {"before": report["sft"]["eos_rate"], "after": report["aligned"]["eos_rate"]},
+        "tokens_per_s": {"before": report["sft"]["tokens_per_s"], "after": report["aligned"]["tokens_per_s"]},
+        "annotator_agreement": records["collect"]["metrics"]["agreement"],
+        "reward_held_out_accuracy": records["reward"]["metrics"].get("held_out_accuracy"),
+        "seconds": {name: record["wall_s"] for name, record in records.items()},
+        "seconds_in_all": round(sum(record["wall_s"] for record in records.values()), 1),
+        "linear4bit_layers": report["linear4bit_layers"],
+        "weights_bytes": max(r["metrics"].get("weights_bytes", 0) for r in records.values()),
+        "peak_rss_bytes": max(record["peak_rss_bytes"] for record in records.values()),
+    }
+    write_json(pipeline.folder / "summary.json", found)
+    return found
+
+
+def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
+    """Print what `make` found, as a newcomer reads it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    win = found["win_rate"]
+    console.rule(f"SFT against {found['method']}, {found['num_prompts']} held-out prompts", style="bold")
+    console.print(
+        f"The aligned answer is preferred in {win['estimate']:.1%} of the comparisons "
+        f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, by prompt).\nJudge: {found['judge']}."
+    )
+    table = Table("", "SFT", "aligned")
+    table.add_row("win rate", f"{1 - win['estimate']:.1%}", f"{win['estimate']:.1%}")
+    table.add_row("KL from SFT, nats a token", "0", f"{found['kl_nats_per_token']:.3f}")
+    for title, key, form in (
+        ("mean length, tokens", "mean_length_tokens", "{:.1f}"),
+        ("answers that end by themselves", "eos_rate", "{:.1%}"),
+        ("tokens/s", "tokens_per_s", "{:.0f}"),
+    ):
+        table.add_row(title, form.format(found[key]["before"]), form.format(found[key]["after"]))
+    console.print(table)
+    console.print(
+        f"{found['linear4bit_layers']} 4-bit layers, one base: {found['weights_bytes'] / 1e6:.0f} MB with all "
+        f"adapters; peak memory {found['peak_rss_bytes'] / 1e9:.1f} GB; {found['seconds_in_all'] / 60:.1f} minutes."
+    )
+    answers = list(read_jsonl(pipeline.path("evaluate") / "answers.jsonl"))
+    console.rule(f"{NUM_ANSWERS} of the answers, evenly spaced, not chosen", style="dim")
+    for answer in answers[:: max(1, len(answers) // NUM_ANSWERS)][:NUM_ANSWERS]:
+        console.print(Text(answer["messages"][-1]["content"], style="bold"))
+        console.print(Text(f"  before: {answer['sft']}"))
+        console.print(Text(f"  after:  {answer['aligned']}", style="green"))
+    console.rule("where it is", style="dim")
+    for name in (found["method"], "export"):
+        console.print(Text(f"{name:9} {pipeline.path(name)}"), soft_wrap=True)
+    console.print(Text(f"records   {pipeline.folder}/**/record.json"), soft_wrap=True)
+    console.print(Text(f"summary   {pipeline.folder / 'summary.json'}"), soft_wrap=True)

@@ -1,0 +1,70 @@
+"""Two adapters on one base, side by side: their answers, the KL between them, and what the reward model says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from trueup.rollout.generate import Sampled, Sampling, sample
+
+Messages = list[dict[str, str]]
+
+
+def answers(
+    model: Any, tokenizer: Any, name: str, prompts: list[Messages], sampling: Sampling, advance: Callable[[int], None]
+) -> tuple[list[Sampled], dict[str, float]]:
+    """Answers under adapter `name`, and mean length in tokens, EOS rate, and tokens a second."""
+    import time
+
+    from trueup.models import adapters
+
+    began = time.monotonic()
+    with adapters.using(model, name):
+        done = sample(model, tokenizer, prompts, sampling, advance)
+    num_tokens = sum(answer.num_tokens for answer in done)
+    return done, {
+        "mean_length_tokens": num_tokens / len(done),
+        "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
+        "tokens_per_s": num_tokens / (time.monotonic() - began),
+    }
+
+
+def kl_per_token(
+    model: Any, tokenizer: Any, policy: str, reference: str, prompts: list[Messages], texts: list[str], batch_size: int
+) -> float:
+    """KL(policy || reference) in nats a token, the k1 estimate on answers sampled from the policy.
+
+    Schulman 2020, "Approximating KL divergence": the mean of log p_policy - log p_reference over sampled tokens.
+    """
+    import torch
+
+    from trueup.models import adapters, logps
+
+    total, count = 0.0, 0
+    for start in range(0, len(prompts), batch_size):
+        chunk = slice(start, start + batch_size)
+        rows = [logps.encode(tokenizer, p, t) for p, t in zip(prompts[chunk], texts[chunk], strict=True)]
+        batch = logps.pad(rows, tokenizer.pad_token_id)
+        with torch.no_grad():
+            with adapters.using(model, policy):
+                current = logps.token_logps(model, batch)
+            with adapters.using(model, reference):
+                total += (current - logps.token_logps(model, batch)).sum().item()
+        count += sum(len(completion) for _, completion in rows)
+    return total / count
+
+
+def rewards(
+    model: Any, head: Any, tokenizer: Any, prompts: list[Messages], texts: list[str], batch_size: int
+) -> list[float]:
+    """The reward model's score of each answer."""
+    from trueup.models import scoring
+
+    found: list[float] = []
+    for start in range(0, len(prompts), batch_size):
+        chunk = slice(start, start + batch_size)
+        conversations = [
+            [*p, {"role": "assistant", "content": t}] for p, t in zip(prompts[chunk], texts[chunk], strict=True)
+        ]
+        found += scoring.scores(model, head, tokenizer, conversations).tolist()
+    return found

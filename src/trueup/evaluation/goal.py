@@ -1,0 +1,35 @@
+"""What the run file asks for, against what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def answer_to_goal(goal: dict[str, float | None], win_rate: dict[str, float], kl: float) -> dict[str, Any]:
+    """Each wanted figure, the found one and whether it is met; a win rate is met by its lower bound."""
+    answer: dict[str, Any] = {}
+    if goal["win_rate"] is not None:
+        wanted = goal["win_rate"]
+        answer["win_rate"] = {"wanted_at_least": wanted, "found": win_rate, "met": win_rate["low"] >= wanted}
+    if goal["kl"] is not None:
+        answer["kl"] = {"wanted_at_most": goal["kl"], "found": kl, "met": kl <= goal["kl"]}
+    return answer
+
+
+def goal_lines(answer: dict[str, Any]) -> list[str]:
+    """`answer_to_goal` in words."""
+    lines = []
+    if "win_rate" in answer:
+        found = answer["win_rate"]["found"]
+        interval = f"{found['estimate']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+        lines.append(
+            _line("win rate", interval, f"at least {answer['win_rate']['wanted_at_least']:.0%}", answer["win_rate"])
+        )
+    if "kl" in answer:
+        found = f"{answer['kl']['found']:.3f} nats a token"
+        lines.append(_line("KL", found, f"at most {answer['kl']['wanted_at_most']}", answer["kl"]))
+    return lines
+
+
+def _line(name: str, found: str, wanted: str, part: dict[str, Any]) -> str:
+    return f"goal, {name}: {found}, wanted {wanted}: {'met' if part['met'] else 'NOT met'}"

@@ -1,0 +1,45 @@
+"""A reward adapter on the causal base: its head is read from the saved file, since peft drops it as an unknown key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trueup.errors import ModelError
+from trueup.models import adapters
+
+
+def load_reward(model: Any, folder: Path, name: str = "reward") -> Any:
+    """Load the reward adapter of `folder` into `model`, frozen; return its score weight, (1, hidden) in fp32."""
+    import torch
+
+    tensors = adapters.saved_tensors(folder)
+    heads = [tensor for key, tensor in tensors.items() if key.endswith("score.weight")]
+    if len(heads) != 1:
+        raise ModelError(str(folder), found=f"{len(heads)} score heads", expected="a reward adapter with one")
+    model.load_adapter(str(folder), name, is_trainable=False)
+    parameters = dict(model.named_parameters())
+    for key, tensor in tensors.items():
+        parameter = parameters.get(key.replace(".weight", f".{name}.weight"))
+        if parameter is not None:
+            parameter.data = tensor.to(parameter.device, torch.float32)
+    return heads[0].to(next(model.parameters()).device)
+
+
+def scores(
+    model: Any, head: Any, tokenizer: Any, conversations: list[list[dict[str, str]]], name: str = "reward"
+) -> Any:
+    """The reward of each conversation (the last message the assistant's), (conversations,) in fp32.
+
+    Read at the last token of the templated conversation, as the classifier was trained.
+    """
+    import torch
+
+    encoded = [tokenizer.apply_chat_template(c, tokenize=True, return_dict=False) for c in conversations]
+    width, device = max(map(len, encoded)), head.device
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in encoded], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in encoded], device=device)
+    last = mask.sum(1) - 1
+    with torch.no_grad(), adapters.using(model, name):
+        hidden = model.get_base_model().model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return hidden[torch.arange(len(encoded)), last].float() @ head[0]

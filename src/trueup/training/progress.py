@@ -1,0 +1,37 @@
+"""The trainers' progress: one line with steps and the last loss, instead of bars and printed dictionaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from trueup.progress import bars
+
+
+class Bar(TrainerCallback):  # type: ignore[misc]
+    """Shows steps and the last loss."""
+
+    def __init__(self, title: str) -> None:
+        self.bar = bars(title)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.start()
+        self.task = self.bar.add_task("steps", total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+        if "loss" in logs:
+            self.bar.update(self.task, description=f"steps, loss {float(logs['loss']):.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.stop()
+
+
+def install(trainer: Any, title: str) -> None:
+    """Replace the trainer's own bar and printer."""
+    for usual in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(usual)
+    trainer.add_callback(Bar(title))
