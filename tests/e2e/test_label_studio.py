@@ -2,7 +2,6 @@
 
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,32 +16,18 @@ from trueup.feedback.tasks import to_task
 THUMBS = Path(server.__file__).parent / "interfaces" / "thumbs.xml"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("labelstudio")
-    server.start(folder, free_port())
-    yield folder
-    assert server.stop(folder)
-
-
-def test_the_token_works_without_a_click_and_stays_private(data_dir: Path) -> None:
-    connection = server.connect(data_dir)
+def test_the_token_works_without_a_click_and_stays_private(labelstudio: Path) -> None:
+    connection = server.connect(labelstudio)
     headers = {"Authorization": f"Token {connection.token}"}
     answer = httpx.get(f"{connection.url}/api/current-user/whoami", headers=headers, trust_env=False)
     assert answer.json()["email"] == "admin@trueup.local"
-    assert stat.S_IMODE((data_dir / "credentials.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((labelstudio / "credentials.json").stat().st_mode) == 0o600
     assert connection.token not in repr(connection)
-    assert connection.token not in (data_dir / "server.log").read_text()
+    assert connection.token not in (labelstudio / "server.log").read_text()
 
 
-def test_a_second_start_finds_the_running_server(data_dir: Path) -> None:
-    assert server.start(data_dir, free_port()) == server.connect(data_dir)
+def test_a_second_start_finds_the_running_server(labelstudio: Path, port: int) -> None:
+    assert server.start(labelstudio, port) == server.connect(labelstudio)
 
 
 def test_a_taken_port_says_which_to_try(tmp_path: Path) -> None:
@@ -54,8 +39,8 @@ def test_a_taken_port_says_which_to_try(tmp_path: Path) -> None:
             server.start(tmp_path, port)
 
 
-def test_publishing_twice_adds_nothing_and_thumbs_come_back(data_dir: Path) -> None:
-    connection = server.connect(data_dir)
+def test_publishing_twice_adds_nothing_and_thumbs_come_back(labelstudio: Path) -> None:
+    connection = server.connect(labelstudio)
     client = Client(connection)
     project = client.create_project("thumbs " * 20, THUMBS.read_text())
     rows = [{"uid": f"u{i}", "messages": [{"role": "user", "content": "q"}], "completion": f"a{i}"} for i in range(3)]
@@ -70,11 +55,11 @@ def test_publishing_twice_adds_nothing_and_thumbs_come_back(data_dir: Path) -> N
     assert {uid: [v.up for v in found] for uid, found in verdicts.items()} == {"u0": [True], "u1": [], "u2": []}
 
 
-def test_a_wrong_token_a_deleted_project_and_a_dead_server_are_said(data_dir: Path) -> None:
-    connection = server.connect(data_dir)
+def test_a_wrong_token_a_deleted_project_and_a_dead_server_are_said(labelstudio: Path, port: int) -> None:
+    connection = server.connect(labelstudio)
     with pytest.raises(ServerError, match="the token is refused"):
         Client(server.Connection(connection.url, "0" * 40)).pull(1)
     with pytest.raises(ServerError, match=r"project 987.*not there"):
         Client(connection).pull(987)
     with pytest.raises(ServerError, match="no answer"):
-        Client(server.Connection(f"http://127.0.0.1:{free_port()}", "0" * 40)).pull(1)
+        Client(server.Connection(f"http://127.0.0.1:{port}", "0" * 40)).pull(1)

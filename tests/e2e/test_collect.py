@@ -1,0 +1,109 @@
+"""collect against the real server: published, waited for, voted over HTTP, frozen; labels outlive projects."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from trueup.artifacts import Completions, Feedback, write_json, write_jsonl
+from trueup.config import LabelStudioConfig, load
+from trueup.errors import ServerError
+from trueup.feedback import hidden_preference, server, simulate
+from trueup.feedback.client import Client
+from trueup.feedback.store import Store
+from trueup.stage import Context, Waiting
+from trueup.stages import STAGES, collect
+
+ANSWERS = (
+    "Glad to help! Bring the tent to the desk. Which day suits you?",
+    "We have three tents.",
+    "The best tent ever, absolutely amazing, you will love this miracle!!",
+    "Tents are on the first floor. Ask at the desk for the lightest one.",
+)
+
+
+@pytest.fixture
+def context(tmp_path: Path, labelstudio: Path) -> Context:
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text(f"name: {tmp_path.name[:20]}\n")
+    run = load(run_file, {stage.name: stage.config for stage in STAGES})
+    connection = server.connect(labelstudio)
+    write_jsonl(
+        tmp_path / "completions.jsonl",
+        [
+            {"uid": f"{n}-{i}", "prompt_id": str(n), "completion": f"{text[:-1]} ({n}){text[-1]}"}
+            | {"messages": [{"role": "user", "content": f"Which tent is number {n}?"}]}
+            for n in range(20)
+            for i, text in enumerate(ANSWERS)
+        ],
+    )
+    out = tmp_path / "collect.partial"
+    out.mkdir()
+    settings = LabelStudioConfig(url=connection.url, data_dir=labelstudio)
+    return Context(run=run.model_copy(update={"labelstudio": settings}), run_dir=tmp_path, out=out)
+
+
+def go(context: Context) -> dict[str, object]:
+    return collect.run(collect.Config(), context, completions=Completions(context.run_dir))
+
+
+def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> None:
+    with pytest.raises(Waiting, match="waiting 0/80"):
+        go(context)
+    admin = server.connect(context.run.labelstudio.data_dir)
+    project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
+    tasks = Client(admin).pull(project)
+    assert all(set(task["data"]) == {"uid", "messages", "response"} for task in tasks)
+    annotators = simulate.hire(admin, seed=0)
+    assert simulate.vote(annotators, tasks[:30]) == simulate.num_votes(tasks[:30])
+    with pytest.raises(Waiting, match="waiting 30/80"):
+        go(context)
+    tasks = Client(admin).pull(project)
+    simulate.vote(annotators, tasks)
+    metrics = go(context)
+    assert metrics["num_published"] == 0
+    assert metrics["num_annotators"] == 3
+    assert metrics["num_compared"] == 4 * 4 * 3  # every fifth of 20 prompts, 4 completions, 3 pairs of annotators
+    feedback = Feedback(context.out)
+    rows = feedback.rows("train") + feedback.rows("held_out")
+    liked = {row["uid"] for row in rows if row["label"]}
+    assert sum(uid.endswith("-0") for uid in liked) > sum(uid.endswith("-2") for uid in liked)
+    for pair in feedback.pairs("train"):
+        assert {pair["chosen_uid"].split("-")[0], pair["rejected_uid"].split("-")[0]} == {pair["prompt_id"]}
+
+
+def test_labels_pulled_once_outlive_a_deleted_project(context: Context) -> None:
+    with pytest.raises(Waiting):
+        go(context)
+    admin = server.connect(context.run.labelstudio.data_dir)
+    store = Store(context.run_dir / "store")
+    project, _ = store.project(admin.url) or (0, "")
+    simulate.vote(simulate.hire(admin, seed=1), Client(admin).pull(project)[:8])
+    with pytest.raises(Waiting, match="waiting 8/80"):
+        go(context)
+    headers = {"Authorization": f"Token {admin.token}"}
+    httpx.delete(f"{admin.url}/api/projects/{project}/", headers=headers, trust_env=False, timeout=60)
+    with pytest.raises(ServerError, match=r"remove projects\.json"):
+        go(context)
+    (context.run_dir / "store" / "projects.json").unlink()
+    with pytest.raises(Waiting, match="waiting 8/80"):
+        go(context)
+
+
+def test_no_thumbs_and_a_dead_server_are_said(context: Context, tmp_path: Path) -> None:
+    from trueup.errors import FeedbackError
+
+    with pytest.raises(FeedbackError, match="no thumbs yet"):
+        collect.run(collect.Config(min_labelled_fraction=0), context, completions=Completions(context.run_dir))
+    write_json(tmp_path / "credentials.json", {"url": "http://127.0.0.1:9", "token": "t"})
+    settings = LabelStudioConfig(url="http://127.0.0.1:9", data_dir=tmp_path)
+    with pytest.raises(ServerError, match="no answer"):
+        go(replace(context, run=context.run.model_copy(update={"labelstudio": settings})))
+
+
+def test_the_hidden_preference_reads_four_components() -> None:
+    helpful, plain, hype, acting = map(hidden_preference.components, ANSWERS)
+    assert (helpful.warm, helpful.asks, helpful.acts, helpful.hype) == (True, True, True, False)
+    assert (plain.warm, plain.asks, plain.acts, plain.hype) == (False, False, False, False)
+    assert (hype.hype, acting.acts) == (True, True)
