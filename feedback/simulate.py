@@ -69,7 +69,7 @@ def hire(admin: Connection, seed: int) -> list[SimulatedAnnotator]:
         SimulatedAnnotator(
             name=name,
             connection=sign_up(admin, name),
-            threshold=0.8 + draw.uniform(-0.25, 0.25),
+            threshold=0.5 + draw.uniform(-0.2, 0.2),
             noise=0.45 + draw.uniform(-0.05, 0.05),
             seed=seed,
         )

@@ -11,6 +11,7 @@ from trueup.models import packaged
 
 def quiet() -> None:
     """Turn off the libraries' own bars, advice and warnings; errors still show."""
+    import logging
     import os
     import warnings
 
@@ -21,6 +22,7 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|torch|bitsandbytes)(\..*)?")
 
 

@@ -178,4 +178,5 @@ def first_loss(trainer: Any) -> float:
         batch = {k: v.to(trainer.model.device) for k, v in trainer.data_collator(rows).items()}
         loss = trainer.compute_loss(trainer.model, batch)
     trainer.model.train()
-    return float(loss) * len(rows) / sum(row["weight"] for row in rows)
+    mean_weight = sum(float(row["weight"]) for row in rows) / len(rows)
+    return float(loss) / mean_weight
