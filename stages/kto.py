@@ -12,6 +12,7 @@ class Config(Section):
     num_train_epochs: float = 1
     per_device_train_batch_size: int = 8  # at least 2: the KL is estimated from neighbours in a batch
     max_length: int = 512  # tokens, prompt + completion
+    save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

@@ -12,6 +12,7 @@ class Config(Section):
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 2
     max_length: int = 512  # tokens; longer pairs are dropped, and counted
+    save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

@@ -92,9 +92,10 @@ class Pipeline:
             raise
 
     def _refuse_changed_partial(self, stage: Stage, out: Path, made_of: dict[str, Any]) -> None:
-        """A half-built stage goes on only when it is still made of the same things."""
+        """A half-built stage goes on only when it is still made of the same things; an empty one begins anew."""
         plan = out / "plan.json"
-        if plan.exists():
+        begun = any(path.is_file() and path != plan for path in out.rglob("*"))
+        if begun and plan.exists():
             changes = _differences(_read_json(plan), made_of)
             if changes:
                 raise StageError(

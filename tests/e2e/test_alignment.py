@@ -4,68 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny import WORDS
 
 from trueup.artifacts import Adapter, Feedback, write_jsonl
-from trueup.config import load
 from trueup.errors import ReferenceProofError, StageError
 from trueup.models import adapters, base
 from trueup.pipeline import Pipeline
 from trueup.stage import Context
 from trueup.stages import STAGES
 from trueup.training import checkpoints, common, proof
-
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-WORDS = ["red", "green", "blue", "tent", "boot", "rope", "yes", "no", "glad", "sorry"]
-
-
-def make_model(folder: Path) -> None:
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    from tokenizers import decoders
-
-    raw.decoder = decoders.ByteLevel()
-    raw.train_from_iterator(
-        [" ".join(WORDS)],
-        trainers.BpeTrainer(
-            vocab_size=320,
-            special_tokens=["<|im_start|>", "<|im_end|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
-    )
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **shape, **ids)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    folder = tmp_path_factory.mktemp("run")
-    make_model(folder / "model")
-    questions = [f"{a} {b}" for a in WORDS for b in WORDS]
-    write_jsonl(folder / "d.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in questions[:40]])
-    write_jsonl(folder / "p.jsonl", [{"prompt": q} for q in questions[40:46]])
-    (folder / "run.yaml").write_text(
-        f"name: tiny\nmodel: {{base: {folder / 'model'}}}\n"
-        "data: {demonstrations: d.jsonl, prompts: p.jsonl, held_out: p.jsonl}\n"
-        "sft: {learning_rate: 0.01, num_train_epochs: 3}\n"
-        "sample: {num_completions: 2, max_new_tokens: 8}\nevaluate: {num_completions: 1, max_new_tokens: 8}\n"
-    )
-    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
-    made = Pipeline(run, STAGES, folder / "runs")
-    made.execute("sft")
-    return made
 
 
 def sft(pipeline: Pipeline) -> Adapter:

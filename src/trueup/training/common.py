@@ -27,7 +27,6 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "report_to": "none",
         "logging_steps": 5,
         "save_strategy": "steps",
-        "save_steps": 10,
         "save_total_limit": 2,
         "gradient_checkpointing": False,
         "dataloader_pin_memory": on_gpu,

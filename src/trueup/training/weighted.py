@@ -46,7 +46,7 @@ def mean_one(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         raise FeedbackError(
             "feedback",
             found="no pairs to train on",
-            expected="prompts with a thumb up and a thumb down",
+            expected="thumbs of both kinds on the same prompt",
             next_step="collect more thumbs; kto can use single ones, of both kinds",
         )
     mean = sum(row["weight"] for row in rows) / len(rows)
