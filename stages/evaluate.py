@@ -1,5 +1,7 @@
 """evaluate: (Adapters, RewardModel, held-out prompts) -> Report. SFT against the aligned adapter, on one base."""
 
+from typing import Literal
+
 from trueup.artifacts import Adapter, Report, RewardModel, write_json, write_jsonl
 from trueup.errors import DataError
 from trueup.stage import Context, Metrics, Section, Stage
@@ -12,7 +14,8 @@ class Config(Section):
     max_new_tokens: int = 64
     temperature: float = 1.0
     top_p: float = 1.0
-    batch_size: int = 32
+    batch_size: int = 64
+    engine: Literal["auto", "merged", "generate"] = "auto"  # merged: faster, with a bf16 copy in memory
 
 
 def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, reward: RewardModel) -> Metrics:

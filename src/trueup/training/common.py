@@ -9,7 +9,7 @@ from typing import Any
 from trueup.artifacts import Artifact
 from trueup.models import adapters, base
 from trueup.stage import Context, Metrics
-from trueup.training import checkpoints, fast_head, progress
+from trueup.training import checkpoints, fast_cpu, fast_head, progress
 
 
 def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
@@ -83,6 +83,7 @@ def make_ready(trainer: Any, start: Artifact | None = None) -> None:
     else:
         score = model.get_base_model().score
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
+    fast_cpu.install(model)
     trainer.add_callback(checkpoints.sealing_callback())
     progress.install(trainer, Path(trainer.args.output_dir).parent.name.removesuffix(".partial"))
 

@@ -1,0 +1,84 @@
+"""The decoder gives what transformers' generate gives, and its log-probabilities are those of the trainer's forward."""
+
+import functools
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from tiny import WORDS
+
+from trueup.models import adapters, base, logps
+from trueup.pipeline import Pipeline
+from trueup.rollout import decoder
+from trueup.rollout.generate import Sampling, sample
+from trueup.rollout.sampler import draw, nucleus
+
+PROMPTS = [[{"role": "user", "content": " ".join(WORDS[i : i + 1 + i % 4])}] for i in range(10)]
+GREEDY = Sampling(max_new_tokens=12, temperature=0, top_p=1.0, batch_size=4, seed=0)
+
+
+@functools.cache
+def policy(folder: str, base_folder: str, four_bit: bool) -> tuple[object, object]:
+    from pathlib import Path
+
+    model = adapters.load_adapter(base.load_base(base_folder, four_bit=four_bit), Path(folder), trainable=False)
+    return model.eval(), base.load_tokenizer(base_folder)
+
+
+@pytest.mark.parametrize("engine", ["auto", "merged"])
+def test_greedy_decoding_gives_the_tokens_of_generate_in_fp32(pipeline: Pipeline, engine: str) -> None:
+    model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, False)
+    model = model.float()
+    ours = sample(model, tokenizer, PROMPTS, Sampling(**(vars(GREEDY) | {"engine": engine})))
+    theirs = sample(model, tokenizer, PROMPTS, Sampling(**(vars(GREEDY) | {"engine": "generate"})))
+    assert [answer.text for answer in ours] == [answer.text for answer in theirs]
+    assert [answer.finish for answer in ours] == [answer.finish for answer in theirs]
+    assert [answer.logp for answer in ours] == pytest.approx([answer.logp for answer in theirs], abs=1e-3)
+
+
+def test_log_probabilities_on_4_bit_are_those_of_the_trainers_forward(pipeline: Pipeline) -> None:
+    model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)
+    sampling = Sampling(max_new_tokens=12, temperature=1.0, top_p=1.0, batch_size=5, seed=3)
+    engine = decoder.Decoder(model)
+    prompts = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in PROMPTS]
+    texts, sums = engine.generate(
+        prompts, max_new_tokens=12, temperature=1.0, top_p=1.0, eos_id=tokenizer.eos_token_id, seed=sampling.seed
+    )
+    with torch.no_grad():
+        batch = logps.pad(list(zip(prompts, texts, strict=True)), tokenizer.pad_token_id)
+        expected = logps.token_logps(model, batch).sum(1)
+    per_token = (torch.tensor(sums) - expected).abs() / torch.tensor([len(text) for text in texts])
+    assert per_token.max() < 0.05  # nats a token: bf16 rounding of the LoRA terms
+
+
+def test_the_same_seed_gives_the_same_texts_whoever_else_is_in_the_batch(pipeline: Pipeline) -> None:
+    model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)
+    sampling = Sampling(max_new_tokens=12, temperature=1.0, top_p=1.0, batch_size=10, seed=3)
+    assert sample(model, tokenizer, PROMPTS, sampling) == sample(model, tokenizer, PROMPTS, sampling)
+
+
+def test_no_adapter_is_the_bare_base(pipeline: Pipeline) -> None:
+    model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)
+    with adapters.using(model, None):
+        bare = sample(model, tokenizer, PROMPTS, GREEDY)
+    assert bare != sample(model, tokenizer, PROMPTS, GREEDY)
+
+
+def test_drawing_follows_the_distribution() -> None:
+    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3] + [0.0] * 400)
+    logits = probabilities.log().expand(20_000, -1)
+    tokens = draw(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)), 1.0, 1.0)
+    counts = torch.bincount(tokens, minlength=4)
+    assert counts[1] == counts[4:].sum() == 0
+    assert chisquare(counts[[0, 2, 3]].numpy(), [10_000, 4_000, 6_000]).pvalue > 1e-3
+
+
+def test_the_ends_of_the_unit_interval_draw_tokens_with_probability() -> None:
+    logits = torch.full((2, 600), -torch.inf)
+    logits[:, 300], logits[:, 599] = 0.0, 0.0
+    assert draw(logits, torch.tensor([0.0, 1 - 1e-7]), 1.0, 1.0).tolist() == [300, 599]
+
+
+def test_a_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
+    kept = nucleus(torch.tensor([[0.1, 0.5, 0.15, 0.25]]), 0.7)
+    assert kept.tolist() == [[0.0, 0.5, 0.0, 0.25]]
