@@ -1,0 +1,180 @@
+"""The four roles of PPO on one base: policy, reference, reward, value. A role is an adapter, and for two of them a head.
+
+default  the policy, trained                      logps
+ref      a frozen copy of what the policy was     logps
+reward   frozen, with the score head it was saved with   one score a completion
+value    trained, with a head of its own; or only a head, on the policy's own hidden states
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trueup.errors import ModelError
+from trueup.models import adapters
+from trueup.ppo import heads
+from trueup.ppo.batch import Batch
+
+ValueOn = Literal["adapter", "trunk"]
+
+
+@dataclass
+class Roles:
+    """One peft model and the heads beside it. Every method leaves the policy active."""
+
+    model: Any
+    tokenizer: Any
+    value_on: ValueOn
+    value_head: nn.Linear
+    score_head: nn.Linear | None
+    temperature: float  # of the rollouts: the policy that is trained is the one that samples
+
+    def policy(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(logps, entropy, values), each (B, T) in fp32; values only where the head is on the policy's trunk."""
+        hidden = self._completion_states(batch)
+        logps, entropy = self._token_logps(hidden, batch)
+        if self.value_on == "adapter":
+            return logps, entropy, None
+        return logps, entropy, self._scalar(self.value_head, hidden, batch)
+
+    def reference_logps(self, batch: Batch) -> Tensor:
+        """Log-probabilities under the frozen reference, (B, T) in fp32."""
+        with torch.no_grad(), adapters.using(self.model, "ref"):
+            return self._token_logps(self._completion_states(batch), batch)[0]
+
+    def values(self, batch: Batch) -> Tensor:
+        """V(s_t) under adapter "value", (B, T) in fp32. For gradients, call it and backward inside `valuing`."""
+        return self._scalar(self.value_head, self._completion_states(batch), batch)
+
+    def valuing(self) -> Any:
+        """The context in which `values` may be called, and its gradients taken."""
+        return adapters.using(self.model, "value")
+
+    def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The reward model's score of B whole conversations padded on the right: (B, W), (B, W) -> (B,) in fp32.
+
+        Read, as transformers' sequence classifiers do, at the last token that is not the padding token.
+        """
+        if self.score_head is None:
+            raise ModelError("reward", found="no reward model", expected="the artifact of the reward stage")
+        with torch.no_grad(), adapters.using(self.model, "reward"):
+            hidden = self._hidden(input_ids, attention_mask)
+        real = input_ids != self.tokenizer.pad_token_id
+        last = (torch.arange(input_ids.shape[1], device=input_ids.device) * real).argmax(-1)
+        states = hidden[torch.arange(len(last), device=hidden.device), last]
+        score: Tensor = self.score_head(states.float()).squeeze(-1)
+        return score
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """What the policy's loss trains."""
+        return [p for name, p in self.model.named_parameters() if "lora_" in name and ".default." in name]
+
+    def value_parameters(self) -> list[nn.Parameter]:
+        """What the value's loss trains; with the head on the trunk, that loss reaches the policy's adapter as well."""
+        own = [p for name, p in self.model.named_parameters() if "lora_" in name and ".value." in name]
+        return [*own, *self.value_head.parameters()]
+
+    @property
+    def device(self) -> torch.device:
+        return self.value_head.weight.device
+
+    def _hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        causal = self.model.get_base_model()
+        with torch.autocast(self.device.type, dtype=causal.dtype):
+            out = causal.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+    def _completion_states(self, batch: Batch) -> Tensor:
+        """Hidden states that predict the N real completion tokens of the batch, (N, H)."""
+        hidden = self._hidden(batch.input_ids, batch.attention_mask)
+        rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(batch.states)
+        return hidden[rows[batch.mask], batch.states[batch.mask]]
+
+    def _token_logps(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        weight = self.model.get_base_model().get_output_embeddings().weight
+        logps, entropy = heads.token_logps(
+            hidden.to(weight.dtype), weight, batch.completion_ids[batch.mask], self.temperature
+        )
+        return _scatter(logps, batch.mask), _scatter(entropy, batch.mask)
+
+    def _scalar(self, head: nn.Linear, hidden: Tensor, batch: Batch) -> Tensor:
+        return _scatter(head(hidden.float()).squeeze(-1), batch.mask)
+
+
+def build(
+    model: Any, tokenizer: Any, *, policy: Path, reward: Path | None, value_on: ValueOn, temperature: float
+) -> Roles:
+    """The roles on `model`, whose adapter "default" holds the policy's weights, saved in `policy`.
+
+    The value starts from the reward model where there is one, else from the policy with a head of zeros (Huang et al.
+    2024). Raises ModelError when the reward model was trained on another base.
+    """
+    _add(model, "ref", policy)
+    score_head = None
+    if reward is not None:
+        _refuse_another_base(policy, reward)
+        _add(model, "reward", reward)
+        score_head = heads.read_score_head(reward).to(model.device)
+    if value_on == "adapter":
+        _add(model, "value", policy if reward is None else reward)
+    value_head = heads.new_value_head(model.config.get_text_config().hidden_size).to(model.device)
+    if score_head is not None and value_on == "adapter":
+        value_head.weight.data.copy_(score_head.weight)
+    model.set_adapter("default")
+    adapters.trainable_to_fp32(model)
+    _no_dropout(model)
+    roles = Roles(model, tokenizer, value_on, value_head, score_head, temperature)
+    model.requires_grad_(False)
+    for parameter in [*roles.policy_parameters(), *roles.value_parameters()]:
+        parameter.requires_grad_(True)
+    return roles
+
+
+def _add(model: Any, name: str, folder: Path) -> None:
+    """The adapter saved in `folder`, as `name`; a classifier's loses its head, which no causal model has."""
+    from peft import PeftConfig, set_peft_model_state_dict
+
+    config = PeftConfig.from_pretrained(str(folder))
+    config.task_type, config.modules_to_save, config.init_lora_weights = "CAUSAL_LM", None, True
+    model.add_adapter(name, config)
+    tensors = {key: value for key, value in adapters.saved_tensors(folder).items() if "lora_" in key}
+    set_peft_model_state_dict(model, tensors, adapter_name=name)
+    adapters.trainable_to_fp32(model)
+    if adapters.tensors_sha256(adapters.adapter_tensors(model, name)) != adapters.tensors_sha256(tensors):
+        raise ModelError(
+            str(folder), found=f"weights that do not fit as adapter {name!r}", expected="an adapter of ours"
+        )
+
+
+def _refuse_another_base(policy: Path, reward: Path) -> None:
+    bases = [
+        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        for folder in (policy, reward)
+    ]
+    if bases[0] != bases[1]:
+        raise ModelError(
+            str(reward),
+            found=f"a reward model trained on {bases[1]}",
+            expected=f"one trained on the policy's base, {bases[0]}",
+            next_step="trueup reward RUN.yaml --rebuild",
+        )
+
+
+def _no_dropout(model: Any) -> None:
+    """Old and new log-probabilities must come from the same function (Huang et al. 2024)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+
+
+def _scatter(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, device=values.device, dtype=values.dtype).masked_scatter(mask, values)
