@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,19 +59,4 @@ def new_value_head(hidden_size: int) -> nn.Linear:
     head = nn.Linear(hidden_size, 1, dtype=torch.float32)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    return head
-
-
-def read_score_head(folder: Path) -> nn.Linear:
-    """The frozen score head of a reward model, (hidden, 1) in fp32. Raises ModelError when the file has none."""
-    from safetensors.torch import load_file
-
-    heads = {k: v for k, v in load_file(folder / "adapter_model.safetensors").items() if k.endswith("score.weight")}
-    if len(heads) != 1:
-        raise ModelError(
-            str(folder), found=f"{len(heads)} score heads", expected="a reward model made by trueup reward"
-        )
-    (weight,) = heads.values()
-    head = nn.Linear(weight.shape[1], 1, bias=False, dtype=torch.float32)
-    head.weight = nn.Parameter(weight.float(), requires_grad=False)
     return head

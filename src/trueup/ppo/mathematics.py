@@ -7,12 +7,10 @@ completions are padded on the right. Padding may hold anything: no result depend
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-KLEstimator = Literal["k1", "k2", "k3"]
+from trueup.ppo.settings import KLEstimator
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""The four roles of PPO on one base: policy, reference, reward, value. A role is an adapter, and for two of them a head.
+"""The four roles of PPO on one base: policy, reference, reward, value. A role is an adapter; two have a head as well.
 
-default  the policy, trained                      logps
-ref      a frozen copy of what the policy was     logps
-reward   frozen, with the score head it was saved with   one score a completion
-value    trained, with a head of its own; or only a head, on the policy's own hidden states
+default  the policy, trained
+ref      a frozen copy of what the policy was before step 1
+reward   frozen, with the score head it was saved with
+value    trained, with a head of its own; or no adapter, only a head on the policy's hidden states
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trueup.errors import ModelError
-from trueup.models import adapters
+from trueup.models import adapters, scoring
 from trueup.ppo import heads
 from trueup.ppo.batch import Batch
-
-ValueOn = Literal["adapter", "trunk"]
+from trueup.ppo.settings import ValueOn
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Roles:
     tokenizer: Any
     value_on: ValueOn
     value_head: nn.Linear
-    score_head: nn.Linear | None
+    score_head: Tensor | None  # (1, hidden)
     temperature: float  # of the rollouts: the policy that is trained is the one that samples
 
     def policy(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -56,20 +55,12 @@ class Roles:
         """The context in which `values` may be called, and its gradients taken."""
         return adapters.using(self.model, "value")
 
-    def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The reward model's score of B whole conversations padded on the right: (B, W), (B, W) -> (B,) in fp32.
-
-        Read, as transformers' sequence classifiers do, at the last token that is not the padding token.
-        """
+    def scores(self, conversations: list[list[dict[str, str]]]) -> Tensor:
+        """The reward model's score of each whole conversation, (conversations,) in fp32."""
         if self.score_head is None:
             raise ModelError("reward", found="no reward model", expected="the artifact of the reward stage")
-        with torch.no_grad(), adapters.using(self.model, "reward"):
-            hidden = self._hidden(input_ids, attention_mask)
-        real = input_ids != self.tokenizer.pad_token_id
-        last = (torch.arange(input_ids.shape[1], device=input_ids.device) * real).argmax(-1)
-        states = hidden[torch.arange(len(last), device=hidden.device), last]
-        score: Tensor = self.score_head(states.float()).squeeze(-1)
-        return score
+        scores: Tensor = scoring.scores(self.model, self.score_head, self.tokenizer, conversations)
+        return scores
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """What the policy's loss trains."""
@@ -120,13 +111,12 @@ def build(
     score_head = None
     if reward is not None:
         _refuse_another_base(policy, reward)
-        _add(model, "reward", reward)
-        score_head = heads.read_score_head(reward).to(model.device)
+        score_head = scoring.load_reward(model, reward)
     if value_on == "adapter":
         _add(model, "value", policy if reward is None else reward)
     value_head = heads.new_value_head(model.config.get_text_config().hidden_size).to(model.device)
     if score_head is not None and value_on == "adapter":
-        value_head.weight.data.copy_(score_head.weight)
+        value_head.weight.data.copy_(score_head)
     model.set_adapter("default")
     adapters.trainable_to_fp32(model)
     _no_dropout(model)
