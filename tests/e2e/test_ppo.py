@@ -1,20 +1,26 @@
 """PPO on the tiny 4-bit Llama: it learns, resumes bit for bit, refuses bad input, and planted faults stop it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import WORDS
+from safetensors.torch import load_file
+from tiny import WORDS, make_model
 
-from trueup.artifacts import Adapter, read_jsonl
+from trueup.artifacts import Adapter, Completions, Feedback, RewardModel, read_jsonl, write_jsonl
+from trueup.config import load
 from trueup.errors import ConfigError, DataError, ModelError, ReferenceProofError, StageError
 from trueup.models import adapters, base
 from trueup.pipeline import Pipeline
-from trueup.ppo import heads, loop, rewards, roles, state
-from trueup.ppo.batch import collate
+from trueup.ppo import heads, loop, rewards, roles, rollout, update
+from trueup.ppo.batch import Batch, collate
 from trueup.ppo.rollout import Prompt
 from trueup.ppo.settings import Settings
+from trueup.stage import Context
+from trueup.stages import STAGES, ppo, reward
+from trueup.training import checkpoints
 
 QUICK = {
     "num_steps": 12,
@@ -28,8 +34,29 @@ QUICK = {
 }
 
 
-def likes_yes(prompts: list[Any], completions: list[str]) -> list[float]:
-    return [float("yes" in completion) for completion in completions]
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A tiny policy after SFT that says `glad` and repeats the prompt."""
+    folder = tmp_path_factory.mktemp("ppo")
+    make_model(folder / "model", sharp=True)
+    questions = [f"{a} {b}" for a in WORDS for b in WORDS]
+    write_jsonl(folder / "d.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in questions[:40]])
+    write_jsonl(folder / "p.jsonl", [{"prompt": q} for q in questions[40:50]])
+    (folder / "run.yaml").write_text(
+        f"name: tiny\nmodel: {{base: {folder / 'model'}}}\n"
+        "data: {demonstrations: d.jsonl, prompts: p.jsonl, held_out: p.jsonl}\n"
+        "sft: {learning_rate: 0.01, num_train_epochs: 6}\nsample: {num_completions: 2, max_new_tokens: 8}\n"
+    )
+    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
+    made = Pipeline(run, STAGES, folder / "runs")
+    made.execute("sft")
+    made.execute("sample")
+    return made
+
+
+def likes_rope(prompts: list[Any], completions: list[str]) -> list[float]:
+    """The share of words that are `rope`."""
+    return [completion.split().count("rope") / max(len(completion.split()), 1) for completion in completions]
 
 
 def build(pipeline: Pipeline, **options: Any) -> roles.Roles:
@@ -45,14 +72,14 @@ def prompts(on_base: roles.Roles) -> list[Prompt]:
     return loop.encode(on_base.tokenizer, rows, 64)[0]
 
 
-def train(pipeline: Pipeline, out: Path, seed: int = 0, reward: Any = likes_yes, **changes: Any) -> dict[str, Any]:
+def train(pipeline: Pipeline, out: Path, seed: int = 0, score: Any = likes_rope, **changes: Any) -> dict[str, Any]:
     settings = Settings(**(QUICK | changes))
     on_base = build(pipeline, value_on=settings.value_on)
     out.mkdir(parents=True, exist_ok=True)
     return loop.train(
         on_base,
         prompts(on_base),
-        [rewards.Part("test", 1.0, reward)],
+        [rewards.Part("test", 1.0, score)],
         settings,
         start=pipeline.path("sft"),
         out=out,
@@ -64,5 +91,237 @@ def train(pipeline: Pipeline, out: Path, seed: int = 0, reward: Any = likes_yes,
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_learns_a_simple_reward(pipeline: Pipeline, tmp_path: Path, seed: int) -> None:
     metrics = train(pipeline, tmp_path, seed)
-    print({k: round(v, 3) for k, v in metrics.items() if isinstance(v, float)})
-    assert metrics["last_reward"] > metrics["first_reward"] + 0.4
+    assert metrics["first_reward"] < 0.1
+    assert metrics["last_reward"] > 0.5
+
+
+def test_a_run_cut_off_resumes_and_equals_the_uninterrupted_one(pipeline: Pipeline, tmp_path: Path) -> None:
+    calls = 0
+
+    class Killed(BaseException):
+        pass
+
+    def dies_at_step_6(prompts: list[Any], completions: list[str]) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise Killed
+        return likes_rope(prompts, completions)
+
+    changes = {"num_steps": 7, "save_steps": 2, "kl_coef": 0.1, "kl_target": 0.05, "num_mini_batches": 2}
+    whole = train(pipeline, tmp_path / "whole", **changes)
+    with pytest.raises(Killed):
+        train(pipeline, tmp_path / "cut", score=dies_at_step_6, **changes)
+    resumed = train(pipeline, tmp_path / "cut", **changes)
+    assert (whole["resumed_from_step"], resumed["resumed_from_step"]) == (0, 4)
+    folders = [tmp_path / name / "checkpoints" / "checkpoint-7" for name in ("whole", "cut")]
+    first, second = (load_file(folder / "state.safetensors") for folder in folders)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (folders[0] / "state.json").read_text() == (folders[1] / "state.json").read_text()
+    timed = ("rollout_s", "update_s", "tokens_per_s")
+    logs = [[r | dict.fromkeys(timed) for r in read_jsonl(tmp_path / n / "metrics.jsonl")] for n in ("whole", "cut")]
+    assert logs[0] == logs[1]
+    assert [row["step"] for row in logs[1]] == list(range(1, 8))
+    assert len({row["kl_coef"] for row in logs[0]}) > 1  # the controller moved, so its state was part of this
+
+
+def batch_of(on_base: roles.Roles) -> Batch:
+    return collate([[5, 6, 7, 8], [9], [10, 11]], [[20, 21], [22, 23, 24, 0], [25]], on_base.tokenizer.pad_token_id)
+
+
+def expected_logps(on_base: roles.Roles, name: str | None, temperature: float) -> list[float]:
+    """Each completion token's log-probability from a plain forward of its row alone, without padding."""
+    found = []
+    with torch.no_grad(), adapters.using(on_base.model.eval(), name):
+        for prompt, completion in (([5, 6, 7, 8], [20, 21]), ([9], [22, 23, 24, 0]), ([10, 11], [25])):
+            logits = on_base.model(torch.tensor([prompt + completion])).logits[0].float() / temperature
+            for t, token in enumerate(completion):
+                found.append(torch.log_softmax(logits[len(prompt) + t - 1], -1)[token].item())
+    return found
+
+
+def check_logps(on_base: roles.Roles) -> None:
+    batch = batch_of(on_base)
+    with torch.no_grad():
+        policy, reference = on_base.policy(batch)[0], on_base.reference_logps(batch)
+    for logps, name in ((policy, "default"), (reference, "ref")):
+        expected = torch.tensor(expected_logps(on_base, name, on_base.temperature))
+        torch.testing.assert_close(logps[batch.mask], expected, atol=0.05, rtol=0)  # bf16, other batch shapes
+        assert not logps[~batch.mask].any()
+
+
+def test_logps_are_those_of_a_plain_forward_at_the_rollouts_temperature(pipeline: Pipeline) -> None:
+    check_logps(build(pipeline))
+    check_logps(build(pipeline, temperature=0.7))
+
+
+@pytest.mark.parametrize("bug", ["off by one", "temperature forgotten", "attention to the wrong mask"])
+def test_planted_faults_in_logps_are_caught(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, bug: str) -> None:
+    on_base = build(pipeline, temperature=0.7)
+    right = batch_of(on_base)
+    if bug == "off by one":
+        wrong = replace(right, states=(right.states + 1).clamp(max=right.input_ids.shape[1] - 1))
+        monkeypatch.setitem(globals(), "batch_of", lambda on_base: wrong)
+    elif bug == "temperature forgotten":
+        real = heads.token_logps
+        monkeypatch.setattr(
+            heads, "token_logps", lambda hidden, weight, targets, temperature: real(hidden, weight, targets, 1.0)
+        )
+    else:
+        wrong = replace(right, attention_mask=right.attention_mask.flip(1))
+        monkeypatch.setitem(globals(), "batch_of", lambda on_base: wrong)
+    with pytest.raises(AssertionError):
+        check_logps(on_base)
+
+
+def test_the_bare_base_as_reference_is_caught(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bare(self: roles.Roles, batch: Batch) -> torch.Tensor:
+        with torch.no_grad(), adapters.using(self.model, None):
+            return self.policy(batch)[0]
+
+    monkeypatch.setattr(roles.Roles, "reference_logps", bare)
+    with pytest.raises(ReferenceProofError, match=r"KL -?\d.* nats before step 1"):
+        loop.prove(build(pipeline), pipeline.path("sft"))
+
+
+def test_a_fresh_adapter_as_reference_is_caught(pipeline: Pipeline) -> None:
+    on_base = build(pipeline)
+    for name, parameter in on_base.model.named_parameters():
+        if ".ref." in name:
+            parameter.data.zero_()
+    with pytest.raises(ReferenceProofError, match="tensors hash to"):
+        loop.prove(on_base, pipeline.path("sft"))
+
+
+def test_the_proof_says_what_it_measured(pipeline: Pipeline) -> None:
+    proven = loop.prove(build(pipeline), pipeline.path("sft"))
+    assert abs(proven["first_kl"]) <= loop.KL_ROUNDING
+    assert proven["max_abs_first_log_ratio"] <= 0.05
+    assert proven["max_abs_logp_effect"] > 0.1
+
+
+def gradients(pipeline: Pipeline, **changes: Any) -> list[torch.Tensor]:
+    """The gradients of one whole-batch update of a fresh policy; the optimizer makes no step."""
+    settings = Settings(**(QUICK | {"num_ppo_epochs": 1, "kl_coef": 0.1, "max_grad_norm": 1e9} | changes))
+    on_base = build(pipeline, value_on=settings.value_on)
+    if settings.gradient_checkpointing:
+        on_base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    part = [rewards.Part("test", 1.0, likes_rope)]
+    experience = rollout.collect(on_base, prompts(on_base), part, settings, 0.1, 3, rollout.generate)
+    optimizer = update.new_optimizer(on_base, settings)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    update.update(on_base, optimizer, experience, settings, 0)
+    trained = [*on_base.policy_parameters(), *on_base.value_parameters()]
+    assert all(p.dtype == torch.float32 and p.grad is not None for p in trained)
+    untrained = [p for p in on_base.model.parameters() if all(p is not q for q in trained)]
+    assert all(p.grad is None and not p.requires_grad for p in untrained)
+    assert on_base.model.active_adapter == "default"
+    return [p.grad for p in trained if p.grad is not None]
+
+
+@pytest.mark.parametrize("value_on", ["adapter", "trunk"])
+@pytest.mark.parametrize("change", [{"micro_batch_size": 3}, {"gradient_checkpointing": True}])
+def test_memory_options_change_no_gradient(pipeline: Pipeline, value_on: str, change: dict[str, Any]) -> None:
+    for one, other in zip(
+        gradients(pipeline, value_on=value_on), gradients(pipeline, value_on=value_on, **change), strict=True
+    ):
+        assert (one - other).norm() <= 0.05 * one.norm() + 1e-6  # bf16, other batch shapes
+
+
+def test_a_nan_reward_stops_with_the_checkpoint_kept(pipeline: Pipeline, tmp_path: Path) -> None:
+    calls = 0
+
+    def turns_nan(prompts: list[Any], completions: list[str]) -> list[float]:
+        nonlocal calls
+        calls += 1
+        return [float("nan") if calls == 3 and i == 1 else 0.0 for i in range(len(completions))]
+
+    with pytest.raises(StageError, match=r"reward test: a reward of nan, at the prompt '\w+'"):
+        train(pipeline, tmp_path, score=turns_nan, save_steps=1)
+    assert checkpoints.latest_whole(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "checkpoint-2"
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(pipeline: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"is (nan|inf|-inf)"):
+        train(pipeline, tmp_path, score=lambda prompts, completions: [3e38 * i for i in range(len(completions))])
+
+
+def test_kl_above_stop_kl_ends_the_run(pipeline: Pipeline, tmp_path: Path) -> None:
+    metrics = train(pipeline, tmp_path, stop_kl=0.02)
+    assert "above stop_kl 0.02" in metrics["stopped"]
+    assert 0 < metrics["num_steps"] < QUICK["num_steps"]
+
+
+def test_a_reward_function_that_raises_or_miscounts_names_prompt_and_function(tmp_path: Path) -> None:
+    (tmp_path / "my_rewards.py").write_text(
+        "def breaks(prompts, completions):\n    return [1 / (p[-1]['content'] != 'boot') for p in prompts]\n"
+        "def miscounts(prompts, completions):\n    return [1.0]\n"
+    )
+    asked = [[{"role": "user", "content": word}] for word in ("tent", "boot")]
+    with pytest.raises(StageError, match=r"my_rewards:breaks: it raised ZeroDivisionError.*at the prompt 'boot'"):
+        rewards.of_function("my_rewards:breaks", tmp_path)(asked, ["a", "b"])
+    with pytest.raises(StageError, match="my_rewards:miscounts: 1 rewards for 2 completions, at the prompt 'tent'"):
+        rewards.of_function("my_rewards:miscounts", tmp_path)(asked, ["a", "b"])
+    with pytest.raises(ConfigError, match="my_rewards:absent"):
+        rewards.of_function("my_rewards:absent", tmp_path)
+
+
+def test_prompts_longer_than_the_limit_are_named(pipeline: Pipeline) -> None:
+    tokenizer = base.load_tokenizer(pipeline.run.model.base)
+    rows = [{"id": str(n), "messages": [{"role": "user", "content": "red " * n}]} for n in (1, 50)]
+    kept, too_long = loop.encode(tokenizer, rows, 40)
+    assert ([prompt.id for prompt in kept], too_long) == (["1"], ["50"])
+    with pytest.raises(DataError, match="all 2 prompts are longer than 3 tokens"):
+        loop.encode(tokenizer, rows, 3)
+
+
+def reward_model(pipeline: Pipeline, folder: Path) -> RewardModel:
+    """A reward adapter trained by the reward stage to prefer `rope`."""
+    folder.mkdir()
+    pairs = [
+        {"prompt_id": w, "prompt": [{"role": "user", "content": w}], "chosen": "rope rope", "rejected": f"no {w}"}
+        | {"split": split, "weight": 1.0}
+        for w in WORDS
+        for split in ("train", "held_out")
+    ]
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    out = folder / "out"
+    out.mkdir()
+    context = Context(run=pipeline.run, run_dir=pipeline.folder, out=out)
+    config = reward.Config(learning_rate=0.01, num_train_epochs=8)
+    reward.run(config, context, policy=Adapter(pipeline.path("sft")), feedback=Feedback(folder))
+    return RewardModel(out)
+
+
+def test_the_stage_with_a_reward_model_and_a_function(pipeline: Pipeline, tmp_path: Path) -> None:
+    model = reward_model(pipeline, tmp_path / "reward")
+    (pipeline.folder.parents[1] / "short.py").write_text(
+        "def brief(prompts, completions):\n    return [-float(len(c)) for c in completions]\n"
+    )
+    config = ppo.Config(**QUICK | {"num_steps": 2, "reward_functions": {"short:brief": 0.01}, "value_on": "adapter"})
+    out = tmp_path / "ppo"
+    out.mkdir()
+    context = Context(run=pipeline.run, run_dir=pipeline.folder, out=out)
+    policy, completions = Adapter(pipeline.path("sft")), Completions(pipeline.path("sample"))
+    metrics = ppo.run(config, context, policy=policy, completions=completions, reward=model)
+    assert [part["name"] for part in metrics["reward_parts"]] == ["reward_model", "short:brief"]
+    assert metrics["linear4bit_layers"] == 14
+    saved = adapters.saved_tensors(out)
+    assert saved.keys() == adapters.saved_tensors(policy.path).keys()  # only the policy is saved
+    assert any(not torch.equal(saved[k], v) for k, v in adapters.saved_tensors(policy.path).items())
+
+    on_base = build(pipeline, reward=model.path)
+    assert torch.equal(on_base.value_head.weight, on_base.score_head)
+    held = {name: adapters.adapter_tensors(on_base.model, name) for name in ("reward", "value")}
+    assert all(torch.equal(held["value"][k], v) for k, v in held["reward"].items())
+    likes = on_base.scores(
+        [[{"role": "user", "content": "red"}, {"role": "assistant", "content": c}] for c in ("rope rope", "no red")]
+    )
+    assert likes[0] > likes[1]
+
+    config_file = model.path / "adapter_config.json"
+    config_file.write_text(config_file.read_text().replace(pipeline.run.model.base, "another/base"))
+    with pytest.raises(ModelError, match=r"a reward model trained on another/base"):
+        build(pipeline, reward=model.path)

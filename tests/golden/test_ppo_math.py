@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from trueup.ppo import mathematics
+from trueup.ppo import heads, mathematics
 
 GARBAGE = 99.0  # on padding; no result may depend on it
 MASK = torch.tensor([[True, True, True], [True, False, False]])
@@ -158,3 +158,18 @@ def test_a_planted_bug_fails_a_check(bug: str) -> None:
         except AssertionError:
             failed += 1
     assert failed
+
+
+def test_token_logps_and_their_gradient_are_those_of_log_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(10, 6, generator=generator, dtype=torch.float32, requires_grad=True)
+    weight = torch.randn(17, 6, generator=generator)
+    targets, upstream = torch.arange(10), torch.randn(10, generator=generator)
+    logps, entropy = heads.token_logps(hidden, weight, targets, 0.7)
+    (gradient,) = torch.autograd.grad((logps * upstream).sum(), hidden)
+    plain = torch.log_softmax(hidden @ weight.T / 0.7, -1)
+    expected = plain[torch.arange(10), targets]
+    torch.testing.assert_close(logps, expected)
+    torch.testing.assert_close(entropy, -(plain.exp() * plain).sum(-1))
+    torch.testing.assert_close(gradient, torch.autograd.grad((expected * upstream).sum(), hidden)[0])

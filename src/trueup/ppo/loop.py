@@ -42,7 +42,7 @@ def train(
     Goes on from the newest whole checkpoint below `out`, and ends bit for bit where an uninterrupted run would. Raises
     ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
     """
-    proven = prove(roles, start, settings)
+    proven = prove(roles, start)
     optimizer = new_optimizer(roles, settings)
     first_step, numbers = state.restore(out / "checkpoints", roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
@@ -83,7 +83,7 @@ def train(
     return summary(log.finish()) | {"reference_proof": proven, "resumed_from_step": first_step, "stopped": stopped}
 
 
-def prove(roles: Roles, start: Path, settings: Settings) -> Metrics:
+def prove(roles: Roles, start: Path) -> Metrics:
     """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape."""
     from safetensors.torch import load_file
 

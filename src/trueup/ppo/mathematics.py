@@ -116,4 +116,4 @@ def next_kl_coefficient(coefficient: float, kl: float, target: float, gain: floa
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """1 - Var(returns - values) / Var(returns) over real tokens; 1 is perfect, 0 no better than a constant."""
-    return 1 - masked_var(returns - values, mask) / masked_var(returns, mask)
+    return 1 - masked_var(returns - values, mask) / masked_var(returns, mask).clamp(min=1e-8)
