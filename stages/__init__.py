@@ -1,7 +1,7 @@
 """The stages of a run, in order."""
 
 from trueup.stage import Stage
-from trueup.stages import collect, dpo, evaluate, export, kto, ppo, reward, sample, sft
+from trueup.stages import collect, dpo, evaluate, export, grpo, kto, ppo, reward, sample, sft
 
 STAGES: tuple[Stage, ...] = (
     sft.STAGE,
@@ -11,6 +11,7 @@ STAGES: tuple[Stage, ...] = (
     dpo.STAGE,
     kto.STAGE,
     ppo.STAGE,
+    grpo.STAGE,
     evaluate.STAGE,
     export.STAGE,
 )

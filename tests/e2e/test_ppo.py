@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import WORDS, make_model
 
-from trueup.artifacts import Adapter, Completions, Feedback, RewardModel, read_jsonl, write_jsonl
+from trueup.artifacts import Adapter, Completions, RewardModel, read_jsonl, write_jsonl
 from trueup.config import load
 from trueup.errors import ConfigError, DataError, ModelError, ReferenceProofError, StageError
 from trueup.models import adapters, base
@@ -19,16 +19,16 @@ from trueup.ppo.batch import Batch, collate
 from trueup.ppo.rollout import Prompt
 from trueup.ppo.settings import Settings
 from trueup.stage import Context
-from trueup.stages import STAGES, ppo, reward
+from trueup.stages import STAGES, grpo, ppo
 from trueup.training import checkpoints
 
 QUICK = {
     "num_steps": 12,
-    "rollout_batch_size": 32,
+    "rollout_batch_size": 64,
     "max_new_tokens": 6,
-    "micro_batch_size": 32,
-    "learning_rate": 0.01,
-    "value_learning_rate": 0.01,
+    "micro_batch_size": 64,
+    "learning_rate": 0.005,
+    "value_learning_rate": 0.003,
     "kl_coef": 0.0,
     "missing_eos_penalty": 0.0,
 }
@@ -54,9 +54,19 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return made
 
 
-def likes_rope(prompts: list[Any], completions: list[str]) -> list[float]:
-    """The share of words that are `rope`."""
-    return [completion.split().count("rope") / max(len(completion.split()), 1) for completion in completions]
+LIKES_GEAR = """
+def likes_gear(prompts, completions):
+    words = [completion.split() for completion in completions]
+    return [sum(word in ("rope", "boot", "tent") for word in row) / max(len(row), 1) for row in words]
+"""
+gear: dict[str, Any] = {}
+exec(LIKES_GEAR, gear)  # the same text is imported from a file where a run file names the reward
+likes_gear = gear["likes_gear"]
+
+CONVERSATIONS = [
+    [{"role": "user", "content": "red tent"}, {"role": "assistant", "content": answer}]
+    for answer in ("rope rope", "no", "glad red tent boot")
+]
 
 
 def build(pipeline: Pipeline, **options: Any) -> roles.Roles:
@@ -72,7 +82,7 @@ def prompts(on_base: roles.Roles) -> list[Prompt]:
     return loop.encode(on_base.tokenizer, rows, 64)[0]
 
 
-def train(pipeline: Pipeline, out: Path, seed: int = 0, score: Any = likes_rope, **changes: Any) -> dict[str, Any]:
+def train(pipeline: Pipeline, out: Path, seed: int = 0, score: Any = likes_gear, **changes: Any) -> dict[str, Any]:
     settings = Settings(**(QUICK | changes))
     on_base = build(pipeline, value_on=settings.value_on)
     out.mkdir(parents=True, exist_ok=True)
@@ -91,8 +101,7 @@ def train(pipeline: Pipeline, out: Path, seed: int = 0, score: Any = likes_rope,
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_learns_a_simple_reward(pipeline: Pipeline, tmp_path: Path, seed: int) -> None:
     metrics = train(pipeline, tmp_path, seed)
-    assert metrics["first_reward"] < 0.1
-    assert metrics["last_reward"] > 0.5
+    assert metrics["last_reward"] > metrics["first_reward"] + 0.3
 
 
 def test_a_run_cut_off_resumes_and_equals_the_uninterrupted_one(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -106,9 +115,16 @@ def test_a_run_cut_off_resumes_and_equals_the_uninterrupted_one(pipeline: Pipeli
         calls += 1
         if calls == 6:
             raise Killed
-        return likes_rope(prompts, completions)
+        return likes_gear(prompts, completions)
 
-    changes = {"num_steps": 7, "save_steps": 2, "kl_coef": 0.1, "kl_target": 0.05, "num_mini_batches": 2}
+    changes = {
+        "num_steps": 7,
+        "save_steps": 2,
+        "kl_coef": 0.1,
+        "kl_target": 0.05,
+        "num_mini_batches": 2,
+        "rollout_batch_size": 16,
+    }
     whole = train(pipeline, tmp_path / "whole", **changes)
     with pytest.raises(Killed):
         train(pipeline, tmp_path / "cut", score=dies_at_step_6, **changes)
@@ -207,7 +223,7 @@ def gradients(pipeline: Pipeline, **changes: Any) -> list[torch.Tensor]:
     on_base = build(pipeline, value_on=settings.value_on)
     if settings.gradient_checkpointing:
         on_base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    part = [rewards.Part("test", 1.0, likes_rope)]
+    part = [rewards.Part("test", 1.0, likes_gear)]
     experience = rollout.collect(on_base, prompts(on_base), part, settings, 0.1, 3, rollout.generate)
     optimizer = update.new_optimizer(on_base, settings)
     for group in optimizer.param_groups:
@@ -277,26 +293,26 @@ def test_prompts_longer_than_the_limit_are_named(pipeline: Pipeline) -> None:
         loop.encode(tokenizer, rows, 3)
 
 
-def reward_model(pipeline: Pipeline, folder: Path) -> RewardModel:
-    """A reward adapter trained by the reward stage to prefer `rope`."""
-    folder.mkdir()
-    pairs = [
-        {"prompt_id": w, "prompt": [{"role": "user", "content": w}], "chosen": "rope rope", "rejected": f"no {w}"}
-        | {"split": split, "weight": 1.0}
-        for w in WORDS
-        for split in ("train", "held_out")
-    ]
-    write_jsonl(folder / "pairs.jsonl", pairs)
-    out = folder / "out"
-    out.mkdir()
-    context = Context(run=pipeline.run, run_dir=pipeline.folder, out=out)
-    config = reward.Config(learning_rate=0.01, num_train_epochs=8)
-    reward.run(config, context, policy=Adapter(pipeline.path("sft")), feedback=Feedback(folder))
-    return RewardModel(out)
+def reward_model(pipeline: Pipeline, folder: Path) -> tuple[RewardModel, torch.Tensor]:
+    """A classifier whose weights were drawn, saved as the reward stage saves it, and its scores of CONVERSATIONS."""
+    bare = base.load_base(pipeline.run.model.base, four_bit=True, num_labels=1)
+    tokenizer = base.load_tokenizer(pipeline.run.model.base)
+    bare.config.pad_token_id = tokenizer.pad_token_id
+    model = adapters.new_adapter(bare, pipeline.run.adapter, task_type="SEQ_CLS").eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    model.save_pretrained(folder)
+    score = model.get_base_model().score
+    score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
+    with torch.no_grad():
+        rows = [tokenizer.apply_chat_template(c, return_tensors="pt", return_dict=True) for c in CONVERSATIONS]
+        return RewardModel(folder), torch.cat([model(**row).logits.float().squeeze(-1) for row in rows])
 
 
 def test_the_stage_with_a_reward_model_and_a_function(pipeline: Pipeline, tmp_path: Path) -> None:
-    model = reward_model(pipeline, tmp_path / "reward")
+    model, expected = reward_model(pipeline, tmp_path / "reward")
     (pipeline.folder.parents[1] / "short.py").write_text(
         "def brief(prompts, completions):\n    return [-float(len(c)) for c in completions]\n"
     )
@@ -316,12 +332,42 @@ def test_the_stage_with_a_reward_model_and_a_function(pipeline: Pipeline, tmp_pa
     assert torch.equal(on_base.value_head.weight, on_base.score_head)
     held = {name: adapters.adapter_tensors(on_base.model, name) for name in ("reward", "value")}
     assert all(torch.equal(held["value"][k], v) for k, v in held["reward"].items())
-    likes = on_base.scores(
-        [[{"role": "user", "content": "red"}, {"role": "assistant", "content": c}] for c in ("rope rope", "no red")]
-    )
-    assert likes[0] > likes[1]
+    assert expected.std() > 0.1
+    torch.testing.assert_close(on_base.scores(CONVERSATIONS), expected, atol=0.05, rtol=0.02)  # bf16, another batch
 
     config_file = model.path / "adapter_config.json"
     config_file.write_text(config_file.read_text().replace(pipeline.run.model.base, "another/base"))
     with pytest.raises(ModelError, match=r"a reward model trained on another/base"):
         build(pipeline, reward=model.path)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_grpo_learns_a_simple_reward(pipeline: Pipeline, tmp_path: Path, seed: int) -> None:
+    (pipeline.folder.parents[1] / "preferences.py").write_text(LIKES_GEAR)
+    config = grpo.Config(
+        reward_model_weight=0,
+        reward_functions={"preferences:likes_gear": 1.0},
+        beta=0.001,
+        learning_rate=0.005,
+        num_generations=16,
+        per_device_train_batch_size=64,
+        max_steps=36,
+        max_completion_length=6,
+    )
+    run = pipeline.run.model_copy(update={"seed": seed})
+    context = Context(run=run, run_dir=pipeline.folder, out=tmp_path)
+    policy, completions = Adapter(pipeline.path("sft")), Completions(pipeline.path("sample"))
+    metrics = grpo.run(config, context, policy=policy, completions=completions)
+    assert metrics["last_reward"] > metrics["first_reward"] + 0.2
+
+
+def test_grpo_rewards_by_an_adapter_on_the_same_base(pipeline: Pipeline, tmp_path: Path) -> None:
+    model, _ = reward_model(pipeline, tmp_path / "reward")
+    context = Context(run=pipeline.run, run_dir=pipeline.folder, out=tmp_path / "out")
+    policy, completions = Adapter(pipeline.path("sft")), Completions(pipeline.path("sample"))
+    config = grpo.Config(max_steps=3, max_completion_length=6, learning_rate=0.01, save_steps=1)
+    metrics = grpo.run(config, context, policy=policy, completions=completions, reward=model)
+    assert metrics["linear4bit_layers"] == 14  # one base
+    assert metrics["reward_parts"][0]["spread"] > 0
+    assert metrics["reference_proof"]["max_abs_logp_effect"] > 0.1
+    assert adapters.saved_tensors(context.out).keys() == adapters.saved_tensors(policy.path).keys()

@@ -22,7 +22,7 @@ class _TokenLogps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         logps, entropies, gradients = [], [], []
-        for h, y in zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True):
+        for h, y in zip(torch.split(hidden, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True):
             log_probs = torch.log_softmax((h @ weight.T).float() / temperature, dim=-1)
             probs = log_probs.exp()
             logps.append(log_probs.gather(-1, y.unsqueeze(-1)).squeeze(-1))
@@ -38,7 +38,7 @@ class _TokenLogps(torch.autograd.Function):
         return torch.cat(logps), entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_logps.unsqueeze(-1)).to(ctx.dtype), None, None, None
 
@@ -50,7 +50,7 @@ def token_logps(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: fl
     """
     if weight.requires_grad:
         raise ModelError("lm_head", found="trainable", expected="frozen: its gradient is not computed here")
-    result: tuple[Tensor, Tensor] = _TokenLogps.apply(hidden, weight, targets, temperature)
+    result: tuple[Tensor, Tensor] = _TokenLogps.apply(hidden, weight, targets, temperature)  # type: ignore[no-untyped-call]
     return result
 
 

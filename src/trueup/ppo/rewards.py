@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueup.errors import ConfigError, StageError
+from trueup.errors import ConfigError, ModelError, StageError
 from trueup.models import scoring
 from trueup.stage import Section
 
@@ -43,14 +44,15 @@ def of_model(model: Any, head: Any, tokenizer: Any, batch_size: int) -> Reward:
     def reward(prompts: list[Messages], completions: list[str]) -> list[float]:
         whole = [[*p, {"role": "assistant", "content": c}] for p, c in zip(prompts, completions, strict=True)]
         order = sorted(range(len(whole)), key=lambda i: len(completions[i]))
-        scores = [0.0] * len(whole)
+        scores: dict[int, float] = {}
+        was_training = model.training
+        model.eval()  # no dropout
         for start in range(0, len(order), batch_size):
             chunk = order[start : start + batch_size]
-            for i, score in zip(
-                chunk, scoring.scores(model, head, tokenizer, [whole[i] for i in chunk]).tolist(), strict=True
-            ):
-                scores[i] = score
-        return scores
+            found = scoring.scores(model, head, tokenizer, [whole[i] for i in chunk]).tolist()
+            scores |= dict(zip(chunk, found, strict=True))
+        model.train(was_training)
+        return [scores[i] for i in range(len(whole))]
 
     return reward
 
@@ -105,6 +107,21 @@ def build(
             "reward_functions", found="nothing to reward", expected="a reward model of weight > 0, or a function"
         )
     return parts
+
+
+def refuse_another_base(policy: Path, reward: Path) -> None:
+    """Raise ModelError when the reward model saved in `reward` was trained on another base than `policy`."""
+    bases = [
+        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        for folder in (policy, reward)
+    ]
+    if bases[0] != bases[1]:
+        raise ModelError(
+            str(reward),
+            found=f"a reward model trained on {bases[1]}",
+            expected=f"one trained on the policy's base, {bases[0]}",
+            next_step="trueup reward RUN.yaml --rebuild",
+        )
 
 
 def _moments(reward: Reward, samples: list[tuple[Messages, str]]) -> tuple[float, float]:

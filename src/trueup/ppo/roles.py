@@ -8,7 +8,6 @@ value    trained, with a head of its own; or no adapter, only a head on the poli
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from trueup.errors import ModelError
 from trueup.models import adapters, scoring
 from trueup.ppo import heads
 from trueup.ppo.batch import Batch
+from trueup.ppo.rewards import refuse_another_base
 from trueup.ppo.settings import ValueOn
 
 
@@ -110,7 +110,7 @@ def build(
     _add(model, "ref", policy)
     score_head = None
     if reward is not None:
-        _refuse_another_base(policy, reward)
+        refuse_another_base(policy, reward)
         score_head = scoring.load_reward(model, reward)
     if value_on == "adapter":
         _add(model, "value", policy if reward is None else reward)
@@ -140,20 +140,6 @@ def _add(model: Any, name: str, folder: Path) -> None:
     if adapters.tensors_sha256(adapters.adapter_tensors(model, name)) != adapters.tensors_sha256(tensors):
         raise ModelError(
             str(folder), found=f"weights that do not fit as adapter {name!r}", expected="an adapter of ours"
-        )
-
-
-def _refuse_another_base(policy: Path, reward: Path) -> None:
-    bases = [
-        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-        for folder in (policy, reward)
-    ]
-    if bases[0] != bases[1]:
-        raise ModelError(
-            str(reward),
-            found=f"a reward model trained on {bases[1]}",
-            expected=f"one trained on the policy's base, {bases[0]}",
-            next_step="trueup reward RUN.yaml --rebuild",
         )
 
 

@@ -97,7 +97,7 @@ def _micro_batch(
             value_loss.backward()  # type: ignore[no-untyped-call]
     else:
         value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
-        (policy_loss + value_loss).backward()
+        (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
     update_kl = mathematics.kl(old_logps, logps.detach(), "k3").masked_fill(~batch.mask, 0)
     return {
         "policy_loss": policy_loss.item(),
