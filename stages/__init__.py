@@ -1,7 +1,7 @@
 """The stages of a run, in order."""
 
 from trueup.stage import Stage
-from trueup.stages import collect, dpo, evaluate, export, kto, reward, sample, sft
+from trueup.stages import collect, dpo, evaluate, export, grpo, kto, ppo, reward, sample, sft
 
 STAGES: tuple[Stage, ...] = (
     sft.STAGE,
@@ -10,6 +10,8 @@ STAGES: tuple[Stage, ...] = (
     reward.STAGE,
     dpo.STAGE,
     kto.STAGE,
+    ppo.STAGE,
+    grpo.STAGE,
     evaluate.STAGE,
     export.STAGE,
 )

@@ -13,7 +13,8 @@ TEMPLATE = (
 WORDS = ["red", "green", "blue", "tent", "boot", "rope", "yes", "no", "glad", "sorry"]
 
 
-def make_model(folder: Path) -> None:
+def make_model(folder: Path, *, sharp: bool = False) -> None:
+    """`sharp`: an output layer of its own, large enough for adapters alone to make a token certain."""
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -33,5 +34,10 @@ def make_model(folder: Path) -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **shape, **ids)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=not sharp, **shape, **ids
+    )
+    model = LlamaForCausalLM(config)
+    if sharp:
+        model.lm_head.weight.data *= 10
+    model.to(torch.bfloat16).save_pretrained(folder)

@@ -22,6 +22,8 @@ STAGE_HELP = {
     "reward": "A reward model, as an adapter on the same base.",
     "dpo": "Align by pairs: direct preference optimization.",
     "kto": "Align by single thumbs: Kahneman-Tversky optimization.",
+    "ppo": "Align by a reward: proximal policy optimization, every role on one base.",
+    "grpo": "Align by a reward: group relative policy optimization, without a value.",
     "evaluate": "Is it better, by how much.",
     "export": "The adapter, merged weights and a model card.",
 }
@@ -187,7 +189,7 @@ def _say_login(data_dir: Path) -> None:
 @main.command()
 @click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
-@click.option("--method", type=click.Choice(["dpo", "kto"]), default="dpo", show_default=True)
+@click.option("--method", type=click.Choice(["dpo", "kto", "ppo", "grpo"]), default="dpo", show_default=True)
 @click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
 def demo(human: bool, seed: int, method: str, port: int) -> None:
     """The whole loop on a 135M model: SFT, sampling, thumbs in Label Studio, alignment, the verdict."""

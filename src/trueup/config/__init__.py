@@ -60,7 +60,7 @@ class RunFile(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = 0
-    method: Literal["dpo", "kto"] = "dpo"
+    method: Literal["dpo", "kto", "ppo", "grpo"] = "dpo"
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()

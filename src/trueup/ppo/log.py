@@ -1,0 +1,114 @@
+"""What a person can read while PPO runs: one row a step, a plain sentence when something is off, sample completions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trueup.artifacts import read_jsonl, write_jsonl
+from trueup.ppo import mathematics
+from trueup.ppo.rollout import Experience
+from trueup.ppo.settings import Settings
+
+Row = dict[str, Any]
+
+
+def describe(experience: Experience) -> Row:
+    """What one rollout says, before the update: KL and entropy in nats a token, lengths in tokens."""
+    mask = experience.mask
+
+    def mean(values: Any) -> float:
+        return float(mathematics.masked_mean(values, mask))
+
+    num_tokens = int(mask.sum())
+    return {
+        "reward": float(experience.scores.mean()),
+        "reward_std": float(experience.scores.std(unbiased=False)),
+        "reward_parts": experience.parts,
+        "kl": mean(experience.token_kl),
+        "entropy": mean(experience.entropy),
+        "value": mean(experience.values),
+        "explained_variance": float(mathematics.explained_variance(experience.values, experience.returns, mask)),
+        "length_tokens": num_tokens / len(mask),
+        "eos_rate": sum(experience.ended) / len(experience.ended),
+        "num_tokens": num_tokens,
+        "engine_mismatch": mean(experience.mismatch),
+        "importance_weight": mean(experience.weights),
+    }
+
+
+def warnings(row: Row, first: Row, settings: Settings) -> list[str]:
+    """Plain sentences about what is off in `row`, against the run's `first` row."""
+    explosion = 3 * (settings.kl_target or 0.5)
+    said = []
+    if row["kl"] < -0.02:
+        said.append(f"KL is negative ({row['kl']:.3f}): policy and reference are scored differently from sampling.")
+    if row["length_tokens"] < 0.5 * first["length_tokens"]:
+        said.append(f"Lengths collapse: {first['length_tokens']:.0f} tokens at first, {row['length_tokens']:.0f} now.")
+    if row["kl"] > explosion and row["reward"] > first["reward"]:
+        said.append(f"The reward rises while KL explodes ({row['kl']:.2f} nats a token): it is being exploited.")
+    elif row["kl"] > explosion:
+        said.append(f"KL explodes ({row['kl']:.2f} nats a token): raise kl_coef or lower learning_rate.")
+    if row["eos_rate"] < 0.5 * first["eos_rate"]:
+        said.append(f"Completions no longer end: {first['eos_rate']:.0%} did at first, {row['eos_rate']:.0%} do now.")
+    if row["entropy"] < 0.1 * first["entropy"]:
+        said.append(f"Entropy collapses ({row['entropy']:.3f} nats a token): the samples are nearly all the same.")
+    if row["clip_fraction"] > 0.4:
+        said.append(f"{row['clip_fraction']:.0%} of the tokens are clipped: lower learning_rate or num_ppo_epochs.")
+    if row["explained_variance"] < -1:
+        said.append(f"The value is worse than a constant (explained variance {row['explained_variance']:.1f}).")
+    if row["engine_mismatch"] > 0.1:
+        said.append(f"The rollout engine and the trainer differ by {row['engine_mismatch']:.2f} nats a token.")
+    return said
+
+
+class Log:
+    """metrics.jsonl and completions.jsonl below `out`, and the trackers of `report_to`."""
+
+    def __init__(self, out: Path, settings: Settings, name: str, step: int) -> None:
+        """`step` is where the run goes on: rows after it, of a killed run, are dropped."""
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        self.metrics, self.completions = out / "metrics.jsonl", out / "completions.jsonl"
+        for path in (self.metrics, self.completions):
+            write_jsonl(path, [row for row in _rows(path) if row["step"] <= step])
+        self.first: Row | None = next(_rows(self.metrics), None)
+        self.trackers = []
+        for kind in settings.report_to:
+            cls = LOGGER_TYPE_TO_CLASS[kind]
+            self.trackers.append(cls(name, logging_dir=out) if cls.requires_logging_directory else cls(name))
+            self.trackers[-1].start()
+
+    def write(self, row: Row, settings: Settings) -> Row:
+        """Append a step's row, with its warnings; return it."""
+        self.first = self.first or row
+        row = row | {"warnings": warnings(row, self.first, settings)}
+        _append(self.metrics, row)
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}
+        for tracker in self.trackers:
+            tracker.log(numbers, step=row["step"])
+        return row
+
+    def write_completions(self, step: int, experience: Experience, num_shown: int = 4) -> None:
+        """Append some prompts with what the policy makes of them now."""
+        for prompt, text, score in list(zip(experience.prompts, experience.texts, experience.scores, strict=True))[
+            :num_shown
+        ]:
+            shown = {"prompt": prompt.messages[-1]["content"], "completion": text, "reward": float(score)}
+            _append(self.completions, {"step": step} | shown)
+
+    def finish(self) -> list[Row]:
+        """Close the trackers; return all rows of the run."""
+        for tracker in self.trackers:
+            tracker.finish()
+        return list(_rows(self.metrics))
+
+
+def _rows(path: Path) -> Any:
+    return read_jsonl(path) if path.exists() else iter(())
+
+
+def _append(path: Path, row: Row) -> None:
+    with path.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,149 @@
+"""What a completion is worth: the reward adapter on the shared base, Python functions, or a weighted sum of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trueup.errors import ConfigError, ModelError, StageError
+from trueup.models import scoring
+from trueup.stage import Section
+
+Messages = list[dict[str, str]]
+Reward = Callable[[list[Messages], list[str]], list[float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of the reward: weight x (score - mean) / spread."""
+
+    name: str
+    weight: float
+    reward: Reward
+    mean: float = 0.0
+    spread: float = 1.0
+
+    def __call__(self, prompts: list[Messages], completions: list[str]) -> list[float]:
+        """The weighted scores. Raises StageError naming the part and the prompt when one is no finite number."""
+        scores = self.reward(prompts, completions)
+        for prompt, score in zip(prompts, scores, strict=True):
+            if not math.isfinite(score):
+                raise _fault(self.name, f"a reward of {score}", "a finite number", prompt)
+        return [self.weight * (score - self.mean) / self.spread for score in scores]
+
+
+def of_model(model: Any, head: Any, tokenizer: Any, batch_size: int) -> Reward:
+    """The scores of adapter "reward" of `model` with score weight `head`, (1, hidden); the active adapter stays."""
+
+    def reward(prompts: list[Messages], completions: list[str]) -> list[float]:
+        whole = [[*p, {"role": "assistant", "content": c}] for p, c in zip(prompts, completions, strict=True)]
+        order = sorted(range(len(whole)), key=lambda i: len(completions[i]))
+        scores: dict[int, float] = {}
+        was_training = model.training
+        model.eval()  # no dropout
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            found = scoring.scores(model, head, tokenizer, [whole[i] for i in chunk]).tolist()
+            scores |= dict(zip(chunk, found, strict=True))
+        model.train(was_training)
+        return [scores[i] for i in range(len(whole))]
+
+    return reward
+
+
+def of_function(name: str, folder: Path) -> Reward:
+    """`module:function`, called with prompts (messages) and completions (texts); `folder` is searched first.
+
+    Raises ConfigError when there is no such function, and StageError, naming prompt and function, when it raises or
+    returns another number of rewards than there were completions.
+    """
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(folder))
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"reward_functions: {name}", found=str(error), expected=f"module:function, importable from {folder}"
+        ) from None
+    finally:
+        sys.path.remove(str(folder))
+
+    def reward(prompts: list[Messages], completions: list[str]) -> list[float]:
+        try:
+            scores = [float(score) for score in function(prompts=prompts, completions=completions)]
+        except Exception as error:
+            blamed = _first_that_raises(function, prompts, completions)
+            raise _fault(name, f"it raised {type(error).__name__}: {error}", "a reward", blamed) from error
+        if len(scores) != len(completions):
+            found = f"{len(scores)} rewards for {len(completions)} completions"
+            raise _fault(name, found, "one reward for each", prompts[0])
+        return scores
+
+    return reward
+
+
+def build(
+    settings: Section, folder: Path, reward_model: Reward | None, samples: list[tuple[Messages, str]]
+) -> list[Part]:
+    """The parts that RewardSettings `settings` ask for.
+
+    The reward model's score is normalized by its mean and spread on `samples`, SFT completions (Huang et al. 2024).
+    Raises ConfigError when nothing is rewarded.
+    """
+    values = settings.model_dump()
+    parts = [Part(name, weight, of_function(name, folder)) for name, weight in values["reward_functions"].items()]
+    weight = values["reward_model_weight"]
+    if reward_model is not None and weight != 0:
+        mean, spread = _moments(reward_model, samples[: values["num_reward_samples"]])
+        parts.insert(0, Part("reward_model", weight, reward_model, mean, spread))
+    if not parts:
+        raise ConfigError(
+            "reward_functions", found="nothing to reward", expected="a reward model of weight > 0, or a function"
+        )
+    return parts
+
+
+def refuse_another_base(policy: Path, reward: Path) -> None:
+    """Raise ModelError when the reward model saved in `reward` was trained on another base than `policy`."""
+    bases = [
+        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        for folder in (policy, reward)
+    ]
+    if bases[0] != bases[1]:
+        raise ModelError(
+            str(reward),
+            found=f"a reward model trained on {bases[1]}",
+            expected=f"one trained on the policy's base, {bases[0]}",
+            next_step="trueup reward RUN.yaml --rebuild",
+        )
+
+
+def _moments(reward: Reward, samples: list[tuple[Messages, str]]) -> tuple[float, float]:
+    scores = reward([prompt for prompt, _ in samples], [completion for _, completion in samples])
+    mean = sum(scores) / len(scores)
+    spread = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores))
+    if not spread > 1e-6:
+        raise StageError(
+            "reward_model", found=f"the same score, {mean:.4f}, for all SFT samples", expected="scores that differ"
+        )
+    return mean, spread
+
+
+def _first_that_raises(function: Callable[..., Any], prompts: list[Messages], completions: list[str]) -> Messages:
+    for prompt, completion in zip(prompts, completions, strict=True):
+        try:
+            function(prompts=[prompt], completions=[completion])
+        except Exception:
+            return prompt
+    return prompts[0]
+
+
+def _fault(name: str, found: str, expected: str, prompt: Messages) -> StageError:
+    text = prompt[-1]["content"]
+    return StageError(f"reward {name}", found=f"{found}, at the prompt {text[:80]!r}", expected=expected)

@@ -1,0 +1,62 @@
+"""Saving and restoring a run between steps, exactly: safetensors for tensors, JSON for numbers, a seal written last.
+
+Learning rates, prompts and random numbers are functions of (seed, step) alone, so the step is all that is kept of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trueup.artifacts import write_json
+from trueup.ppo.roles import Roles
+from trueup.training import checkpoints
+
+KEPT = 2  # checkpoints
+
+
+def save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimizer, numbers: dict[str, Any]) -> None:
+    """Write checkpoint-<step> below `folder`: adapters, heads, Adam's moments, and `numbers`; drop the oldest."""
+    from safetensors.torch import save_file
+
+    out = folder / f"checkpoint-{step}"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    tensors = {f"parameter.{i}": p for i, p in enumerate(_parameters(roles))}
+    for i, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, out / "state.safetensors")
+    write_json(out / "state.json", numbers)
+    checkpoints.seal(out)
+    found = sorted(folder.glob("checkpoint-*[0-9]"), key=checkpoints.step_of)
+    for old in found[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def restore(folder: Path, roles: Roles, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
+    """(step, numbers) of the newest whole checkpoint, its tensors put back; (0, {}) when there is none."""
+    from safetensors.torch import load_file
+
+    newest = checkpoints.latest_whole(folder)
+    if newest is None:
+        return 0, {}
+    tensors = load_file(newest / "state.safetensors")
+    with torch.no_grad():
+        for i, parameter in enumerate(_parameters(roles)):
+            parameter.copy_(tensors[f"parameter.{i}"])
+    moments: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        kind, index, *rest = name.split(".")
+        if kind == "optimizer":
+            moments.setdefault(int(index), {})[rest[0]] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    numbers: dict[str, Any] = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+    return checkpoints.step_of(newest), numbers
+
+
+def _parameters(roles: Roles) -> list[torch.nn.Parameter]:
+    return [*roles.policy_parameters(), *roles.value_parameters()]

@@ -1,0 +1,128 @@
+"""Epochs x minibatches x micro-batches over one rollout."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trueup.errors import StageError
+from trueup.ppo import mathematics
+from trueup.ppo.roles import Roles
+from trueup.ppo.rollout import Experience
+from trueup.ppo.settings import Settings
+
+
+def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
+    """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay."""
+    groups = [
+        {"params": roles.policy_parameters(), "lr": settings.learning_rate},
+        {"params": roles.value_parameters(), "lr": settings.value_learning_rate},
+    ]
+    return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
+
+
+def anneal(optimizer: torch.optim.Optimizer, settings: Settings, step: int) -> None:
+    """Learning rates fall linearly to 0 over the run (Huang et al. 2024). `step` counts from 0."""
+    left = 1 - step / settings.num_steps
+    for group, rate in zip(optimizer.param_groups, (settings.learning_rate, settings.value_learning_rate), strict=True):
+        group["lr"] = rate * left
+
+
+def update(
+    roles: Roles, optimizer: torch.optim.Optimizer, experience: Experience, settings: Settings, seed: int
+) -> dict[str, float]:
+    """Several epochs of clipped policy and value losses on one rollout; means over them for the log.
+
+    A minibatch's loss is a mean over its tokens, whatever the micro-batches. Raises StageError before a step that is
+    not finite, so that the weights stay good.
+    """
+    roles.model.train(settings.gradient_checkpointing)  # there is no dropout; checkpointing asks for train mode
+    order = torch.Generator().manual_seed(seed)
+    size = -(-len(experience.completions) // settings.num_mini_batches)
+    stats: list[dict[str, float]] = []
+    num_epochs = 0
+    while num_epochs < settings.num_ppo_epochs:
+        num_epochs += 1
+        shuffled = torch.randperm(len(experience.completions), generator=order).tolist()
+        for start in range(0, len(shuffled), size):
+            stats.append(_minibatch(roles, optimizer, experience, settings, shuffled[start : start + size]))
+        update_kl = stats[-1]["update_kl"]
+        if settings.max_update_kl is not None and update_kl > settings.max_update_kl:
+            break
+    means = {name: sum(row[name] for row in stats) / len(stats) for name in stats[0]}
+    return means | {"update_kl": update_kl, "num_ppo_epochs": num_epochs}
+
+
+def _minibatch(
+    roles: Roles, optimizer: torch.optim.Optimizer, experience: Experience, settings: Settings, rows: list[int]
+) -> dict[str, float]:
+    num_tokens = experience.mask[rows].sum().item()
+    totals = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "update_kl"), 0.0)
+    optimizer.zero_grad(set_to_none=True)
+    rows = experience.by_length(rows)
+    for start in range(0, len(rows), settings.micro_batch_size):
+        for name, total in _micro_batch(
+            roles, experience, settings, rows[start : start + settings.micro_batch_size], num_tokens
+        ).items():
+            totals[name] += total
+    for group in optimizer.param_groups:
+        norm = torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
+        refuse_not_finite("the gradient's norm", norm)
+    optimizer.step()
+    return totals
+
+
+def _micro_batch(
+    roles: Roles, experience: Experience, settings: Settings, rows: list[int], num_tokens: float
+) -> dict[str, float]:
+    """Add this micro-batch's part of the minibatch's gradients; return its part of the minibatch's means."""
+    batch = experience.batch(rows, roles.tokenizer.pad_token_id).to(roles.device)
+    width = batch.mask.shape[1]
+
+    def old(values: Tensor) -> Tensor:
+        return values[rows, :width].to(roles.device)
+
+    old_logps, old_values, returns = old(experience.old_logps), old(experience.values), old(experience.returns)
+    logps, _, values = roles.policy(batch)
+    policy, clipped = mathematics.policy_loss(
+        logps, old_logps, old(experience.advantages), batch.mask, settings.cliprange, old(experience.weights)
+    )
+    policy_loss = policy.sum() / num_tokens
+    refuse_not_finite("the policy's loss", policy_loss)
+    if values is None:
+        policy_loss.backward()  # type: ignore[no-untyped-call]
+        with roles.valuing():  # backward inside: gradient checkpointing runs the forward again
+            values = roles.values(batch)
+            value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
+            value_loss.backward()  # type: ignore[no-untyped-call]
+    else:
+        value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
+        (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
+    update_kl = mathematics.kl(old_logps, logps.detach(), "k3").masked_fill(~batch.mask, 0)
+    return {
+        "policy_loss": policy_loss.item(),
+        "value_loss": value_loss.item(),
+        "clip_fraction": clipped.sum().item() / num_tokens,
+        "value_clip_fraction": value_clipped.sum().item() / num_tokens,
+        "update_kl": update_kl.sum().item() / num_tokens,
+    }
+
+
+def _value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, settings: Settings, num_tokens: float
+) -> tuple[Tensor, Tensor]:
+    loss, clipped = mathematics.value_loss(values, old_values, returns, mask, settings.cliprange_value)
+    total = settings.vf_coef * loss.sum() / num_tokens
+    refuse_not_finite("the value's loss", total)
+    return total, clipped
+
+
+def refuse_not_finite(what: str, value: Tensor) -> None:
+    """Raise StageError when `value` is NaN or infinite."""
+    if not torch.isfinite(value).all():
+        raise StageError(
+            "ppo",
+            found=f"{what} is {value.item()}",
+            expected="a finite number; the last good checkpoint is kept",
+            next_step="lower ppo.learning_rate or mend the reward, remove ppo.partial, and type it again",
+        )
