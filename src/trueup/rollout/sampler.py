@@ -21,7 +21,8 @@ def draw(logits: Any, uniform: Any, temperature: float, top_p: float) -> Any:
     probabilities = torch.softmax(logits / temperature, -1)
     if top_p < 1:
         probabilities = nucleus(probabilities, top_p)
-    blocks = functional.pad(probabilities, (0, -probabilities.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    blocks = functional.pad(probabilities, (0, -probabilities.shape[-1] % BLOCK))
+    blocks = blocks.reshape(len(blocks), -1, BLOCK)
     sums = blocks.sum(-1).cumsum(-1)
     target = uniform[:, None] * sums[:, -1:]
     block = torch.searchsorted(sums, target, right=True).clamp(max=sums.shape[-1] - 1)

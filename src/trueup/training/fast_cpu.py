@@ -22,7 +22,7 @@ class LoraLinear4bit(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Any, a: Any, b: Any, weight: Any, scaling: float) -> Any:  # type: ignore[override]
+    def forward(ctx: Any, x: Any, a: Any, b: Any, weight: Any, scaling: float) -> Any:
         rows = x.reshape(-1, x.shape[-1])
         low, high = a.to(x.dtype), b.to(x.dtype)
         inner = rows @ low.T
@@ -33,7 +33,7 @@ class LoraLinear4bit(Function):
         return y.reshape(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Any) -> Any:
         rows, inner, low, high = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
         through = (grad @ high) * ctx.scaling
@@ -77,7 +77,7 @@ def _speed_up(module: Any) -> None:
             return usual(x, *args, **kwargs)
         name = active[0]
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        return LoraLinear4bit.apply(x, a, b, self.base_layer.weight, self.scaling[name])
+        return LoraLinear4bit.apply(x, a, b, self.base_layer.weight, self.scaling[name])  # type: ignore[no-untyped-call]
 
     module.forward = types.MethodType(forward, module)
 
