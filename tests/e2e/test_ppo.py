@@ -348,7 +348,7 @@ def test_grpo_learns_a_simple_reward(pipeline: Pipeline, tmp_path: Path, seed: i
         reward_model_weight=0,
         reward_functions={"preferences:likes_gear": 1.0},
         beta=0.001,
-        learning_rate=0.005,
+        learning_rate=0.01,
         num_generations=16,
         per_device_train_batch_size=64,
         max_steps=36,
