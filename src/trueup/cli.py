@@ -56,6 +56,9 @@ class Group(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
+    import logging
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # before its import: on a CPU it advises a GPU kernel
 
 
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
