@@ -24,17 +24,21 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     shutil.copytree(
         aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
     )
-    cost = 0.0
+    cost = None
     if config.merged:
         bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
         probe = load_file(aligned.path / "probe.safetensors")
-        recorded, num_tokens = probe.pop("logps"), (probe["labels"][:, 1:] != -100).sum()
-        if base.linear4bit_layers(model):
-            model.get_base_model().dequantize()
+        with torch.no_grad():
+            policy = logps.next_token_logps(model, probe)
+        bare = model.unload()
+        if base.linear4bit_layers(bare):
+            bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
+        model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
         merged = model.merge_and_unload().to(torch.bfloat16)
         with torch.no_grad():
-            cost = ((recorded - logps.token_logps(merged, probe).cpu()).sum() / num_tokens).item()
+            written = logps.next_token_logps(merged, probe)
+        cost = (policy.exp() * (policy - written)).sum(dim=-1).mean().item()
         merged.save_pretrained(context.out / "merged", safe_serialization=True)
         base.load_tokenizer(context.run.model.base).save_pretrained(context.out / "merged")
     lineage = []
@@ -46,7 +50,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
             )
     text = card.write(context.run.model.base, context.run.method, lineage, cost)
     (context.out / "README.md").write_text(text, encoding="utf-8")
-    return {"merge_nats_per_token": cost}
+    return {"merge_kl_nats_per_token": cost}
 
 
 STAGE = Stage(name="export", config=Config, makes=Export, run=run, needs={"aligned": "aligned"})

@@ -224,7 +224,7 @@ def gradients(pipeline: Pipeline, **changes: Any) -> list[torch.Tensor]:
     if settings.gradient_checkpointing:
         on_base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     part = [rewards.Part("test", 1.0, likes_gear)]
-    experience = rollout.collect(on_base, prompts(on_base), part, settings, 0.1, 3, rollout.generate)
+    experience = rollout.collect(on_base, prompts(on_base), part, settings, 0.1, 3)
     optimizer = update.new_optimizer(on_base, settings)
     for group in optimizer.param_groups:
         group["lr"] = 0.0

@@ -9,8 +9,7 @@ from tiny import WORDS
 
 from trueup.models import adapters, base, logps
 from trueup.pipeline import Pipeline
-from trueup.rollout import decoder
-from trueup.rollout.generate import Sampling, sample
+from trueup.rollout.generate import Sampling, engine, sample
 from trueup.rollout.sampler import draw, nucleus
 
 PROMPTS = [[{"role": "user", "content": " ".join(WORDS[i : i + 1 + i % 4])}] for i in range(10)]
@@ -36,22 +35,27 @@ def test_greedy_decoding_gives_the_tokens_of_generate_in_fp32(pipeline: Pipeline
     assert [answer.logp for answer in ours] == pytest.approx([answer.logp for answer in theirs], abs=1e-3)
 
 
-def test_log_probabilities_on_4_bit_are_those_of_the_trainers_forward(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("name", ["auto", "merged", "generate"])
+def test_log_probabilities_are_those_of_a_plain_forward(pipeline: Pipeline, name: str, temperature: float) -> None:
     model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)
-    sampling = Sampling(max_new_tokens=12, temperature=1.0, top_p=1.0, batch_size=5, seed=3)
-    engine = decoder.Decoder(model)
+    sampling = Sampling(max_new_tokens=12, temperature=temperature, top_p=1.0, batch_size=10, seed=3, engine=name)
     prompts = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in PROMPTS]
-    texts, sums = engine.generate(
-        prompts, max_new_tokens=12, temperature=1.0, top_p=1.0, eos_id=tokenizer.eos_token_id, seed=sampling.seed
-    )
+    done = engine(model, tokenizer, sampling)(prompts, 3)
     with torch.no_grad():
-        batch = logps.pad(list(zip(prompts, texts, strict=True)), tokenizer.pad_token_id)
-        expected = logps.token_logps(model, batch).sum(1)
-    per_token = (torch.tensor(sums) - expected).abs() / torch.tensor([len(text) for text in texts])
-    assert per_token.max() < 0.05  # nats a token: bf16 rounding of the LoRA terms
+        batch = logps.pad([(p, d.ids) for p, d in zip(prompts, done, strict=True)], tokenizer.pad_token_id)
+        mask = batch["labels"][:, 1:] != -100
+        expected = torch.log_softmax(causal_logits(model, batch)[:, :-1] / temperature, -1)
+        expected = expected.gather(-1, batch["input_ids"][:, 1:, None])[..., 0][mask]
+    found = torch.tensor([logp for d in done for logp in d.logps])
+    assert (found - expected).abs().max() < 0.1  # nats: bf16 rounding of the LoRA terms
 
 
-def test_the_same_seed_gives_the_same_texts_whoever_else_is_in_the_batch(pipeline: Pipeline) -> None:
+def causal_logits(model: object, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()  # type: ignore[operator]
+
+
+def test_the_same_seed_gives_the_same_texts(pipeline: Pipeline) -> None:
     model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)
     sampling = Sampling(max_new_tokens=12, temperature=1.0, top_p=1.0, batch_size=10, seed=3)
     assert sample(model, tokenizer, PROMPTS, sampling) == sample(model, tokenizer, PROMPTS, sampling)

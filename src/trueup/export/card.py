@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+MERGED = """The merged bf16 weights are in `merged/`.
+KL(4-bit policy || merged weights) on probe texts: {:.4f} nats a token.
+"""
 
-def write(base: str, method: str, lineage: list[dict[str, Any]], merge_kl: float) -> str:
+
+def write(base: str, method: str, lineage: list[dict[str, Any]], merge_kl: float | None) -> str:
     """Markdown with front matter. `lineage` holds (stage, fingerprint, metrics) of every stage before the export."""
     rows = "\n".join(f"| {row['stage']} | `{row['fingerprint'][:16]}` | {_brief(row['metrics'])} |" for row in lineage)
+    merged = "" if merge_kl is None else MERGED.format(merge_kl)
     return f"""---
 library_name: peft
 base_model: {base}
@@ -16,9 +21,8 @@ tags: [trueup, {method}, lora]
 
 # Adapter aligned by {method}, with trueup
 
-Base model: `{base}`. The adapter is in `adapter/`, the merged bf16 weights in `merged/`.
-KL of the merged weights from the 4-bit policy, nats a token on probe texts: {merge_kl:.4f}.
-
+Base model: `{base}`. The adapter is in `adapter/`.
+{merged}
 ## Lineage
 
 | stage | artifact (SHA-256) | figures |

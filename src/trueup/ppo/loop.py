@@ -15,7 +15,7 @@ from trueup.ppo.batch import collate
 from trueup.ppo.log import Log, describe
 from trueup.ppo.rewards import Part
 from trueup.ppo.roles import Roles
-from trueup.ppo.rollout import Engine, Prompt, collect, generate
+from trueup.ppo.rollout import Prompt, collect
 from trueup.ppo.settings import Settings
 from trueup.ppo.update import anneal, new_optimizer, update
 from trueup.progress import bars
@@ -35,7 +35,6 @@ def train(
     out: Path,
     seed: int,
     name: str,
-    engine: Engine = generate,
 ) -> Metrics:
     """Train the policy of `roles`, saved in `start`, for `num_steps` steps or until KL says stop.
 
@@ -55,7 +54,7 @@ def train(
             anneal(optimizer, settings, step)
             began = time.monotonic()
             chosen = prompts_of_step(prompts, settings.rollout_batch_size, step, seed)
-            experience = collect(roles, chosen, reward, settings, kl_coef, step_seed, engine)
+            experience = collect(roles, chosen, reward, settings, kl_coef, step_seed)
             row = describe(experience)
             if settings.stop_kl is not None and row["kl"] > settings.stop_kl:
                 stopped = f"KL {row['kl']:.3f} nats a token is above stop_kl {settings.stop_kl} at step {step + 1}"

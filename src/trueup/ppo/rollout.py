@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +12,7 @@ from trueup.ppo.batch import Batch, collate
 from trueup.ppo.rewards import Messages, Part
 from trueup.ppo.roles import Roles
 from trueup.ppo.settings import Settings
-from trueup.rollout.generate import Sampling
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One completion: its token ids, the end-of-turn token included, and the engine's own log-probability of each."""
-
-    ids: list[int]
-    logps: list[float]
-
-
-Engine = Callable[[Any, Any, list[list[int]], Sampling], list[Generated]]  # model, tokenizer, prompts, sampling
+from trueup.rollout.generate import Sampling, engine
 
 
 @dataclass(frozen=True)
@@ -65,40 +52,6 @@ class Experience:
         return sorted(rows, key=lambda i: len(self.prompts[i].ids) + len(self.completions[i]))
 
 
-def generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling) -> list[Generated]:
-    """The engine that needs nothing: transformers' `generate`, on prompts padded on the left."""
-    width, pad_id, eos_id = max(map(len, prompts)), tokenizer.pad_token_id, tokenizer.eos_token_id
-    rows = [[pad_id] * (width - len(p)) + p for p in prompts]
-    mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-    torch.manual_seed(sampling.seed)
-    with torch.no_grad():
-        out = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=True,
-            temperature=sampling.temperature,
-            top_p=1.0,
-            top_k=0,
-            pad_token_id=pad_id,
-            eos_token_id=eos_id,
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
-    tokens = out.sequences[:, width:]
-    logps = torch.stack(
-        [
-            torch.log_softmax(s.float(), -1).gather(-1, t.unsqueeze(-1)).squeeze(-1)
-            for s, t in zip(out.scores, tokens.T, strict=True)
-        ],
-        dim=1,
-    )
-    return [
-        Generated(ids[: _length(ids, eos_id)], row[: _length(ids, eos_id)])
-        for ids, row in zip(tokens.tolist(), logps.tolist(), strict=True)
-    ]
-
-
 def collect(
     roles: Roles,
     prompts: list[Prompt],
@@ -106,7 +59,6 @@ def collect(
     settings: Settings,
     kl_coef: float,
     seed: int,
-    engine: Engine,
 ) -> Experience:
     """One completion a prompt, scored: rewards, old log-probabilities, KL, values, advantages and returns."""
     sampling = Sampling(
@@ -115,9 +67,9 @@ def collect(
         top_p=1.0,
         batch_size=len(prompts),
         seed=seed,
+        engine=settings.engine,
     )
-    roles.model.eval()
-    generated = engine(roles.model, roles.tokenizer, [prompt.ids for prompt in prompts], sampling)
+    generated = engine(roles.model, roles.tokenizer, sampling)([prompt.ids for prompt in prompts], seed)
     completions, eos_id = [g.ids for g in generated], roles.tokenizer.eos_token_id
     texts = [roles.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in completions]
     ended = [ids[-1] == eos_id for ids in completions]
@@ -174,8 +126,3 @@ def _forward(
         for whole, part in zip(filled, found, strict=True):
             whole[rows, : part.shape[1]] = part.cpu()
     return filled[0], filled[1], filled[2], filled[3], mask
-
-
-def _length(ids: list[int], eos_id: int) -> int:
-    """Tokens up to and with the first end-of-turn token (EOS truncation, Huang et al. 2024)."""
-    return ids.index(eos_id) + 1 if eos_id in ids else len(ids)

@@ -10,6 +10,7 @@ from trueup.stage import Section
 
 KLEstimator = Literal["k1", "k2", "k3"]
 ValueOn = Literal["adapter", "trunk"]
+Engine = Literal["auto", "merged", "generate"]
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 
@@ -30,6 +31,7 @@ class Settings(RewardSettings):
     max_prompt_tokens: int = Field(default=256, gt=0)  # longer prompts are left out, counted and named
     max_new_tokens: int = Field(default=64, gt=0)
     temperature: float = Field(default=1.0, gt=0)  # top-p and top-k are off: they would sample another policy
+    engine: Engine = "auto"  # of the rollouts; merged: faster, with a bf16 copy in memory
     missing_eos_penalty: float = Field(default=1.0, ge=0)  # taken off the score of a completion that did not end
 
     value_on: ValueOn = "adapter"  # the value's own adapter, or only a head on the policy's trunk

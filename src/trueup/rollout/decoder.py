@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from trueup.rollout.generate import Generated
 from trueup.rollout.sampler import draw
 
 
@@ -25,6 +26,13 @@ def fits(model: Any) -> bool:
 
 def _is_lora(config: Any) -> bool:
     return str(config.peft_type).rpartition(".")[2] == "LORA"
+
+
+def merged_bytes(model: Any) -> int:
+    """Bytes of the bf16 copy that a merged decoder of `model` holds beside it."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    linear = [m for m in causal.model.layers.modules() if hasattr(m, "in_features") and not hasattr(m, "base_layer")]
+    return sum(m.in_features * m.out_features * causal.dtype.itemsize for m in linear)
 
 
 class Projection:
@@ -111,16 +119,11 @@ class Decoder:
                 )
             )
 
-    def copied_bytes(self) -> int:
-        """Bytes of the merged copies; 0 for the 4-bit decoder."""
-        projections = [p for layer in self.layers for p in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-        return sum(w.numel() * w.element_size() for p in projections for w in p.copies or ())
-
     @torch.no_grad()
     def generate(
         self, prompts: list[list[int]], *, max_new_tokens: int, temperature: float, top_p: float, eos_id: int, seed: int
-    ) -> tuple[list[list[int]], list[float]]:
-        """Completions (with their end token) and their log-probabilities (nats, temperature 1), in the order given."""
+    ) -> list[Generated]:
+        """A completion of each prompt, in the order given."""
         random = torch.Generator().manual_seed(seed)
         width, num_rows = max(map(len, prompts)), len(prompts)
         padding = torch.tensor([width - len(prompt) for prompt in prompts])
@@ -128,14 +131,15 @@ class Decoder:
         rows = torch.arange(num_rows)  # which prompt each row of the shrinking batch belongs to
         cache = self._new_cache(num_rows, width + max_new_tokens)
         logits = self._forward(ids, 0, padding, cache)
-        completions: list[list[int]] = [[] for _ in prompts]
-        sums = torch.zeros(num_rows)
+        done = [Generated([], []) for _ in prompts]
         for step in range(max_new_tokens):
             uniform = torch.rand(num_rows, generator=random)  # one a prompt, so that leaving rows change nothing
             tokens = draw(logits, uniform[rows], temperature, top_p)
-            sums[rows] += torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
-            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-                completions[row].append(token)
+            scaled = logits / (temperature or 1.0)
+            logps = scaled.gather(1, tokens[:, None])[:, 0] - scaled.logsumexp(-1)
+            for row, token, logp in zip(rows.tolist(), tokens.tolist(), logps.tolist(), strict=True):
+                done[row].ids.append(token)
+                done[row].logps.append(logp)
             alive = tokens != eos_id
             if not alive.any() or step == max_new_tokens - 1:
                 break
@@ -143,7 +147,7 @@ class Decoder:
                 rows, tokens, padding = rows[alive], tokens[alive], padding[alive]
                 cache = [[tensor[alive] for tensor in pair] for pair in cache]
             logits = self._forward(tokens[:, None], width + step, padding, cache)
-        return completions, sums.tolist()
+        return done
 
     def _new_cache(self, num_rows: int, width: int) -> list[list[Any]]:
         shape = (num_rows, self.num_kv_heads, width, self.head_dim)

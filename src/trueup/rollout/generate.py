@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trueup.models import logps
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -19,6 +17,17 @@ class Sampling:
     batch_size: int
     seed: int
     engine: str = "auto"  # auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One completion: token ids, the end token included, and the log-probability (nats) of each as it was sampled.
+
+    That is under the sampling temperature (1 when greedy) and before top-p.
+    """
+
+    ids: list[int]
+    logps: list[float]
 
 
 @dataclass(frozen=True)
@@ -39,43 +48,46 @@ def sample(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Sampled]:
     """One completion for each prompt, in the order given. The same seed and batch size give the same texts."""
-    from trueup.rollout import decoder
-
-    model.eval()
+    run = engine(model, tokenizer, sampling)
     encoded = [
         tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=True, return_dict=False) for p in prompts
     ]
-    known = sampling.engine != "generate" and decoder.fits(model)
-    ours = decoder.Decoder(model, merged=sampling.engine == "merged") if known else None
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: dict[int, Sampled] = {}
     for number, start in enumerate(range(0, len(order), sampling.batch_size)):
         chunk = order[start : start + sampling.batch_size]
-        rows, seed = [encoded[i] for i in chunk], sampling.seed * 100_003 + number
-        if ours is None:
-            completions, sums = _generate(model, tokenizer, rows, sampling, seed)
-        else:
-            completions, sums = ours.generate(
-                rows,
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                eos_id=tokenizer.eos_token_id,
-                seed=seed,
-            )
-        for i, ids, total in zip(chunk, completions, sums, strict=True):
+        done = run([encoded[i] for i in chunk], sampling.seed * 100_003 + number)
+        for i, generated in zip(chunk, done, strict=True):
+            ids = generated.ids
             ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
             text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-            results[i] = Sampled(text, len(ids), total, "eos" if ended else "length")
+            results[i] = Sampled(text, len(ids), sum(generated.logps), "eos" if ended else "length")
         progress(len(chunk))
     return [results[i] for i in range(len(prompts))]
 
 
-def _generate(
-    model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling, seed: int
-) -> tuple[list[list[int]], list[float]]:
-    """What `Decoder.generate` returns, by transformers; the log-probabilities take a second forward."""
+def engine(model: Any, tokenizer: Any, sampling: Sampling) -> Callable[[list[list[int]], int], list[Generated]]:
+    """What completes a batch of prompts (token ids) under a seed, with the model's active adapter as it is now."""
+    from trueup.rollout import decoder
+
+    model.eval()
+    if sampling.engine == "generate" or not decoder.fits(model):
+        return lambda prompts, seed: _generate(model, tokenizer, prompts, sampling, seed)
+    ours = decoder.Decoder(model, merged=sampling.engine == "merged")
+    return lambda prompts, seed: ours.generate(
+        prompts,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        eos_id=tokenizer.eos_token_id,
+        seed=seed,
+    )
+
+
+def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Generated]:
+    """transformers' `generate`, on prompts padded on the left; log-probabilities are noted as it goes."""
     import torch
+    from transformers import LogitsProcessorList
 
     torch.manual_seed(seed)
     width = max(map(len, prompts))
@@ -83,6 +95,15 @@ def _generate(
     ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    steps: list[Any] = []  # log-probabilities of each token chosen, (rows,)
+    latest: list[Any] = []
+
+    def note(so_far: Any, scores: Any) -> Any:  # called before temperature and top-p, once a token
+        if latest:
+            steps.append(latest.pop().gather(-1, so_far[:, -1:])[:, 0])
+        latest.append(torch.log_softmax(scores.float() / (sampling.temperature or 1.0), -1))
+        return scores
+
     with torch.no_grad():
         out = model.generate(
             input_ids=ids,
@@ -90,8 +111,10 @@ def _generate(
             max_new_tokens=sampling.max_new_tokens,
             pad_token_id=pad_id,
             eos_token_id=eos_id,
+            logits_processor=LogitsProcessorList([note]),
             **(chosen if sampling.temperature > 0 else {"do_sample": False}),
         )
-        completions = [row[: row.index(eos_id) + 1] if eos_id in row else row for row in out[:, width:].tolist()]
-        batch = logps.pad(list(zip(prompts, completions, strict=True)), pad_id)
-        return completions, logps.token_logps(model, batch).sum(1).tolist()
+    note(out, latest[0])
+    logps, tokens = torch.stack(steps, dim=1).tolist(), out[:, width:].tolist()
+    lengths = [row.index(eos_id) + 1 if eos_id in row else len(row) for row in tokens]
+    return [Generated(t[:n], p[:n]) for t, p, n in zip(tokens, logps, lengths, strict=True)]

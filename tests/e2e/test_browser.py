@@ -1,0 +1,79 @@
+"""A person in a real browser: logs in, reads, presses 1 or 2 and Ctrl+Enter; `collect` freezes exactly those thumbs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from trueup.artifacts import Completions, read_jsonl, write_jsonl
+from trueup.config import LabelStudioConfig, load
+from trueup.feedback import server
+from trueup.stage import Context, Waiting
+from trueup.stages import STAGES, collect
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+DIALOGUE = [
+    {"role": "user", "content": "My tent leaks at the seams."},
+    {"role": "assistant", "content": "How old is it?"},
+    {"role": "user", "content": "Six years. <b>Is it worth mending?</b>"},
+]
+ANSWERS = (
+    "Bring it in, please: we reseal seams.",
+    "No.",
+    "<img src=x onerror=\"document.title='owned'\"> Buy another.",
+)
+
+
+def log_in(page: Page, data_dir: Path) -> None:
+    known = server.login(data_dir)
+    page.goto(known["url"])
+    page.fill("input[name=email]", known["email"])
+    page.fill("input[name=password]", known["password"])
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "login" not in url)
+
+
+def test_thumbs_by_keyboard(tmp_path: Path, labelstudio: Path) -> None:
+    (tmp_path / "run.yaml").write_text("name: clicked\n")
+    run = load(tmp_path / "run.yaml", {stage.name: stage.config for stage in STAGES})
+    settings = LabelStudioConfig(url=server.connect(labelstudio).url, data_dir=labelstudio)
+    rows = [
+        {"uid": f"c{i}", "prompt_id": "p", "messages": DIALOGUE, "completion": answer}
+        for i, answer in enumerate(ANSWERS)
+    ]
+    write_jsonl(tmp_path / "completions.jsonl", rows)
+    context = Context(run=run.model_copy(update={"labelstudio": settings}), run_dir=tmp_path, out=tmp_path / "out")
+    context.out.mkdir()
+    with pytest.raises(Waiting) as waiting:
+        collect.run(collect.Config(), context, completions=Completions(tmp_path))
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        log_in(page, labelstudio)
+        page.goto(waiting.value.address)
+        pressed = {}
+        for _ in ANSWERS:
+            card = page.locator(".rl-card")
+            expect(card).to_be_visible(timeout=30_000)
+            answer = next(text for text in ANSWERS if text in card.inner_text() and text not in pressed)  # as written
+            for message in DIALOGUE:
+                expect(page.get_by_text(message["content"], exact=True)).to_be_visible()
+            key = "1" if "please" in answer else "2"
+            page.keyboard.press(key)
+            expect(page.locator(".ant-radio-wrapper-checked")).to_be_visible()
+            page.keyboard.press("Control+Enter")
+            pressed[answer] = key
+            if len(pressed) < len(ANSWERS):
+                expect(card).not_to_contain_text(answer, timeout=30_000)
+            else:
+                page.wait_for_timeout(2000)
+        assert page.title() != "owned"
+        browser.close()
+
+    collect.run(collect.Config(), context, completions=Completions(tmp_path))
+    frozen = {row["uid"]: row["up"] for row in read_jsonl(context.out / "annotations.jsonl")}
+    assert frozen == {"c0": True, "c1": False, "c2": False}

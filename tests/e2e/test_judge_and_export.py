@@ -1,0 +1,89 @@
+"""Evaluate and export on the tiny 4-bit Llama: a policy is even with itself; what is exported is what was trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trueup.artifacts import Adapter, RewardModel, read_jsonl
+from trueup.models import adapters, logps
+from trueup.pipeline import Pipeline
+from trueup.stage import Context
+from trueup.stages import evaluate, export
+from trueup.training import common
+
+
+@pytest.fixture
+def context(pipeline: Pipeline, tmp_path: Path) -> Context:
+    out = tmp_path / "out"
+    out.mkdir()
+    return Context(run=pipeline.run, run_dir=pipeline.folder, out=out)
+
+
+@pytest.fixture
+def reward(context: Context, tmp_path: Path) -> RewardModel:
+    """A reward adapter nobody trained: its scores differ from text to text."""
+    torch.manual_seed(0)
+    model, _ = common.load_policy(context, None, num_labels=1)
+    model.save_pretrained(tmp_path / "reward")
+    return RewardModel(tmp_path / "reward")
+
+
+def test_a_policy_against_itself_is_even(pipeline: Pipeline, context: Context, reward: RewardModel) -> None:
+    policy = Adapter(pipeline.path("sft"))
+    metrics = evaluate.run(evaluate.Config(max_new_tokens=8), context, policy=policy, aligned=policy, reward=reward)
+    assert metrics["win_rate_by_reward_model"]["estimate"] == 0.5  # the same seed gives the same answers: all ties
+    assert metrics["kl_nats_per_token"] == pytest.approx(0, abs=1e-6)
+    assert metrics["linear4bit_layers"] == 14
+    answers = list(read_jsonl(context.out / "answers.jsonl"))
+    assert len(answers) == 12  # 6 held-out prompts, 2 answers each
+    assert all(row["sft"] == row["aligned"] for row in answers)
+
+
+def test_kl_between_two_adapters_is_positive(
+    pipeline: Pipeline, context: Context, reward: RewardModel, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    model, _ = common.load_policy(context, Adapter(pipeline.path("sft")))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "moved")
+    metrics = evaluate.run(
+        evaluate.Config(num_completions=16, max_new_tokens=8),
+        context,
+        policy=Adapter(pipeline.path("sft")),
+        aligned=Adapter(tmp_path / "moved"),
+        reward=reward,
+    )
+    assert metrics["kl_nats_per_token"] > 0.01  # with the two exchanged it would be negative
+
+
+def test_the_merged_weights_are_the_policy(pipeline: Pipeline, context: Context) -> None:
+    aligned = Adapter(pipeline.path("sft"))
+    metrics = export.run(export.Config(), context, aligned=aligned)
+    merged = AutoModelForCausalLM.from_pretrained(context.out / "merged", dtype=torch.bfloat16)
+    probe = load_file(aligned.path / "probe.safetensors")
+    recorded = probe.pop("logps")
+    with torch.no_grad():
+        found = logps.token_logps(merged, probe)
+    assert (found - recorded).abs().max() < 0.1  # bf16; without the adapter several nats
+    assert 0 <= metrics["merge_kl_nats_per_token"] < 0.01
+
+    saved, original = adapters.saved_tensors(context.out / "adapter"), adapters.saved_tensors(aligned.path)
+    assert all(torch.equal(saved[key], original[key]) for key in original)
+    tokenizer = AutoTokenizer.from_pretrained(context.out / "merged")
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(pipeline.run.model.base).chat_template
+    card = (context.out / "README.md").read_text()
+    record = json.loads((aligned.path / "record.json").read_text())
+    assert f"| sft | `{record['fingerprint'][:16]}`" in card
+
+
+def test_without_merging_no_weights_are_written(pipeline: Pipeline, context: Context) -> None:
+    metrics = export.run(export.Config(merged=False), context, aligned=Adapter(pipeline.path("sft")))
+    assert metrics == {"merge_kl_nats_per_token": None}
+    assert not (context.out / "merged").exists()
+    assert "merged" not in (context.out / "README.md").read_text()
