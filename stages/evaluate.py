@@ -47,8 +47,8 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
             advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
             done, metrics[label] = compare.answers(model, tokenizer, name, prompts, sampling, advance)
             texts[label] = [answer.text for answer in done]
-            scores[label] = compare.rewards(model, head, tokenizer, prompts, texts[label], config.batch_size)
-    kl = compare.kl_per_token(model, tokenizer, "default", "sft", prompts, texts["aligned"], config.batch_size)
+            scores[label] = compare.rewards(model, head, tokenizer, prompts, texts[label])
+    kl = compare.kl_per_token(model, tokenizer, "default", "sft", prompts, texts["aligned"])
     outcomes = intervals.wins(scores["aligned"], scores["sft"])
     win_rate = intervals.win_rate(outcomes, [row["id"] for row in rows], context.run.seed)
     write_jsonl(
