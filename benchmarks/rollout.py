@@ -1,7 +1,7 @@
 """Rollout tokens/s on the NF4 + LoRA policy: our engine and `merged` against `generate`. Last line: JSON.
 
-SmolLM2-135M, LoRA r=16 on all linear layers, 32 prompts, 48 new tokens each and no end before
-(the end token is one no answer holds), the same seed. Building the engine, and merging, are inside the timed region; each side is a process.
+SmolLM2-135M, LoRA r=16 on all linear layers, 32 prompts, 48 new tokens each and no end before (the end token is one
+no answer holds), the same seed. Building the engine, and merging, are inside the timed region; each side is a process.
 
     python benchmarks/rollout.py [--batch 32] [--repeats 3]
 """
