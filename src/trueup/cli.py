@@ -118,7 +118,8 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
         console.print(Text(line))
     todo = [state for state in states if state.state != "complete"]
     rebuild = " --rebuild" if todo and todo[0].state == "stale" else ""
-    step = f"trueup {todo[0].stage} {run_file}{rebuild}" if todo else "nothing, all is complete"
+    chosen = "".join(f" --set {override}" for override in overrides)
+    step = f"trueup {todo[0].stage} {run_file}{chosen}{rebuild}" if todo else "nothing, all is complete"
     console.print(Text(f"next: {step}"), soft_wrap=True)
 
 

@@ -21,6 +21,7 @@ from trueup.ppo import heads
 from trueup.ppo.batch import Batch
 from trueup.ppo.rewards import refuse_another_base
 from trueup.ppo.settings import ValueOn
+from trueup.training import fast_cpu
 
 
 @dataclass
@@ -120,6 +121,7 @@ def build(
     model.set_adapter("default")
     adapters.trainable_to_fp32(model)
     _no_dropout(model)
+    fast_cpu.install(model)
     roles = Roles(model, tokenizer, value_on, value_head, score_head, temperature)
     model.requires_grad_(False)
     for parameter in [*roles.policy_parameters(), *roles.value_parameters()]:
