@@ -302,7 +302,7 @@ def reward_model(pipeline: Pipeline, folder: Path) -> tuple[RewardModel, torch.T
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
     model.save_pretrained(folder)
     score = model.get_base_model().score
     score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
