@@ -28,6 +28,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
     from trueup.rollout.generate import Sampling
+    from trueup.training import fast_cpu
 
     data = context.run.data
     if data.held_out is None:
@@ -39,6 +40,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     model.load_adapter(str(policy.path), "sft")
     adapters.trainable_to_fp32(model)
+    fast_cpu.install(model)
     head = scoring.load_reward(model, reward.path)
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed + 1)
     texts, scores, metrics = {}, {}, {}

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trueup.artifacts import Adapter, RewardModel, read_jsonl
-from trueup.models import adapters, logps
+from trueup.evaluation import compare
+from trueup.models import adapters, base, logps, scoring
 from trueup.pipeline import Pipeline
 from trueup.stage import Context
 from trueup.stages import evaluate, export
@@ -60,6 +61,17 @@ def test_kl_between_two_adapters_is_positive(
         reward=reward,
     )
     assert metrics["kl_nats_per_token"] > 0.01  # with the two exchanged it would be negative
+
+
+def test_scores_come_back_in_the_order_asked(pipeline: Pipeline, reward: RewardModel) -> None:
+    bare = base.load_base(pipeline.run.model.base, four_bit=True)
+    model = adapters.load_adapter(bare, pipeline.path("sft"), trainable=False).eval()
+    tokenizer, head = base.load_tokenizer(pipeline.run.model.base), scoring.load_reward(model, reward.path)
+    texts = ["red " * (7 * i % 20 + 1) for i in range(20)]  # neither short to long nor long to short
+    prompts = [[{"role": "user", "content": "tent"}]] * len(texts)
+    alone = [compare.rewards(model, head, tokenizer, prompts[:1], [text])[0] for text in texts]
+    assert max(alone) - min(alone) > 0.2
+    assert compare.rewards(model, head, tokenizer, prompts, texts) == pytest.approx(alone, abs=0.02)
 
 
 def test_the_merged_weights_are_the_policy(pipeline: Pipeline, context: Context) -> None:

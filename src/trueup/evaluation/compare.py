@@ -45,10 +45,10 @@ def kl_per_token(
     from trueup.models import adapters, logps
 
     total, count = 0.0, 0
-    for start in range(0, len(prompts), KL_BATCH_SIZE):
-        chunk = slice(start, start + KL_BATCH_SIZE)
-        rows = [logps.encode(tokenizer, p, t) for p, t in zip(prompts[chunk], texts[chunk], strict=True)]
-        batch = logps.pad(rows, tokenizer.pad_token_id)
+    rows = [logps.encode(tokenizer, p, t) for p, t in zip(prompts, texts, strict=True)]
+    rows.sort(key=lambda row: len(row[0]) + len(row[1]))  # neighbours need little padding
+    for start in range(0, len(rows), KL_BATCH_SIZE):
+        batch = logps.pad(rows[start : start + KL_BATCH_SIZE], tokenizer.pad_token_id)
         with torch.no_grad():
             with adapters.using(model, policy):
                 current = logps.next_token_logps(model, batch)
@@ -63,11 +63,12 @@ def rewards(model: Any, head: Any, tokenizer: Any, prompts: list[Messages], text
     """The reward model's score of each answer."""
     from trueup.models import scoring
 
-    found: list[float] = []
-    for start in range(0, len(prompts), SCORE_BATCH_SIZE):
-        chunk = slice(start, start + SCORE_BATCH_SIZE)
-        conversations = [
-            [*p, {"role": "assistant", "content": t}] for p, t in zip(prompts[chunk], texts[chunk], strict=True)
-        ]
-        found += scoring.scores(model, head, tokenizer, conversations).tolist()
+    conversations = [[*p, {"role": "assistant", "content": t}] for p, t in zip(prompts, texts, strict=True)]
+    order = sorted(range(len(texts)), key=lambda i: sum(len(message["content"]) for message in conversations[i]))
+    found = [0.0] * len(texts)
+    for start in range(0, len(order), SCORE_BATCH_SIZE):
+        rows = order[start : start + SCORE_BATCH_SIZE]
+        scores = scoring.scores(model, head, tokenizer, [conversations[i] for i in rows])
+        for i, score in zip(rows, scores.tolist(), strict=True):
+            found[i] = score
     return found
