@@ -70,7 +70,7 @@ def test_scores_come_back_in_the_order_asked(pipeline: Pipeline, reward: RewardM
     texts = ["red " * (7 * i % 20 + 1) for i in range(20)]  # neither short to long nor long to short
     prompts = [[{"role": "user", "content": "tent"}]] * len(texts)
     alone = [compare.rewards(model, head, tokenizer, prompts[:1], [text])[0] for text in texts]
-    assert max(alone) - min(alone) > 0.2
+    assert max(alone) - min(alone) > 0.1
     assert compare.rewards(model, head, tokenizer, prompts, texts) == pytest.approx(alone, abs=0.02)
 
 
