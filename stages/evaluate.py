@@ -22,13 +22,13 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     """Answer every held-out prompt with both adapters; write answers, win rate, KL, lengths and EOS rates."""
     import functools
 
+    from trueup.cpu import trunk
     from trueup.data import read_prompts
     from trueup.evaluation import compare, intervals
     from trueup.evaluation.goal import answer_to_goal
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
     from trueup.rollout.generate import Sampling
-    from trueup.training import fast_cpu
 
     data = context.run.data
     if data.held_out is None:
@@ -40,7 +40,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     model.load_adapter(str(policy.path), "sft")
     adapters.trainable_to_fp32(model)
-    fast_cpu.install(model)
+    trunk.install(model)
     head = scoring.load_reward(model, reward.path)
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed + 1)
     texts, scores, metrics = {}, {}, {}

@@ -59,7 +59,7 @@ def run(
         args=GRPOConfig(**common.trainer_args(context), **options),
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts]),
     )
-    common.make_ready(trainer, policy)
+    common.make_ready(trainer, policy, with_entropy=True)
     proven = proof.prove(trainer.model, policy.path)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)

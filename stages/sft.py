@@ -21,10 +21,11 @@ def run(config: Config, context: Context) -> Metrics:
     import random
 
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     from trueup.data import read_demonstrations
     from trueup.training import common, proof
+    from trueup.training.lean import LeanSFTTrainer
 
     data = context.run.data
     if data.demonstrations is None:
@@ -38,7 +39,7 @@ def run(config: Config, context: Context) -> Metrics:
     held_out, train = rows[:num_held_out], rows[num_held_out:]
     model, tokenizer = common.load_policy(context, None)
     options = config.model_dump(exclude={"held_out_fraction"})
-    trainer = SFTTrainer(
+    trainer = LeanSFTTrainer(
         model=model,
         processing_class=tokenizer,
         args=SFTConfig(

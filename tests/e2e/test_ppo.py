@@ -14,7 +14,7 @@ from trueup.config import load
 from trueup.errors import ConfigError, DataError, ModelError, ReferenceProofError, StageError
 from trueup.models import adapters, base
 from trueup.pipeline import Pipeline
-from trueup.ppo import heads, loop, rewards, roles, rollout, update
+from trueup.ppo import loop, rewards, roles, rollout, update
 from trueup.ppo.batch import Batch, collate
 from trueup.ppo.rollout import Prompt
 from trueup.ppo.settings import Settings
@@ -180,9 +180,9 @@ def test_planted_faults_in_logps_are_caught(pipeline: Pipeline, monkeypatch: pyt
         wrong = replace(right, states=(right.states + 1).clamp(max=right.input_ids.shape[1] - 1))
         monkeypatch.setitem(globals(), "batch_of", lambda on_base: wrong)
     elif bug == "temperature forgotten":
-        real = heads.token_logps
+        real = roles.token_logps
         monkeypatch.setattr(
-            heads, "token_logps", lambda hidden, weight, targets, temperature: real(hidden, weight, targets, 1.0)
+            roles, "token_logps", lambda hidden, weight, targets, temperature: real(hidden, weight, targets, 1.0)
         )
     else:
         wrong = replace(right, attention_mask=right.attention_mask.flip(1))

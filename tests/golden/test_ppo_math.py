@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from trueup.ppo import heads, mathematics
+from trueup.models import head
+from trueup.ppo import mathematics
 
 GARBAGE = 99.0  # on padding; no result may depend on it
 MASK = torch.tensor([[True, True, True], [True, False, False]])
@@ -161,12 +162,12 @@ def test_a_planted_bug_fails_a_check(bug: str) -> None:
 
 
 def test_token_logps_and_their_gradient_are_those_of_log_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
+    monkeypatch.setattr(head, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(10, 6, generator=generator, dtype=torch.float32, requires_grad=True)
     weight = torch.randn(17, 6, generator=generator)
     targets, upstream = torch.arange(10), torch.randn(10, generator=generator)
-    logps, entropy = heads.token_logps(hidden, weight, targets, 0.7)
+    logps, entropy = head.token_logps(hidden, weight, targets, 0.7)
     (gradient,) = torch.autograd.grad((logps * upstream).sum(), hidden)
     plain = torch.log_softmax(hidden @ weight.T / 0.7, -1)
     expected = plain[torch.arange(10), targets]

@@ -64,10 +64,14 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
+    from trueup.cpu import precision
+
     quiet()
     compute = compute_dtype()
-    options: dict[str, Any] = {"dtype": compute, "trust_remote_code": False, "use_safetensors": True}
-    if torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available()
+    stored = compute if on_gpu else torch.bfloat16
+    options: dict[str, Any] = {"dtype": stored, "trust_remote_code": False, "use_safetensors": True}
+    if on_gpu:
         options["device_map"] = {"": 0}
     if four_bit:
         options["quantization_config"] = BitsAndBytesConfig(
@@ -82,17 +86,21 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     else:
         model = AutoModelForSequenceClassification.from_pretrained(locate(base), num_labels=num_labels, **options)
     cure_cpu_repacking(model)
+    if compute == torch.float32:
+        precision.flow_in_fp32(model)
     model.requires_grad_(False)
     return model
 
 
 def compute_dtype() -> Any:
-    """bf16 where the device has it; fp16 on GPUs below compute capability 8.0, such as a T4."""
+    """bf16 where the device has it; fp16 on GPUs below compute capability 8.0, such as a T4; fp32 on other CPUs."""
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
-        return torch.float16
-    return torch.bfloat16
+    from trueup.cpu import precision
+
+    if torch.cuda.is_available():
+        return torch.float16 if torch.cuda.get_device_capability()[0] < 8 else torch.bfloat16
+    return torch.bfloat16 if precision.has_bf16() else torch.float32
 
 
 def cure_cpu_repacking(model: Any) -> int:

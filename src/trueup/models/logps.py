@@ -29,22 +29,27 @@ def token_logps(model: Any, batch: dict[str, Any]) -> Any:
     """log p of each next token, (batch, tokens - 1) in fp32; zero where the label is -100."""
     import torch
 
-    labels = batch["labels"][:, 1:]
+    from trueup.models import head
+
+    hidden, causal = _labelled_states(model, batch)
+    labels = batch["labels"][:, 1:].to(hidden.device)
     mask = labels != -100
-    every = next_token_logps(model, batch)
-    mask, chosen = mask.to(every.device), labels[mask].to(every.device)
-    logps = every.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-    return torch.zeros(mask.shape, device=every.device).masked_scatter(mask, logps)
+    logps, _ = head.token_logps(hidden, causal.lm_head.weight, labels[mask], with_entropy=False)
+    return torch.zeros(mask.shape, device=hidden.device).masked_scatter(mask, logps)
 
 
 def next_token_logps(model: Any, batch: dict[str, Any]) -> Any:
     """log p of the whole vocabulary wherever there is a label, (labels, vocabulary) in fp32."""
     import torch
 
+    hidden, causal = _labelled_states(model, batch)
+    return torch.log_softmax(causal.lm_head(hidden).float(), dim=-1)
+
+
+def _labelled_states(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    """Hidden states that predict the labels, (labels, hidden), and the causal model under the adapters."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     device = next(model.parameters()).device
     batch = {key: value.to(device) for key, value in batch.items()}
     hidden = causal.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-    mask = batch["labels"][:, 1:] != -100
-    logits = causal.lm_head(hidden.last_hidden_state[:, :-1][mask]).float()
-    return torch.log_softmax(logits, dim=-1)
+    return hidden.last_hidden_state[:, :-1][batch["labels"][:, 1:] != -100], causal

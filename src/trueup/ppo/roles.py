@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trueup.cpu import trunk
 from trueup.errors import ModelError
 from trueup.models import adapters, scoring
+from trueup.models.base import compute_dtype
+from trueup.models.head import token_logps
 from trueup.ppo import heads
 from trueup.ppo.batch import Batch
 from trueup.ppo.rewards import refuse_another_base
 from trueup.ppo.settings import ValueOn
-from trueup.training import fast_cpu
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Roles:
 
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         causal = self.model.get_base_model()
-        with torch.autocast(self.device.type, dtype=causal.dtype):
+        with torch.autocast(self.device.type, compute_dtype(), enabled=self.device.type == "cuda"):
             out = causal.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         hidden: Tensor = out.last_hidden_state
         return hidden
@@ -91,9 +93,7 @@ class Roles:
 
     def _token_logps(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         weight = self.model.get_base_model().get_output_embeddings().weight
-        logps, entropy = heads.token_logps(
-            hidden.to(weight.dtype), weight, batch.completion_ids[batch.mask], self.temperature
-        )
+        logps, entropy = token_logps(hidden, weight, batch.completion_ids[batch.mask], self.temperature)
         return _scatter(logps, batch.mask), _scatter(entropy, batch.mask)
 
     def _scalar(self, head: nn.Linear, hidden: Tensor, batch: Batch) -> Tensor:
@@ -121,7 +121,7 @@ def build(
     model.set_adapter("default")
     adapters.trainable_to_fp32(model)
     _no_dropout(model)
-    fast_cpu.install(model)
+    trunk.install(model)
     roles = Roles(model, tokenizer, value_on, value_head, score_head, temperature)
     model.requires_grad_(False)
     for parameter in [*roles.policy_parameters(), *roles.value_parameters()]:

@@ -1,7 +1,8 @@
-"""Decoding a Llama policy on a CPU without `generate`'s overhead: one KV cache, LoRA in bf16, finished rows leave.
+"""Decoding a Llama-shaped policy on a CPU without `generate`'s overhead.
 
 The base stays 4-bit in memory: each layer is dequantized when it is used, once a step for the whole batch. A merged
-decoder keeps a bf16 copy of base plus adapter instead, and counts its bytes.
+decoder keeps a dense copy of base plus adapter instead, and counts its bytes. What prompts begin with is computed once,
+and so is a prompt that is completed several times; finished rows leave.
 """
 
 from __future__ import annotations
@@ -10,114 +11,92 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from trueup.cpu import block, trunk
+from trueup.cpu.linear import Linear
+from trueup.cpu.packing import pack
+from trueup.models.base import compute_dtype
 from trueup.rollout.generate import Generated
 from trueup.rollout.sampler import draw
+
+VOCABULARY_BLOCK = 4096  # rows of the output matrix in the compute dtype at once: they stay in the processor's cache
+LEAVING = 0.125  # share of rows that are done before the cache is copied without them
 
 
 def fits(model: Any) -> bool:
     """True where this decoder knows the architecture, the adapter and the device; else `generate` is right."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    plain = all(not config.use_dora for config in getattr(model, "peft_config", {}).values() if _is_lora(config))
-    lora = all(_is_lora(config) for config in getattr(model, "peft_config", {}).values())
-    return bool(causal.config.model_type == "llama" and model.device.type == "cpu" and plain and lora)
-
-
-def _is_lora(config: Any) -> bool:
-    return str(config.peft_type).rpartition(".")[2] == "LORA"
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return bool(whole.config.model_type in trunk.KNOWN and model.device.type == "cpu" and trunk.plain(whole.base_model))
 
 
 def merged_bytes(model: Any) -> int:
-    """Bytes of the bf16 copy that a merged decoder of `model` holds beside it."""
+    """Bytes of the dense copy that a merged decoder of `model` holds beside it."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     linear = [m for m in causal.model.layers.modules() if hasattr(m, "in_features") and not hasattr(m, "base_layer")]
-    return sum(m.in_features * m.out_features * causal.dtype.itemsize for m in linear)
+    return sum(m.in_features * m.out_features * compute_dtype().itemsize for m in linear)
 
 
 class Projection:
-    """Linear maps that read the same input: (tokens, in) -> one (tokens, out) each, with their LoRA terms in bf16."""
+    """Linear maps that read the same input: (rows, in) -> (rows, outs), their outputs side by side."""
 
-    def __init__(self, modules: list[Any], adapter: str | None, dtype: Any, merged: bool) -> None:
-        self.bases = [getattr(module, "base_layer", module) for module in modules]
-        self.loras: list[tuple[Any, Any] | None] = []
-        for module in modules:
-            if adapter is None or adapter not in getattr(module, "lora_A", {}):
-                self.loras.append(None)
-            else:
-                down, up = module.lora_A[adapter].weight.detach(), module.lora_B[adapter].weight.detach()
-                self.loras.append((down.to(dtype), (up * module.scaling[adapter]).to(dtype)))
-        self.copies = [self._merged(i, dtype) for i in range(len(modules))] if merged else None
+    def __init__(self, linears: list[Linear], dtype: torch.dtype, merged: bool) -> None:
+        self.linears, self.dtype = linears, dtype
+        self.bias = None
+        if linears[0].bias is not None:
+            self.bias = torch.cat([m.bias.to(dtype) for m in linears if m.bias is not None])
+        self.copy = torch.cat([_merged(m).to(dtype) for m in linears]) if merged else None
+        self.low = self.high = None
+        if not merged and linears[0].a is not None:
+            pairs = [(m.a.detach(), m.b.detach() * m.scaling) for m in linears if m.a is not None and m.b is not None]
+            self.low = torch.cat([a for a, _ in pairs]).to(dtype).T
+            self.high = torch.block_diag(*[b for _, b in pairs]).to(dtype).T  # type: ignore[no-untyped-call]
 
-    def _merged(self, i: int, dtype: Any) -> Any:
-        weight, lora = self._base(i).float(), self.loras[i]
-        if lora is not None:
-            down, up = lora
-            weight = weight + up.float() @ down.float()
-        return weight.to(dtype)
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.copy is not None:
+            return functional.linear(x, self.copy, self.bias)
+        parts = [x @ m.frozen(self.dtype).T for m in self.linears]
+        y = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        if self.bias is not None:
+            y += self.bias
+        if self.low is not None and self.high is not None:
+            y.addmm_(x @ self.low, self.high)
+        return y
 
-    def _base(self, i: int) -> Any:
-        weight = self.bases[i].weight
-        state = getattr(weight, "quant_state", None)
-        if state is None:
-            return weight
-        from bitsandbytes.functional import dequantize_4bit
 
-        return dequantize_4bit(weight.data, state)
-
-    def __call__(self, x: Any) -> list[Any]:
-        if self.copies is not None:
-            return [functional.linear(x, w, base.bias) for w, base in zip(self.copies, self.bases, strict=True)]
-        outputs = []
-        for i, lora in enumerate(self.loras):
-            y = functional.linear(x, self._base(i), self.bases[i].bias)
-            if lora is not None:
-                down, up = lora
-                y = y + functional.linear(functional.linear(x, down), up)
-            outputs.append(y)
-        return outputs
+def _merged(linear: Linear) -> Tensor:
+    weight = linear.frozen(torch.float32)
+    if linear.a is None or linear.b is None:
+        return weight
+    return torch.addmm(weight, linear.b.detach(), linear.a.detach(), alpha=linear.scaling)
 
 
 @dataclass
 class Layer:
-    """One transformer block, as its parts."""
+    """One decoder layer, for many tokens at first (`block`) and then one a row."""
 
-    norm_in: Any
+    block: block.Block
     qkv: Projection
     out: Projection
-    norm_mlp: Any
     gate_up: Projection
     down: Projection
 
 
 class Decoder:
-    """The active adapter of a Llama model, ready to decode."""
+    """The active adapter of a Llama-shaped model, ready to decode."""
 
     def __init__(self, model: Any, *, merged: bool = False) -> None:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        adapter = _active(model)
-        config = causal.config
         self.trunk, self.head = causal.model, causal.lm_head
-        self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        dtype = self.trunk.embed_tokens.weight.dtype
-
-        def projection(*modules: Any) -> Projection:
-            return Projection(list(modules), adapter, dtype, merged)
-
+        self.dtype = compute_dtype()
+        self.num_heads, self.num_kv_heads = causal.config.num_attention_heads, causal.config.num_key_value_heads
         self.layers = []
-        for block in self.trunk.layers:
-            attention, mlp = block.self_attn, block.mlp
-            self.layers.append(
-                Layer(
-                    block.input_layernorm,
-                    projection(attention.q_proj, attention.k_proj, attention.v_proj),
-                    projection(attention.o_proj),
-                    block.post_attention_layernorm,
-                    projection(mlp.gate_proj, mlp.up_proj),
-                    projection(mlp.down_proj),
-                )
-            )
+        for module in self.trunk.layers:
+            b = block.Block.of(module)
+            groups = ([b.q, b.k, b.v], [b.o], [b.gate, b.up], [b.down])
+            self.layers.append(Layer(b, *(Projection(group, self.dtype, merged) for group in groups)))
+        self.head_dim = self.layers[0].block.head_dim
 
     @torch.no_grad()
     def generate(
@@ -125,72 +104,88 @@ class Decoder:
     ) -> list[Generated]:
         """A completion of each prompt, in the order given."""
         random = torch.Generator().manual_seed(seed)
-        width, num_rows = max(map(len, prompts)), len(prompts)
-        padding = torch.tensor([width - len(prompt) for prompt in prompts])
-        ids = torch.tensor([[eos_id] * (width - len(prompt)) + prompt for prompt in prompts])
+        num_rows = len(prompts)
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
         rows = torch.arange(num_rows)  # which prompt each row of the shrinking batch belongs to
-        cache = self._new_cache(num_rows, width + max_new_tokens)
-        logits = self._forward(ids, 0, padding, cache)
+        alive = torch.ones(num_rows, dtype=torch.bool)
+        logits, cache = self._prefill(prompts, lengths, max_new_tokens)
         done = [Generated([], []) for _ in prompts]
         for step in range(max_new_tokens):
             uniform = torch.rand(num_rows, generator=random)  # one a prompt, so that leaving rows change nothing
             tokens = draw(logits, uniform[rows], temperature, top_p)
-            scaled = logits / (temperature or 1.0)
+            scaled = logits if temperature in (0, 1) else logits / temperature
             logps = scaled.gather(1, tokens[:, None])[:, 0] - scaled.logsumexp(-1)
-            for row, token, logp in zip(rows.tolist(), tokens.tolist(), logps.tolist(), strict=True):
-                done[row].ids.append(token)
-                done[row].logps.append(logp)
-            alive = tokens != eos_id
+            drawn = zip(rows.tolist(), tokens.tolist(), logps.tolist(), alive.tolist(), strict=True)
+            for row, token, logp, going in drawn:
+                if going:
+                    done[row].ids.append(token)
+                    done[row].logps.append(logp)
+            alive &= tokens != eos_id
             if not alive.any() or step == max_new_tokens - 1:
                 break
-            if not alive.all():
-                rows, tokens, padding = rows[alive], tokens[alive], padding[alive]
-                cache = [[tensor[alive] for tensor in pair] for pair in cache]
-            logits = self._forward(tokens[:, None], width + step, padding, cache)
+            if alive.float().mean() < 1 - LEAVING:
+                rows, tokens, lengths = rows[alive], tokens[alive], lengths[alive]
+                kept = alive.repeat_interleave(self.num_kv_heads)
+                cache = [(keys[kept], values[kept]) for keys, values in cache]
+                alive = alive[alive]
+            logits = self._step(tokens, lengths + step, cache)
         return done
 
-    def _new_cache(self, num_rows: int, width: int) -> list[list[Any]]:
-        shape = (num_rows, self.num_kv_heads, width, self.head_dim)
-        dtype = self.trunk.embed_tokens.weight.dtype
-        return [[torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)] for _ in self.layers]
+    def _prefill(
+        self, prompts: list[list[int]], lengths: Tensor, max_new_tokens: int
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Logits after each prompt, (rows, vocabulary) in fp32; keys and values, (rows x K, width, D) a layer."""
+        width = int(lengths.max())
+        real = torch.arange(width) < lengths[:, None]
+        packed = pack(torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in prompts]), real)
+        x = self.trunk.embed_tokens(packed.ids)
+        rotary = self._rotary(x, packed.positions)
+        shape = (len(prompts), width + max_new_tokens, self.num_kv_heads, self.head_dim)
+        cache = []
+        for layer in self.layers:
+            x, kept = block.forward(layer.block, x, rotary, packed.nodes)
+            pair = []
+            for whole in (kept[2], kept[3]):  # keys and values of each packed token, (N, K, D)
+                padded = torch.zeros(shape, dtype=self.dtype)
+                padded[:, :width] = whole[packed.place]
+                pair.append(padded.transpose(1, 2).reshape(-1, shape[1], self.head_dim))
+            cache.append((pair[0], pair[1]))
+        last = packed.place[torch.arange(len(prompts)), lengths - 1]
+        return self._logits(x[last]), cache
 
-    def _forward(self, ids: Any, start: int, padding: Any, cache: list[list[Any]]) -> Any:
-        """Logits after the last of `ids` (rows, tokens), which begin at column `start`; (rows, vocabulary) in fp32."""
-        num_rows, num_tokens = ids.shape
-        end = start + num_tokens
-        columns = torch.arange(start, end)
-        positions = (columns[None] - padding[:, None]).clamp(min=0)
-        x = self.trunk.embed_tokens(ids)
-        cos, sin = self.trunk.rotary_emb(x, positions)
-        visible = torch.arange(end)[None, None, :] <= columns[None, :, None]
-        visible = (visible & (torch.arange(end)[None, None, :] >= padding[:, None, None]))[:, None]
-        if num_tokens > 1:  # a padding query sees itself, or its softmax has no finite entry
-            visible = visible | torch.eye(num_tokens, dtype=torch.bool)
+    def _step(self, tokens: Tensor, positions: Tensor, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
+        num_rows, end = len(tokens), int(positions.max()) + 1
+        x = self.trunk.embed_tokens(tokens)
+        rotary = self._rotary(x, positions)
+        place = positions.repeat_interleave(self.num_kv_heads)
+        every = torch.arange(len(place))
+        hidden = (torch.arange(end) > place[:, None])[:, None]
+        widths = (self.num_heads * self.head_dim, *[self.num_kv_heads * self.head_dim] * 2)
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
-            q, k, v = layer.qkv(layer.norm_in(x))
-            q = _rotate(q.view(num_rows, num_tokens, self.num_heads, self.head_dim).transpose(1, 2), cos, sin)
-            k = _rotate(k.view(num_rows, num_tokens, self.num_kv_heads, self.head_dim).transpose(1, 2), cos, sin)
-            keys[:, :, start:end] = k
-            values[:, :, start:end] = v.view(num_rows, num_tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
-            seen = functional.scaled_dot_product_attention(
-                q, keys[:, :, :end], values[:, :, :end], attn_mask=visible, enable_gqa=True
-            )
-            x = x + layer.out(seen.transpose(1, 2).reshape(num_rows, num_tokens, -1))[0]
-            gate, up = layer.gate_up(layer.norm_mlp(x))
-            x = x + layer.down(functional.silu(gate) * up)[0]
-        return self.head(self.trunk.norm(x[:, -1])).float()
+            normed, _ = block.norm(layer.block.norm_in, x)
+            q, k, v = layer.qkv(normed).split(widths, -1)
+            q = rotary.turn(q.reshape(num_rows, self.num_heads, self.head_dim))
+            k = rotary.turn(k.reshape(num_rows, self.num_kv_heads, self.head_dim))
+            keys[every, place] = k.reshape(-1, self.head_dim)
+            values[every, place] = v.reshape(-1, self.head_dim)
+            q = q.reshape(len(place), -1, self.head_dim).mul_(self.head_dim**-0.5)
+            scores = torch.bmm(q, keys[:, :end].transpose(1, 2)).masked_fill_(hidden, -torch.inf)
+            weights = torch.softmax(scores, -1, dtype=torch.float32).to(self.dtype)
+            seen = torch.bmm(weights, values[:, :end])
+            x = layer.out(seen.reshape(num_rows, -1)).add_(x)
+            normed, _ = block.norm(layer.block.norm_mlp, x)
+            gate, up = layer.gate_up(normed).chunk(2, -1)
+            x = layer.down(functional.silu(gate).mul_(up)).add_(x)
+        return self._logits(x)
 
+    def _rotary(self, x: Tensor, positions: Tensor) -> block.Rotary:
+        cos, sin = self.trunk.rotary_emb(x[None], positions[None])
+        return block.Rotary(cos[0].unsqueeze(1), sin[0].unsqueeze(1))
 
-def _active(model: Any) -> str | None:
-    """The active adapter, or None for a bare model or within `disable_adapter`."""
-    if not hasattr(model, "peft_config"):
-        return None
-    tuned = next((module for module in model.modules() if hasattr(module, "lora_A")), None)
-    return None if tuned is None or tuned.disable_adapters else str(model.active_adapter)
-
-
-def _rotate(x: Any, cos: Any, sin: Any) -> Any:
-    """Rotary position embedding (Su et al. 2021, eq. 34) in Llama's half-split layout."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos[:, None] + turned * sin[:, None]
+    def _logits(self, x: Tensor) -> Tensor:
+        x = self.trunk.norm(x)
+        if self.head.weight.dtype == x.dtype:
+            return functional.linear(x, self.head.weight).float()
+        parts = torch.split(self.head.weight, VOCABULARY_BLOCK)
+        return torch.cat([x @ part.to(x.dtype).T for part in parts], -1)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from trueup.artifacts import Artifact
+from trueup.cpu import trunk
 from trueup.models import adapters, base
 from trueup.stage import Context, Metrics
-from trueup.training import checkpoints, fast_cpu, fast_head, progress
+from trueup.training import checkpoints, head, progress
 
 
 def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
@@ -63,10 +64,11 @@ def start_from(model: Any, tensors: dict[str, Any]) -> int:
     return len(tensors)
 
 
-def make_ready(trainer: Any, start: Artifact | None = None) -> None:
-    """After TRL built the trainer: fp32 adapters, `ref` copied again from fp32, the fast head, sealed checkpoints.
+def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: bool = False) -> None:
+    """After TRL built the trainer: fp32 adapters, `ref` copied again from fp32, the fast forward, sealed checkpoints.
 
     TRL rounds trainable parameters to bf16 on a 4-bit base, so those of `start` are copied in once more.
+    `with_entropy`: the trainer reads the entropy of each token.
     """
     model = trainer.model
     adapters.trainable_to_fp32(model)
@@ -79,11 +81,11 @@ def make_ready(trainer: Any, start: Artifact | None = None) -> None:
                 parameter.data = parameters[name.replace(".ref.", ".default.")].data.clone()
                 parameter.requires_grad_(False)
     if model.peft_config["default"].task_type == "CAUSAL_LM":
-        fast_head.install(model.get_base_model())
+        head.install(model.get_base_model(), with_entropy=with_entropy)
     else:
         score = model.get_base_model().score
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
-    fast_cpu.install(model)
+    trunk.install(model)
     trainer.add_callback(checkpoints.sealing_callback())
     progress.install(trainer, Path(trainer.args.output_dir).parent.name.removesuffix(".partial"))
 

@@ -6,13 +6,15 @@ import types
 from typing import Any
 
 
-def install(causal: Any) -> None:
-    """Answer TRL's `forward(..., fused_lm_head=True)` on CPU by projecting labelled positions only.
+def install(causal: Any, *, with_entropy: bool = False) -> None:
+    """Answer TRL's `forward(..., fused_lm_head=True)` on a CPU by projecting labelled positions only.
 
-    `causal` is the base causal model under the adapters. Returns, like TRL's FusedCausalLMOutput, log_probs, entropy,
-    mean_logits and is_top1, each (batch, tokens - 1) and zero where the label is -100.
+    `causal` is the base causal model under the adapters. Returns, like TRL's FusedCausalLMOutput, loss, log_probs,
+    label_mask and with `with_entropy` entropy, each (batch, tokens - 1) and zero where the label is -100.
     """
     import torch
+
+    from trueup.models.head import token_logps
 
     if next(causal.parameters()).device.type != "cpu":
         return
@@ -28,23 +30,17 @@ def install(causal: Any) -> None:
         hidden = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         mask = targets != -100
-        logits = self.get_output_embeddings()(hidden[mask]).float()
-        log_probs = torch.log_softmax(logits, dim=-1)
-        chosen = log_probs.gather(-1, targets[mask].unsqueeze(-1)).squeeze(-1)
-        with torch.no_grad():
-            entropy = -(log_probs.exp() * log_probs).sum(-1)
-            mean, top1 = logits.mean(-1), logits.argmax(-1) == targets[mask]
+        weight = self.get_output_embeddings().weight
+        logps, entropy = token_logps(hidden[mask], weight, targets[mask], with_entropy=with_entropy)
 
         def scatter(values: Any) -> Any:
             return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
 
-        filled = scatter(chosen)
+        filled = scatter(logps)
         return FusedCausalLMOutput(
             loss=-filled.sum() / (mask.sum().clamp(min=1) if num_items is None else num_items),
             log_probs=filled,
-            entropy=scatter(entropy),
-            mean_logits=scatter(mean),
-            is_top1=scatter(top1),
+            entropy=scatter(entropy) if with_entropy else None,
             label_mask=mask,
         )
 

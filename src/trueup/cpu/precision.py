@@ -1,0 +1,41 @@
+"""Compute in fp32 where the processor has no bf16 arithmetic: there a bf16 matmul takes eight times as long.
+
+Weights stay as they are stored, 4-bit and bf16; only what flows through them is fp32.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+
+def has_bf16() -> bool:
+    """True where the processor multiplies bf16 matrices (AVX512-BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def flow_in_fp32(model: Any) -> None:
+    """Make hidden states of a bf16 or 4-bit model fp32, without storing its large matrices in fp32.
+
+    4-bit layers dequantize to fp32; norms (a few kilobytes) become fp32; the embedding's rows are cast as they are
+    read, and an output layer that is not 4-bit is cast when it is used.
+    """
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            state.dtype = torch.float32
+            module.compute_dtype = torch.float32
+        elif isinstance(module, torch.nn.Embedding):
+            module.register_forward_hook(lambda module, inputs, output: output.float())
+        elif isinstance(module, torch.nn.Linear):
+            setattr(module, "forward", types.MethodType(_cast_linear, module))  # noqa: B010 - no method to mypy
+        elif getattr(module, "weight", None) is not None:
+            module.weight.data = module.weight.data.float()
+
+
+def _cast_linear(self: Any, x: Any) -> Any:
+    bias = None if self.bias is None else self.bias.to(x.dtype)
+    return functional.linear(x, self.weight.to(x.dtype), bias)

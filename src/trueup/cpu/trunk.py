@@ -1,0 +1,91 @@
+"""The decoder layers of a small Llama-shaped model on a CPU: packed tokens in, hidden states out."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import types
+from typing import Any
+
+import torch
+
+from trueup.cpu import block
+from trueup.cpu.linear import active_adapter
+from trueup.cpu.packing import pack
+
+KNOWN = ("llama", "qwen2")
+
+
+def install(model: Any) -> bool:
+    """Give a causal model or classifier on the CPU the packed forward; False where it is left as it is.
+
+    Only the trunk's forward from token ids without a cache is replaced; `generate` still goes the usual way. Adapters
+    may be added, switched and turned off afterwards.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        return False
+    keep_memory()
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    trunk = whole.base_model
+    if whole.config.model_type not in KNOWN or hasattr(trunk, "usual_forward"):
+        return False
+    trunk.usual_forward = trunk.forward
+    trunk.forward = types.MethodType(_forward, trunk)
+    return True
+
+
+def _forward(
+    self: Any,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    past_key_values: Any = None,
+    inputs_embeds: Any = None,
+    use_cache: Any = None,
+    **kwargs: Any,
+) -> Any:
+    if use_cache or past_key_values is not None or input_ids is None or not plain(self):
+        return self.usual_forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    packed = pack(input_ids, mask)
+    x = self.embed_tokens(packed.ids)
+    cos, sin = self.rotary_emb(x[None], packed.positions[None])
+    rotary = block.Rotary(cos[0].unsqueeze(1), sin[0].unsqueeze(1))
+    checkpoint = bool(self.training and getattr(self, "gradient_checkpointing", False))
+    for layer in self.layers:
+        x = block.run(block.Block.of(layer), x, rotary, packed.nodes, checkpoint)
+    return BaseModelOutputWithPast(last_hidden_state=packed.unpack(self.norm(x)))
+
+
+def plain(trunk: Any) -> bool:
+    """True when every adapter in use is plain LoRA without dropout."""
+    for module in trunk.modules():
+        if hasattr(module, "lora_A"):
+            name = active_adapter(module)
+            if name is None:
+                continue
+            dropout = module.lora_dropout[name]
+            if getattr(module, "use_dora", {}).get(name) or len(module.active_adapters) != 1:
+                return False
+            if type(module).__name__.startswith("SVD") or (isinstance(dropout, torch.nn.Dropout) and dropout.p > 0):
+                return False
+    return True
+
+
+def keep_memory() -> None:
+    """Keep freed memory in the process: giving each large tensor back to Linux and faulting it in anew costs half."""
+    if sys.platform == "linux":
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
