@@ -80,6 +80,36 @@ def active_adapter(module: Any) -> str | None:
     return next((name for name in module.active_adapters if name in module.lora_A), None)
 
 
+class Dequantizer:
+    """One frozen weight, dequantized again and again: the scales of its blocks are unpacked once, 1/16 byte a weight."""
+
+    def __init__(self, weight: Any) -> None:
+        self.weight = weight
+        self.state = getattr(weight, "quant_state", None)
+        if self.state is not None:
+            self.scales = _block_scales(self.state)
+
+    def __call__(self, dtype: torch.dtype) -> Tensor:
+        """The dense weight, (out, in); where it is not 4-bit it may be the stored one."""
+        if self.state is None:
+            return self.weight.to(dtype)  # type: ignore[no-any-return]
+        state = self.state
+        dense: Tensor = torch.ops.bitsandbytes.dequantize_4bit.default(
+            self.weight.data, self.scales, state.blocksize, state.quant_type, state.shape, dtype
+        )
+        return dense
+
+
+def _block_scales(state: Any) -> Tensor:
+    """The scale of each block of a 4-bit weight, (blocks,) in fp32, double quantization undone."""
+    from bitsandbytes.functional import dequantize_blockwise
+
+    if not state.nested:
+        return state.absmax.float()  # type: ignore[no-any-return]
+    scales: Tensor = dequantize_blockwise(state.absmax, state.state2) + state.offset
+    return scales.float()
+
+
 def dequantize(weight: Any) -> Tensor:
     """A 4-bit weight in its compute dtype; any other as it is."""
     state = getattr(weight, "quant_state", None)
