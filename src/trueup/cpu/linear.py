@@ -81,7 +81,7 @@ def active_adapter(module: Any) -> str | None:
 
 
 class Dequantizer:
-    """One frozen weight, dequantized again and again: the scales of its blocks are unpacked once, 1/16 byte a weight."""
+    """One frozen weight, dequantized again and again: the scales of its blocks are unpacked once, 1/16 byte each."""
 
     def __init__(self, weight: Any) -> None:
         self.weight = weight
