@@ -79,8 +79,15 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         pipeline = _pipeline(run_file, overrides)
         built = pipeline.execute(name, rebuild)
         click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
+        if name == "evaluate":
+            _say_verdict(pipeline)
 
     return command
+
+
+def _say_verdict(pipeline: Pipeline) -> None:
+    for line in pipeline.verdict_lines():
+        click.echo(line)
 
 
 for _name, _text in STAGE_HELP.items():
@@ -96,6 +103,7 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
         click.echo(f"{stage.name}: {'built' if built else 'complete already'}")
+    _say_verdict(pipeline)
 
 
 @main.command()
@@ -114,8 +122,8 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
         table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
     console = Console()
     console.print(table)
-    for line in pipeline.goal_lines():
-        console.print(Text(line))
+    for line in pipeline.verdict_lines():
+        console.print(Text(line), soft_wrap=True)
     todo = [state for state in states if state.state != "complete"]
     rebuild = " --rebuild" if todo and todo[0].state == "stale" else ""
     chosen = "".join(f" --set {override}" for override in overrides)

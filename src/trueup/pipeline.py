@@ -13,7 +13,7 @@ from typing import Any
 from trueup.artifacts import Artifact, file_sha256, write_json
 from trueup.config import RunFile
 from trueup.errors import StageError
-from trueup.evaluation.goal import answer_to_goal, goal_lines
+from trueup.evaluation.goal import answer_to_goal, goal_lines, verdict
 from trueup.stage import Context, Stage
 
 PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
@@ -127,14 +127,15 @@ class Pipeline:
             return f"waiting for labels {known['labelled']}/{known['wanted']}"
         return "type it again to go on"
 
-    def goal_lines(self) -> list[str]:
-        """The goal against the last evaluation, one line a figure; nothing when there is no evaluation."""
-        report = self._find("evaluate")
-        if report is None:
+    def verdict_lines(self) -> list[str]:
+        """The verdict, the goal against it and the report's path; nothing when there is no evaluation."""
+        evaluated = self._find("evaluate")
+        if evaluated is None:
             return []
-        metrics = report.record()["metrics"]
-        goal, win_rate = self.run.goal.model_dump(), metrics["win_rate_by_reward_model"]
-        return goal_lines(answer_to_goal(goal, win_rate, metrics["kl_nats_per_token"]))
+        metrics = evaluated.record()["metrics"]
+        win_rate = metrics["win_rate_by_reward_model"]
+        answer = answer_to_goal(self.run.goal.model_dump(), win_rate, metrics["kl_nats_per_token"])
+        return [verdict(win_rate), *goal_lines(answer), f"report: {evaluated.path / 'report.html'}"]
 
     def _find(self, source: str) -> Artifact | None:
         name = self.run.method if source == "aligned" else source
