@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
 from trueup.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
 from trueup.errors import DataError
 from trueup.evaluation.baselines import Baseline, Example
@@ -11,11 +13,11 @@ from trueup.stage import Context, Metrics, Section, Stage
 class Config(Section):
     """How the held-out prompts are answered."""
 
-    num_completions: int = 2
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_p: float = 1.0
-    batch_size: int = 64
+    num_completions: PositiveInt = 2  # a prompt
+    max_new_tokens: PositiveInt = 64
+    temperature: NonNegativeFloat = 1.0  # 0: greedy
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    batch_size: PositiveInt = 64
     engine: Literal["auto", "merged", "generate"] = "auto"  # merged: faster, with a bf16 copy in memory
     baselines: tuple[Baseline, ...] = ()  # what the aligned model is compared with besides SFT
     few_shot: tuple[Example, ...] = ()  # the examples of baseline few_shot
@@ -48,7 +50,10 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     head = scoring.load_reward(model, reward.path)
     settings = config.model_dump(exclude={"num_completions", "baselines", "few_shot"})
     sampling = Sampling(**settings, seed=context.run.seed + 1)
-    contestants = {"sft": ("sft", prompts), "aligned": ("default", prompts)}
+    contestants: dict[str, tuple[str | None, list[baselines.Messages]]] = {
+        "sft": ("sft", prompts),
+        "aligned": ("default", prompts),
+    }
     contestants |= {label: (None, put) for label, put in put_by.items()}  # the base, adapters off
     texts, lengths, scores, metrics = {}, {}, {}, {}
     with bars("evaluate") as bar:
