@@ -34,11 +34,12 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         if base.linear4bit_layers(bare):
             bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
-        merged = model.merge_and_unload().to(torch.bfloat16)
+        model.merge_and_unload().to(torch.bfloat16).save_pretrained(context.out / "merged", safe_serialization=True)
+        del bare, model
+        merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
         with torch.no_grad():
             written = logps.next_token_logps(merged, probe)
         cost = (policy.exp() * (policy - written)).sum(dim=-1).mean().item()
-        merged.save_pretrained(context.out / "merged", safe_serialization=True)
         base.load_tokenizer(context.run.model.base).save_pretrained(context.out / "merged")
     text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)
     (context.out / "README.md").write_text(text, encoding="utf-8")
