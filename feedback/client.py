@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from trueup.errors import ServerError
 from trueup.feedback.server import Connection
 
 CHUNK = 500  # uids in one filter: it travels in the URL
+OVERLAP = timedelta(minutes=1)  # of two pulls: a vote may become visible after a later one
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones
 
 
@@ -42,11 +44,20 @@ class Client:
                 self._api.projects.import_tasks(project, request=missing, request_options={"max_retries": 0})
         return len(missing)
 
-    def pull(self, project: int) -> list[dict[str, Any]]:
-        """Every task with its annotations, as plain dictionaries. Raises ServerError when the project is gone."""
+    def pull(self, project: int, since: str | None = None) -> list[dict[str, Any]]:
+        """Tasks with their annotations: all of them, or those whose `updated_at` is after `since`.
+
+        An annotation made, edited, skipped or deleted moves its task's `updated_at`; a deleted task shows only in a
+        pull of all. Raises ServerError when the project is gone.
+        """
+        query = None
+        if since is not None:
+            after = {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": since}
+            query = json.dumps({"filters": {"conjunction": "and", "items": [after]}})
         with self._explained(f"project {project}"):
             self._api.projects.get(project)
-            return [_plain(task) for task in self._api.tasks.list(project=project, fields="all", page_size=CHUNK)]
+            found = self._api.tasks.list(project=project, query=query, fields="all", page_size=CHUNK)
+            return [_plain(task) for task in found]
 
     def _present(self, project: int, uids: list[str]) -> set[str]:
         found: set[str] = set()
@@ -77,8 +88,26 @@ class Client:
             raise ServerError(where, found=found, next_step=hints.get(code, "read the server's log")) from None
         except httpx.HTTPError as error:
             raise ServerError(
-                where, found=f"no answer ({type(error).__name__})", next_step="trueup labelstudio start"
+                where,
+                found=f"no answer ({type(error).__name__})",
+                next_step="trueup labelstudio start, or mend labelstudio.url",
             ) from None
+
+
+class Watch:
+    """A project's tasks, kept current: the first look pulls all of them, later ones what changed since."""
+
+    def __init__(self, client: Client, project: int) -> None:
+        self._client, self._project = client, project
+        self._tasks: dict[int, dict[str, Any]] = {}
+
+    def look(self, *, whole: bool = False) -> list[dict[str, Any]]:
+        """Every task as it is now; `whole` pulls all of them again, which also shows what was deleted."""
+        newest = max((str(task["updated_at"]) for task in self._tasks.values()), default=None)
+        since = None if whole or newest is None else (datetime.fromisoformat(newest) - OVERLAP).isoformat()
+        fresh = {int(task["id"]): task for task in self._client.pull(self._project, since)}
+        self._tasks = fresh if since is None else self._tasks | fresh
+        return list(self._tasks.values())
 
 
 def _plain(task: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from trueup.errors import ServerError
 
 VERSION = "1.23.2"
 START_LIMIT_S = 180
+STOP_LIMIT_S = 10
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,26 @@ def environment() -> Path:
 
 def start(data_dir: Path, port: int, progress: Callable[[str], None] = lambda text: None) -> Connection:
     """Start the server, or find it running, and await /health. Raises ServerError when the port is taken."""
-    if is_running(data_dir):
-        return connect(data_dir)
-    _refuse_taken(port)
-    progress("making Label Studio's environment")
-    folder = environment()
-    data_dir.mkdir(parents=True, exist_ok=True)
+    process = None  # ours to watch: the system shows a new process's command line a moment after it began
+    if not is_running(data_dir):
+        _refuse_taken(port)
+        progress("making Label Studio's environment")
+        process = _launch(environment(), data_dir, port)
+    connection, began = connect(data_dir), time.monotonic()
+    while (process.poll() is None if process else is_running(data_dir)) and time.monotonic() - began < START_LIMIT_S:
+        try:
+            if httpx.get(f"{connection.url}/health", timeout=2, trust_env=False).status_code == 200:
+                return connection
+        except httpx.HTTPError:
+            pass
+        progress(f"Label Studio starts, {time.monotonic() - began:.0f} s")
+        time.sleep(0.5)
+    stop(data_dir)
+    raise ServerError(connection.url, found="Label Studio did not start", next_step=f"read {data_dir / 'server.log'}")
+
+
+def _launch(folder: Path, data_dir: Path, port: int) -> subprocess.Popen[bytes]:
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # its database holds the token as well
     known = _credentials(data_dir, port)
     command = [str(folder / "bin/label-studio"), "start", "--no-browser", "--internal-host", "127.0.0.1"]
     with (data_dir / "server.log").open("ab") as log:
@@ -62,27 +77,15 @@ def start(data_dir: Path, port: int, progress: Callable[[str], None] = lambda te
             start_new_session=True,
         )
     (data_dir / "server.pid").write_text(str(process.pid))
-    began = time.monotonic()
-    while time.monotonic() - began < START_LIMIT_S:
-        progress(f"Label Studio starts, {time.monotonic() - began:.0f} s")
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{known['url']}/health", timeout=2, trust_env=False).status_code == 200:
-                return Connection(known["url"], known["token"])
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    stop(data_dir)
-    raise ServerError(known["url"], found="Label Studio did not start", next_step=f"read {data_dir / 'server.log'}")
+    return process
 
 
 def connect(data_dir: Path, url: str | None = None) -> Connection:
     """The connection to our server, or to `url` with the token of LABEL_STUDIO_API_KEY."""
-    token = os.environ.get("LABEL_STUDIO_API_KEY")
     path = data_dir / "credentials.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    address, token = url or known.get("url"), token or known.get("token")
+    ours = url is None or url.rstrip("/") == known.get("url")  # our token goes to no other server
+    address, token = url or known.get("url"), known.get("token") if ours else os.environ.get("LABEL_STUDIO_API_KEY")
     if not address or not token:
         raise ServerError(
             str(path), found="no address or token", next_step="trueup labelstudio start, or set LABEL_STUDIO_API_KEY"
@@ -109,10 +112,15 @@ def is_running(data_dir: Path) -> bool:
 
 
 def stop(data_dir: Path) -> bool:
-    """Stop the server; False when none ran. The data stays."""
+    """Stop the server and wait until it has let go of its port; False when none ran. The data stays."""
     if not is_running(data_dir):
         return False
-    os.killpg(int((data_dir / "server.pid").read_text()), signal.SIGTERM)
+    pid, began = int((data_dir / "server.pid").read_text()), time.monotonic()
+    os.killpg(pid, signal.SIGTERM)
+    while is_running(data_dir):
+        if time.monotonic() - began > STOP_LIMIT_S:
+            os.killpg(pid, signal.SIGKILL)
+        time.sleep(0.1)
     (data_dir / "server.pid").unlink()
     return True
 
@@ -124,7 +132,9 @@ def _refuse_taken(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise ServerError(
-                f"127.0.0.1:{port}", found="the port is taken", next_step=f"set labelstudio.port: {port + 1}"
+                f"127.0.0.1:{port}",
+                found="the port is taken",
+                next_step=f"another one, such as labelstudio.port: {port + 1}",
             ) from None
 
 

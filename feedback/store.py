@@ -59,11 +59,12 @@ class Store:
         if not self.path.exists():
             return []
         whole = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                whole.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
+        with self.path.open(encoding="utf-8", newline="\n") as lines:  # not splitlines: comments may hold U+2028
+            for line in lines:
+                try:
+                    whole.append(json.loads(line))
+                except json.JSONDecodeError:
+                    continue
         return whole
 
     def _end_torn_line(self) -> None:

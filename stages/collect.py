@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field, PositiveInt
+
 from trueup.artifacts import Completions, Feedback, write_json, write_jsonl
+from trueup.errors import FeedbackError
 from trueup.stage import Context, Metrics, Section, Stage, Waiting
 
 if TYPE_CHECKING:
@@ -15,9 +18,9 @@ if TYPE_CHECKING:
 class Config(Section):
     """How much is labelled before the snapshot is frozen."""
 
-    annotations_per_completion: int = 1
-    min_labelled_fraction: float = 1.0  # of the completions
-    held_out_fraction: float = 0.15  # of the prompts
+    annotations_per_completion: PositiveInt = 1
+    min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)  # of the completions
+    held_out_fraction: float = Field(default=0.15, ge=0, lt=1)  # of the prompts
 
 
 def run(config: Config, context: Context, completions: Completions) -> Metrics:
@@ -28,6 +31,7 @@ def run(config: Config, context: Context, completions: Completions) -> Metrics:
 
     from trueup.feedback import preferences, quality, tasks
     from trueup.feedback.annotations import parse
+    from trueup.feedback.client import Watch
     from trueup.feedback.store import Store
     from trueup.progress import bars
 
@@ -37,10 +41,13 @@ def run(config: Config, context: Context, completions: Completions) -> Metrics:
     num_published = client.publish(project, [tasks.to_task(row) for row in rows])
     wanted = math.ceil(config.min_labelled_fraction * len(rows))
     address = f"{client.url}/projects/{project}/data?labeling=1"
+    if settings.url is None:
+        address += f" (login: trueup labelstudio status --data-dir {settings.data_dir})"
+    watch, whole = Watch(client, project), True
     with bars("collect") as bar:
         task = bar.add_task("thumbs", total=wanted)
         while True:
-            parsed = [parse(task) for task in client.pull(project)]
+            parsed = [parse(item) for item in watch.look(whole=whole)]
             found = [annotation for good, _ in parsed for annotation in good]
             store.append(found, key)
             current = store.current({annotation.annotation_id for annotation in found}, key)
@@ -48,12 +55,22 @@ def run(config: Config, context: Context, completions: Completions) -> Metrics:
             labelled = sum(per_completion[row["uid"]] >= config.annotations_per_completion for row in rows)
             write_json(store.folder / "progress.json", {"labelled": labelled, "wanted": wanted})
             bar.update(task, completed=min(labelled, wanted))
-            if labelled >= wanted:
+            done = labelled >= wanted
+            if done and whole:
                 break
-            if not settings.wait:
+            if not done and not settings.wait:
                 raise Waiting(labelled, wanted, address)
-            time.sleep(settings.poll_s)
+            if not done:
+                time.sleep(settings.poll_s)
+            whole = done  # before freezing: a deleted task shows only in a whole pull
     votes = [preferences.Vote(row["uid"], row["annotator"], row["up"]) for row in current]
+    if len({vote.up for vote in votes}) == 1:
+        raise FeedbackError(
+            "collect",
+            found=f"only thumbs {'up' if votes[0].up else 'down'}, {len(votes)} of them",
+            expected="both kinds: alignment learns from the difference",
+            next_step="change or add some in Label Studio, then type the same command again",
+        )
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     write_jsonl(context.out / "annotations.jsonl", current)
     write_jsonl(context.out / "pairs.jsonl", dataset.pairs)

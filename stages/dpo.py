@@ -2,6 +2,8 @@
 
 import math
 
+from pydantic import PositiveFloat, PositiveInt
+
 from trueup.artifacts import Adapter, Feedback
 from trueup.stage import Context, Metrics, Section, Stage
 
@@ -9,13 +11,13 @@ from trueup.stage import Context, Metrics, Section, Stage
 class Config(Section):
     """Field names are trl.DPOConfig's own."""
 
-    beta: float = 0.1  # KL coefficient: the pull toward the reference
-    learning_rate: float = 5e-5
-    num_train_epochs: float = 2
-    per_device_train_batch_size: int = 4
-    gradient_accumulation_steps: int = 2
-    max_length: int = 512  # tokens, prompt + completion
-    save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
+    learning_rate: PositiveFloat = 5e-5
+    num_train_epochs: PositiveFloat = 2
+    per_device_train_batch_size: PositiveInt = 4
+    gradient_accumulation_steps: PositiveInt = 2
+    max_length: PositiveInt = 512  # tokens, prompt + completion
+    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

@@ -2,29 +2,34 @@
 
 from typing import Literal
 
-from trueup.artifacts import Adapter, Report, RewardModel, write_json, write_jsonl
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from trueup.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
 from trueup.errors import DataError
+from trueup.evaluation.baselines import Baseline, Example
 from trueup.stage import Context, Metrics, Section, Stage
 
 
 class Config(Section):
     """How the held-out prompts are answered."""
 
-    num_completions: int = 2
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_p: float = 1.0
-    batch_size: int = 64
+    num_completions: PositiveInt = 2  # a prompt
+    max_new_tokens: PositiveInt = 64
+    temperature: NonNegativeFloat = 1.0  # 0: greedy
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    batch_size: PositiveInt = 64
     engine: Literal["auto", "merged", "generate"] = "auto"  # merged: faster, with a bf16 copy in memory
+    baselines: tuple[Baseline, ...] = ()  # what the aligned model is compared with besides SFT
+    few_shot: tuple[Example, ...] = ()  # the examples of baseline few_shot
 
 
 def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, reward: RewardModel) -> Metrics:
-    """Answer every held-out prompt with both adapters; write answers, win rate, KL, lengths and EOS rates."""
+    """Answer every held-out prompt with both adapters and each baseline; write answers, figures and the report."""
     import functools
 
     from trueup.cpu import trunk
     from trueup.data import read_prompts
-    from trueup.evaluation import compare, intervals
+    from trueup.evaluation import baselines, compare, intervals, report
     from trueup.evaluation.goal import answer_to_goal
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
@@ -35,6 +40,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
         raise DataError("data.held_out", found="not set", expected="a CSV or JSONL file", next_step="set it")
     rows = [r for r in read_prompts(data.held_out, data.columns, data.system) for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
+    put_by = {b: baselines.prompts(b, prompts, data.system, config.few_shot) for b in config.baselines}
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     tokenizer = base.load_tokenizer(context.run.model.base)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
@@ -42,33 +48,47 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     adapters.trainable_to_fp32(model)
     trunk.install(model)
     head = scoring.load_reward(model, reward.path)
-    sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed + 1)
-    texts, scores, metrics = {}, {}, {}
+    settings = config.model_dump(exclude={"num_completions", "baselines", "few_shot"})
+    sampling = Sampling(**settings, seed=context.run.seed + 1)
+    contestants: dict[str, tuple[str | None, list[baselines.Messages]]] = {
+        "sft": ("sft", prompts),
+        "aligned": ("default", prompts),
+    }
+    contestants |= {label: (None, put) for label, put in put_by.items()}  # the base, adapters off
+    texts, lengths, scores, metrics = {}, {}, {}, {}
     with bars("evaluate") as bar:
-        for label, name in (("sft", "sft"), ("aligned", "default")):
+        for label, (name, put) in contestants.items():
             advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
-            done, metrics[label] = compare.answers(model, tokenizer, name, prompts, sampling, advance)
-            texts[label] = [answer.text for answer in done]
+            done, metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
+            texts[label], lengths[label] = [answer.text for answer in done], [answer.num_tokens for answer in done]
             scores[label] = compare.rewards(model, head, tokenizer, prompts, texts[label])
     kl = compare.kl_per_token(model, tokenizer, "default", "sft", prompts, texts["aligned"])
-    outcomes = intervals.wins(scores["aligned"], scores["sft"])
-    win_rate = intervals.win_rate(outcomes, [row["id"] for row in rows], context.run.seed)
-    write_jsonl(
-        context.out / "answers.jsonl",
-        (
-            {"prompt_id": row["id"], "messages": row["messages"], "sft": s, "aligned": a}
-            for row, s, a in zip(rows, texts["sft"], texts["aligned"], strict=True)
-        ),
-    )
-    report = metrics | {
-        "win_rate_by_reward_model": win_rate,
+    ids = [row["id"] for row in rows]
+    won = {
+        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids, context.run.seed)
+        for label in ("sft", *put_by)
+    }
+    answers = [
+        {"prompt_id": row["id"], "messages": row["messages"]}
+        | {label: found[i] for label, found in texts.items()}
+        | {"reward": {label: found[i] for label, found in scores.items()}}
+        | {"num_tokens": {label: found[i] for label, found in lengths.items()}}
+        for i, row in enumerate(rows)
+    ]
+    write_jsonl(context.out / "answers.jsonl", answers)
+    figures = metrics | {
+        "win_rate_by_reward_model": won["sft"],
+        "win_rates_over": won,
         "kl_nats_per_token": kl,
-        "goal": answer_to_goal(context.run.goal.model_dump(), win_rate, kl),
+        "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model),
     }
-    write_json(context.out / "report.json", report)
-    return report
+    write_json(context.out / "report.json", figures)
+    title = f"{context.run.name}: SFT against {context.run.method}"
+    made = records(context.run_dir)
+    report.write(context.out / "report.html", title=title, figures=figures, answers=answers, records=made)
+    return figures
 
 
 STAGE = Stage(

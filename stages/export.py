@@ -1,6 +1,6 @@
 """export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
 
-from trueup.artifacts import Adapter, Export
+from trueup.artifacts import Adapter, Export, records
 from trueup.stage import Context, Metrics, Section, Stage
 
 
@@ -12,7 +12,6 @@ class Config(Section):
 
 def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     """Copy the adapter; dequantize the base, merge, save as bf16 safetensors; measure what merging cost."""
-    import json
     import shutil
 
     import torch
@@ -35,20 +34,14 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         if base.linear4bit_layers(bare):
             bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
-        merged = model.merge_and_unload().to(torch.bfloat16)
+        model.merge_and_unload().to(torch.bfloat16).save_pretrained(context.out / "merged", safe_serialization=True)
+        del bare, model
+        merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
         with torch.no_grad():
             written = logps.next_token_logps(merged, probe)
         cost = (policy.exp() * (policy - written)).sum(dim=-1).mean().item()
-        merged.save_pretrained(context.out / "merged", safe_serialization=True)
         base.load_tokenizer(context.run.model.base).save_pretrained(context.out / "merged")
-    lineage = []
-    for record in sorted(context.run_dir.glob("**/record.json"), key=lambda path: path.stat().st_mtime):
-        if not any(part.count(".") for part in record.relative_to(context.run_dir).parent.parts):
-            value = json.loads(record.read_text(encoding="utf-8"))
-            lineage.append(
-                {"stage": record.parent.name, "fingerprint": value["fingerprint"], "metrics": value["metrics"]}
-            )
-    text = card.write(context.run.model.base, context.run.method, lineage, cost)
+    text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)
     (context.out / "README.md").write_text(text, encoding="utf-8")
     return {"merge_kl_nats_per_token": cost}
 

@@ -1,5 +1,7 @@
 """kto: (Adapter, Feedback) -> Adapter. Every thumb trains, paired or not; the reference is the SFT policy."""
 
+from pydantic import Field, PositiveFloat, PositiveInt
+
 from trueup.artifacts import Adapter, Feedback
 from trueup.stage import Context, Metrics, Section, Stage
 
@@ -7,12 +9,12 @@ from trueup.stage import Context, Metrics, Section, Stage
 class Config(Section):
     """Field names are trl.KTOConfig's own."""
 
-    beta: float = 0.1  # KL coefficient: the pull toward the reference
-    learning_rate: float = 5e-5
-    num_train_epochs: float = 1
-    per_device_train_batch_size: int = 8  # at least 2: the KL is estimated from neighbours in a batch
-    max_length: int = 512  # tokens, prompt + completion
-    save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
+    learning_rate: PositiveFloat = 5e-5
+    num_train_epochs: PositiveFloat = 1
+    per_device_train_batch_size: int = Field(default=8, ge=2)  # the KL is estimated from neighbours in a batch
+    max_length: PositiveInt = 512  # tokens, prompt + completion
+    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

@@ -1,5 +1,7 @@
 """reward: (Adapter, Feedback) -> RewardModel. An adapter with a score head on the 4-bit base, started from SFT."""
 
+from pydantic import PositiveFloat, PositiveInt
+
 from trueup.artifacts import Adapter, Feedback, RewardModel
 from trueup.stage import Context, Metrics, Section, Stage
 
@@ -7,12 +9,12 @@ from trueup.stage import Context, Metrics, Section, Stage
 class Config(Section):
     """Field names are trl.RewardConfig's own."""
 
-    learning_rate: float = 1e-4
-    num_train_epochs: float = 1
-    per_device_train_batch_size: int = 4
-    gradient_accumulation_steps: int = 2
-    max_length: int = 512  # tokens; longer pairs are dropped, and counted
-    save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    learning_rate: PositiveFloat = 1e-4
+    num_train_epochs: PositiveFloat = 1
+    per_device_train_batch_size: PositiveInt = 4
+    gradient_accumulation_steps: PositiveInt = 2
+    max_length: PositiveInt = 512  # tokens; longer pairs are dropped, and counted
+    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

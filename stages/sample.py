@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
 from trueup.artifacts import Adapter, Completions, write_jsonl
 from trueup.errors import DataError
 from trueup.stage import Context, Metrics, Section, Stage
@@ -10,11 +12,11 @@ from trueup.stage import Context, Metrics, Section, Stage
 class Config(Section):
     """How many completions, and how they are sampled."""
 
-    num_completions: int = 4
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_p: float = 1.0
-    batch_size: int = 64
+    num_completions: PositiveInt = 4  # a prompt
+    max_new_tokens: PositiveInt = 64
+    temperature: NonNegativeFloat = 1.0  # 0: greedy
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    batch_size: PositiveInt = 64
     engine: Literal["auto", "merged", "generate"] = "auto"  # merged: faster, with a bf16 copy in memory
 
 

@@ -1,5 +1,7 @@
 """sft: (demonstrations) -> Adapter. Supervised fine-tuning, kept at its best held-out loss."""
 
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
 from trueup.artifacts import Adapter
 from trueup.errors import DataError
 from trueup.stage import Context, Metrics, Section, Stage
@@ -8,12 +10,12 @@ from trueup.stage import Context, Metrics, Section, Stage
 class Config(Section):
     """Field names are trl.SFTConfig's own."""
 
-    learning_rate: float = 3e-4
-    num_train_epochs: float = 4
-    per_device_train_batch_size: int = 8
-    max_length: int = 512  # tokens, prompt + completion
-    warmup_steps: int = 5
-    held_out_fraction: float = 0.1
+    learning_rate: PositiveFloat = 3e-4
+    num_train_epochs: PositiveFloat = 4
+    per_device_train_batch_size: PositiveInt = 8
+    max_length: PositiveInt = 512  # tokens, prompt + completion
+    warmup_steps: NonNegativeInt = 5
+    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
 
 
 def run(config: Config, context: Context) -> Metrics:

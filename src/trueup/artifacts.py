@@ -44,6 +44,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def records(run_dir: Path) -> list[dict[str, Any]]:
+    """The record of every complete stage of a run, oldest first; rebuilt and half-built ones are left out."""
+    paths = [*run_dir.glob("*/record.json"), *run_dir.glob("round-*/*/record.json")]
+    whole = [path for path in paths if not path.parent.name.endswith(".partial") and ".old-" not in path.parent.name]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(whole, key=lambda p: p.stat().st_mtime)]
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A complete stage folder."""
@@ -112,7 +119,7 @@ class Feedback(Artifact):
 
 
 class Report(Artifact):
-    """report.json and answers.jsonl of an evaluation."""
+    """report.json and answers.jsonl of an evaluation; report.html shows them."""
 
     FILES = ("report.json", "answers.jsonl")
 

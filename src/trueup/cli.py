@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from trueup import __version__
 from trueup.errors import TrueupError
 
 if TYPE_CHECKING:
-    from trueup.pipeline import Pipeline
+    from trueup.pipeline import Pipeline, State
 
 STAGE_HELP = {
     "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
@@ -29,19 +31,33 @@ STAGE_HELP = {
 }
 
 WAITING = 3  # exit code: nothing is wrong, people have not finished
+INTERRUPTED = 130  # as a shell says of SIGINT
 
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override the run file.")
 
 
 class Group(click.Group):
-    """A TrueupError becomes its message and exit code 2, never a traceback."""
+    """What a user can cause becomes one message and exit code 2, Ctrl+C a line and 130; never a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order one types them, not of the alphabet."""
+        return ["init", *STAGE_HELP, *(name for name in self.commands if name not in ("init", *STAGE_HELP))]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; what was made is kept, and the same command goes on", err=True)
+            sys.exit(INTERRUPTED)
         except TrueupError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo("error: " + str(error).replace(" RUN.yaml", f" {ctx.obj or 'RUN.yaml'}"), err=True)
+            sys.exit(2)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `trueup status | head`: click ends quietly
+                raise
+            found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            click.echo(f"error: {found}", err=True)
             sys.exit(2)
         except Exception as error:
             from trueup.stage import Waiting
@@ -50,6 +66,9 @@ class Group(click.Group):
                 raise
             click.echo(str(error))
             sys.exit(WAITING)
+        finally:
+            if "rich.console" in sys.modules:  # a progress bar that was interrupted leaves the cursor hidden
+                sys.modules["rich.console"].Console().show_cursor(True)
 
 
 @click.group(cls=Group)
@@ -57,7 +76,9 @@ class Group(click.Group):
 def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
     import logging
+    import os
 
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # before its import: on a CPU it advises a GPU kernel
 
 
@@ -66,8 +87,9 @@ def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.pipeline import Pipeline
     from trueup.stages import STAGES
 
+    click.get_current_context().find_root().obj = shlex.quote(str(run_file))  # what messages tell the user to type
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
-    return Pipeline(run, STAGES, run_file.resolve().parent / "runs")
+    return Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
 
 
 def _stage_command(name: str, text: str) -> Callable[..., None]:
@@ -79,8 +101,25 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
         pipeline = _pipeline(run_file, overrides)
         built = pipeline.execute(name, rebuild)
         click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
+        if name == "evaluate":
+            _say_verdict(pipeline)
+        click.echo(_next(pipeline, pipeline.states()))
 
     return command
+
+
+def _next(pipeline: Pipeline, states: list[State]) -> str:
+    todo = next((state for state in states if state.state != "complete"), None)
+    if todo is None:
+        return "next: nothing, all is complete"
+    chosen = "".join(f" --set {shlex.quote(override)}" for override in pipeline.overrides)
+    rebuild = " --rebuild" if todo.state == "stale" else ""
+    return f"next: trueup {todo.stage} {click.get_current_context().find_root().obj}{chosen}{rebuild}"
+
+
+def _say_verdict(pipeline: Pipeline) -> None:
+    for line in pipeline.verdict_lines():
+        click.echo(line)
 
 
 for _name, _text in STAGE_HELP.items():
@@ -96,6 +135,7 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
         click.echo(f"{stage.name}: {'built' if built else 'complete already'}")
+    _say_verdict(pipeline)
 
 
 @main.command()
@@ -114,19 +154,16 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
         table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
     console = Console()
     console.print(table)
-    for line in pipeline.goal_lines():
-        console.print(Text(line))
-    todo = [state for state in states if state.state != "complete"]
-    rebuild = " --rebuild" if todo and todo[0].state == "stale" else ""
-    chosen = "".join(f" --set {override}" for override in overrides)
-    step = f"trueup {todo[0].stage} {run_file}{chosen}{rebuild}" if todo else "nothing, all is complete"
-    console.print(Text(f"next: {step}"), soft_wrap=True)
+    for line in pipeline.verdict_lines():
+        console.print(Text(line), soft_wrap=True)
+    console.print(Text(_next(pipeline, states)), soft_wrap=True)
 
 
 @main.command()
 @click.argument("run_file", type=click.Path(path_type=Path), default="run.yaml")
 def init(run_file: Path) -> None:
     """Write a run file to start from. Never overwrites one."""
+    import re
     from importlib.resources import files
 
     from trueup.errors import ConfigError
@@ -134,7 +171,8 @@ def init(run_file: Path) -> None:
     if run_file.exists():
         raise ConfigError(str(run_file), found="it exists already", next_step="trueup init ANOTHER.yaml")
     text = files("trueup.config").joinpath("template.yaml").read_text(encoding="utf-8")
-    run_file.write_text(text.replace("NAME", run_file.stem), encoding="utf-8")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("-._") or "run"
+    run_file.write_text(text.replace("NAME", name), encoding="utf-8")
     click.echo(f"wrote {run_file}\nnext: put your files beside it, then: trueup sft {run_file}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import resource
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 from trueup.artifacts import Artifact, file_sha256, write_json
 from trueup.config import RunFile
 from trueup.errors import StageError
-from trueup.evaluation.goal import answer_to_goal, goal_lines
+from trueup.evaluation.goal import answer_to_goal, goal_lines, verdict
+from trueup.lock import only_writer
 from trueup.stage import Context, Stage
 
 PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
+MIN_FREE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,15 @@ class State:
 class Pipeline:
     """One run: its file, its stages, its folder."""
 
-    def __init__(self, run: RunFile, stages: tuple[Stage, ...], root: Path = Path("runs")) -> None:
+    def __init__(
+        self, run: RunFile, stages: tuple[Stage, ...], root: Path = Path("runs"), overrides: tuple[str, ...] = ()
+    ) -> None:
         self.run, self.stages, self.folder = run, {stage.name: stage for stage in stages}, root / run.name
+        self.overrides = overrides  # of the run file, as typed
 
     def with_run(self, run: RunFile) -> Pipeline:
         """The same stages and folder with other settings."""
-        return Pipeline(run, tuple(self.stages.values()), self.folder.parent)
+        return Pipeline(run, tuple(self.stages.values()), self.folder.parent, self.overrides)
 
     def path(self, name: str) -> Path:
         """sft belongs to the run; every other stage to a round."""
@@ -47,7 +53,14 @@ class Pipeline:
         return [s for s in self.stages.values() if not s.alignment or s.name == self.run.method]
 
     def execute(self, name: str, rebuild: bool = False) -> bool:
-        """Build one stage; False when it is complete already. Raises StageError on drift or a missing input."""
+        """Build one stage; False when it is complete already.
+
+        Raises StageError on drift, on a missing input, on a full disk, and while another process builds in this run.
+        """
+        with only_writer(self.folder, name):
+            return self._execute(name, rebuild)
+
+    def _execute(self, name: str, rebuild: bool) -> bool:
         stage, final = self.stages[name], self.path(name)
         inputs = {parameter: self._artifact(source, name) for parameter, source in stage.needs.items()}
         made_of = self._made_of(stage, inputs)
@@ -61,22 +74,24 @@ class Pipeline:
                     found="; ".join(changes) + " since this was built",
                     next_step="pass --rebuild, or rename the run",
                 )
+        out = final.with_name(f"{name}.partial")
+        self._build(stage, out, inputs, made_of)
+        if final.exists():  # only now: a rebuild that fails leaves what was there
             number = 1 + len(list(final.parent.glob(f"{name}.old-*")))
             final.rename(final.with_name(f"{name}.old-{number}"))
-        out = final.with_name(f"{name}.partial")
-        out.mkdir(parents=True, exist_ok=True)
-        self._build(stage, out, inputs, made_of)
         out.rename(final)
         return True
 
     def _build(self, stage: Stage, out: Path, inputs: dict[str, Artifact], made_of: dict[str, Any]) -> None:
-        self._refuse_changed_partial(stage, out, made_of)
         began = time.monotonic()
         try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._refuse_changed_partial(stage, out, made_of)
             context = Context(run=self.run, run_dir=self.folder, out=out)
             metrics = stage.run(self.run.section(stage.name), context, **inputs)
             record = made_of | {
                 "stage": stage.name,
+                "overrides": list(self.overrides),
                 "fingerprint": stage.makes(out).fingerprint(),
                 "metrics": metrics,
                 "wall_s": round(time.monotonic() - began, 1),
@@ -84,18 +99,17 @@ class Pipeline:
                 "versions": _versions(),
             }
             write_json(out / "record.json", record)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise StageError(
-                    str(out), found="the disk is full", next_step=f"free some space, then: trueup {stage.name}"
-                ) from error
-            raise
+        except Exception as error:
+            if not _disk_is_full(error, out):
+                raise
+            raise StageError(
+                str(out), found="the disk is full", next_step=f"free some space, then: trueup {stage.name} RUN.yaml"
+            ) from error
 
     def _refuse_changed_partial(self, stage: Stage, out: Path, made_of: dict[str, Any]) -> None:
         """A half-built stage goes on only when it is still made of the same things; an empty one begins anew."""
         plan = out / "plan.json"
-        begun = any(path.is_file() and path != plan for path in out.rglob("*"))
-        if begun and plan.exists():
+        if _begun(out) and plan.exists():
             changes = _differences(_read_json(plan), made_of)
             if changes:
                 raise StageError(
@@ -114,27 +128,28 @@ class Pipeline:
                 inputs = {k: a for k, s in stage.needs.items() if (a := self._find(s)) is not None}
                 changes = self._drift(final, stage, self._made_of(stage, inputs))
                 found.append(State(stage.name, "stale" if changes else "complete", "; ".join(changes)))
-            elif final.with_name(f"{stage.name}.partial").exists():
-                found.append(State(stage.name, "partial", self._how_far(stage.name)))
             else:
-                found.append(State(stage.name, "missing"))
+                how_far = self._how_far(final.with_name(f"{stage.name}.partial"))
+                found.append(State(stage.name, "partial", how_far) if how_far else State(stage.name, "missing"))
         return found
 
-    def _how_far(self, name: str) -> str:
+    def _how_far(self, out: Path) -> str:
+        """How far a half-built stage came; empty when it has made nothing yet."""
         progress = self.folder / "store" / "progress.json"
-        if name == "collect" and progress.exists():
+        if out.name == "collect.partial" and out.exists() and progress.exists():
             known = _read_json(progress)
             return f"waiting for labels {known['labelled']}/{known['wanted']}"
-        return "type it again to go on"
+        return "type it again to go on" if _begun(out) else ""
 
-    def goal_lines(self) -> list[str]:
-        """The goal against the last evaluation, one line a figure; nothing when there is no evaluation."""
-        report = self._find("evaluate")
-        if report is None:
+    def verdict_lines(self) -> list[str]:
+        """The verdict, the goal against it and the report's path; nothing when there is no evaluation."""
+        evaluated = self._find("evaluate")
+        if evaluated is None:
             return []
-        metrics = report.record()["metrics"]
-        goal, win_rate = self.run.goal.model_dump(), metrics["win_rate_by_reward_model"]
-        return goal_lines(answer_to_goal(goal, win_rate, metrics["kl_nats_per_token"]))
+        metrics = evaluated.record()["metrics"]
+        win_rate = metrics["win_rate_by_reward_model"]
+        answer = answer_to_goal(self.run.goal.model_dump(), win_rate, metrics["kl_nats_per_token"])
+        return [verdict(win_rate), *goal_lines(answer), f"report: {evaluated.path / 'report.html'}"]
 
     def _find(self, source: str) -> Artifact | None:
         name = self.run.method if source == "aligned" else source
@@ -180,6 +195,17 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         elif old != value:
             changes.append(f"{key} {str(old)[:12]} -> {str(value)[:12]}")
     return changes
+
+
+def _begun(out: Path) -> bool:
+    return any(path.is_file() and path.name != "plan.json" for path in out.rglob("*"))
+
+
+def _disk_is_full(error: Exception, out: Path) -> bool:
+    """safetensors says so in words only, and torch.save not at all."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
+    return "No space left on device" in str(error) or shutil.disk_usage(out).free < MIN_FREE_BYTES
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The run file: every fault at once, with its line and the nearest name."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,12 +37,74 @@ def test_overrides_and_relative_paths(tmp_path: Path) -> None:
     assert run.data.prompts == tmp_path / "p.csv"
 
 
+def test_faults_of_an_override_name_the_override(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: x\ndpo:\n  beta: 0.1\ngoal:\n")
+    for override, said in (
+        ("dpo.beta=x", "--set dpo.beta=x: dpo.beta: found 'x'"),
+        ("dpo.betta=1", "--set dpo.betta=1: unknown key dpo.betta; did you mean beta?"),
+        ("dpo.beta=[", "--set dpo.beta=[: the value is no YAML"),
+        ("dpo.beta", "--set dpo.beta: no '='"),
+        ("dpo.beta.x=1", "beta is no section"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(path, SECTIONS, (override,))
+        assert said in str(caught.value)
+    assert load(path, SECTIONS, ("goal.kl=1",)).goal.kl == 1  # an empty section is there all the same
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sft.learning_rate=-1",
+        "sft.held_out_fraction=0",
+        "sample.num_completions=0",
+        "sample.temperature=-0.1",
+        "collect.min_labelled_fraction=1.1",
+        "reward.num_train_epochs=0",
+        "dpo.beta=0",
+        "kto.per_device_train_batch_size=1",
+        "evaluate.top_p=0",
+        "evaluate.baselines=[sft]",
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_is_loaded(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--set {override}: {override.partition('=')[0]}")):
+        load(write(tmp_path, "name: x\n"), SECTIONS, (override,))
+
+
+def test_a_run_file_that_is_no_text_is_said(tmp_path: Path) -> None:
+    for content in (b"name: \xff", b"name: \x00"):
+        (tmp_path / "run.yaml").write_bytes(content)
+        with pytest.raises(ConfigError, match="no text"):
+            load(tmp_path / "run.yaml", SECTIONS)
+
+
+def test_init_names_the_run_after_the_file_and_overwrites_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "my shop.v2.yaml"
+    assert CliRunner().invoke(main, ["init", str(path)]).exit_code == 0
+    assert load(path, SECTIONS).name == "my-shop.v2"
+    again = CliRunner().invoke(main, ["init", str(path)])
+    assert (again.exit_code, "it exists already" in again.output) == (2, True)
+
+
 def test_a_missing_file_and_broken_yaml_exit_2_without_traceback(tmp_path: Path) -> None:
     missing = CliRunner().invoke(main, ["sft", str(tmp_path / "no.yaml")])
     broken = CliRunner().invoke(main, ["sft", str(write(tmp_path, "name: [x\n"))])
     assert (missing.exit_code, broken.exit_code) == (2, 2)
     assert "no such file" in missing.output
     assert "run.yaml:2: not YAML" in broken.output
+
+
+@pytest.mark.parametrize("command", [["--help"], ["status", "run.yaml"], ["init", "new.yaml"]])
+def test_commands_that_build_nothing_import_nothing_heavy(tmp_path: Path, command: list[str]) -> None:
+    write(tmp_path, "name: x\n")
+    heavy = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "pandas", "numpy", "scipy", "matplotlib")
+    code = (
+        f"import sys\nfrom trueup.cli import main\nmain({command!r}, standalone_mode=False)\n"
+        f"print('heavy:', [name for name in {(*heavy, 'label_studio_sdk')!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("heavy: []\n")
 
 
 def test_every_stage_has_a_command() -> None:

@@ -1,16 +1,20 @@
 """Each fault a user can make gets one clear message and exit code 2, and nothing made before is lost."""
 
-import errno
+import shutil
+import socket
 from pathlib import Path
 from types import ModuleType
 
+import httpx
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from tiny import WORDS
 
 from trueup.artifacts import Feedback, write_jsonl
 from trueup.cli import main
-from trueup.errors import FeedbackError, StageError
+from trueup.errors import FeedbackError
+from trueup.feedback import server
+from trueup.feedback.store import Store
 from trueup.pipeline import Pipeline
 from trueup.stage import Context
 from trueup.stages import dpo, kto, sft
@@ -49,7 +53,7 @@ def test_a_model_folder_without_weights_and_an_unknown_package(tmp_path: Path) -
 
 
 def test_a_stage_before_its_inputs_names_what_to_type(tmp_path: Path) -> None:
-    assert "next: trueup sft RUN.yaml" in said(tmp_path, "name: x\n", "dpo")
+    assert f"next: trueup sft {tmp_path / 'run.yaml'}\n" in said(tmp_path, "name: x\n", "dpo")
 
 
 @pytest.mark.parametrize("stage", [dpo, kto])
@@ -62,15 +66,64 @@ def test_only_thumbs_up_is_said(pipeline: Pipeline, tmp_path: Path, stage: Modul
         stage.run(stage.Config(), context, policy=sft.STAGE.makes(pipeline.path("sft")), feedback=Feedback(tmp_path))
 
 
-def test_a_full_disk_keeps_what_was_there(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    import trueup.stages.sample as module
+def test_misspelt_keys_and_wrong_types_are_said_by_every_command(tmp_path: Path) -> None:
+    text = "name: x\ndpo: {betta: 1}\nsft: {learning_rate: fast}\n"
+    for command in ("sft", "status", "run"):
+        output = said(tmp_path, text, command)
+        assert "line 2: unknown key dpo.betta; did you mean beta?" in output
+        assert "line 3: sft.learning_rate: found 'fast'" in output
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "write_jsonl", full)
-    with pytest.raises(StageError, match="the disk is full"):
-        pipeline.execute("sample")
-    assert not pipeline.path("sample").exists()
-    monkeypatch.undo()
-    assert pipeline.execute("sample") is True
+def test_what_no_error_of_ours_foresaw_is_still_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    output = said(tmp_path, "name: x\n", "sft")
+    assert str(tmp_path / "runs") in output
+
+
+@pytest.fixture
+def sampled(pipeline: Pipeline, tmp_path: Path) -> Path:
+    """The run file of a copy of the tiny run, sampled."""
+    shutil.copytree(pipeline.folder.parent.parent, tmp_path / "run", ignore=shutil.ignore_patterns("round-1"))
+    run_file = tmp_path / "run" / "run.yaml"
+    assert CliRunner().invoke(main, ["sample", str(run_file)]).exit_code == 0
+    return run_file
+
+
+def collect(run_file: Path, url: str) -> Result:
+    return CliRunner().invoke(main, ["collect", str(run_file), "--set", f"labelstudio.url={url}"])
+
+
+def test_a_dead_server_a_wrong_token_and_a_deleted_project(
+    sampled: Path, labelstudio: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = server.connect(labelstudio)
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    missing = collect(sampled, connection.url)
+    assert (missing.exit_code, "set LABEL_STUDIO_API_KEY" in missing.output) == (2, True)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
+    dead = collect(sampled, f"http://127.0.0.1:{port}")
+    assert (dead.exit_code, "no answer" in dead.output, "mend labelstudio.url" in dead.output) == (2, True, True)
+    wrong = collect(sampled, connection.url)
+    assert (wrong.exit_code, "the token is refused" in wrong.output) == (2, True)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", connection.token)
+    waiting = collect(sampled, connection.url)
+    assert (waiting.exit_code, "waiting 0/12" in waiting.output) == (3, True)
+    project, _ = Store(sampled.parent / "runs" / "tiny" / "store").project(connection.url) or (0, "")
+    headers = {"Authorization": f"Token {connection.token}"}
+    httpx.delete(f"{connection.url}/api/projects/{project}/", headers=headers, trust_env=False, timeout=60)
+    deleted = collect(sampled, connection.url)
+    assert (deleted.exit_code, "projects.json" in deleted.output) == (2, True)
+    status = CliRunner().invoke(main, ["status", str(sampled)])
+    assert "waiting for labels 0/12" in status.output
+    assert f"next: trueup collect {sampled}" in status.output
+
+
+def test_a_taken_port_is_said(sampled: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = str(other.getsockname()[1])
+        typed = ["collect", str(sampled), "--set", f"labelstudio.port={taken}"]
+        for command in (typed, ["labelstudio", "start", "--port", taken, "--data-dir", str(sampled.parent / "ls")]):
+            result = CliRunner().invoke(main, command)
+            assert (result.exit_code, "the port is taken" in result.output) == (2, True), result.output

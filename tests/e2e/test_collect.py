@@ -1,6 +1,7 @@
 """collect against the real server: published, waited for, voted over HTTP, frozen; labels outlive projects."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -8,9 +9,9 @@ import pytest
 
 from trueup.artifacts import Completions, Feedback, write_json, write_jsonl
 from trueup.config import LabelStudioConfig, load
-from trueup.errors import ServerError
+from trueup.errors import FeedbackError, ServerError
 from trueup.feedback import hidden_preference, server, simulate
-from trueup.feedback.client import Client
+from trueup.feedback.client import Client, Watch
 from trueup.feedback.store import Store
 from trueup.stage import Context, Waiting
 from trueup.stages import STAGES, collect
@@ -91,9 +92,53 @@ def test_labels_pulled_once_outlive_a_deleted_project(context: Context) -> None:
         go(context)
 
 
-def test_no_thumbs_and_a_dead_server_are_said(context: Context, tmp_path: Path) -> None:
-    from trueup.errors import FeedbackError
+def test_only_thumbs_up_are_not_frozen_and_a_changed_mind_goes_on(context: Context) -> None:
+    with pytest.raises(Waiting):
+        go(context)
+    admin = server.connect(context.run.labelstudio.data_dir)
+    project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
+    headers = {"Authorization": f"Token {admin.token}"}
+    thumb = {"from_name": "thumb", "to_name": "response", "type": "choices"}
+    with httpx.Client(base_url=admin.url, headers=headers, trust_env=False, timeout=60) as person:
+        made = [
+            person.post(
+                f"/api/tasks/{task['id']}/annotations/", json={"result": [thumb | {"value": {"choices": ["up"]}}]}
+            ).json()["id"]
+            for task in Client(admin).pull(project)[:2]
+        ]
+        few = collect.Config(min_labelled_fraction=2 / 80)
+        with pytest.raises(FeedbackError, match="only thumbs up, 2 of them"):
+            collect.run(few, context, completions=Completions(context.run_dir))
+        assert not (context.out / "pairs.jsonl").exists()
+        person.patch(f"/api/annotations/{made[0]}/", json={"result": [thumb | {"value": {"choices": ["down"]}}]})
+    assert collect.run(few, context, completions=Completions(context.run_dir))["share_up"] == 0.5
 
+
+def test_a_watch_pulls_what_changed_and_shows_what_was_deleted(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Waiting):
+        go(context)
+    admin = server.connect(context.run.labelstudio.data_dir)
+    project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
+    connected = Client(admin)
+    monkeypatch.setattr("trueup.feedback.client.OVERLAP", timedelta(0))
+    watch = Watch(connected, project)
+    tasks = watch.look()
+    assert len(tasks) == 80
+    newest = max(str(task["updated_at"]) for task in tasks)
+    headers = {"Authorization": f"Token {admin.token}"}
+    thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": ["up"]}}
+    with httpx.Client(base_url=admin.url, headers=headers, trust_env=False, timeout=60) as person:
+        person.post(f"/api/tasks/{tasks[3]['id']}/annotations/", json={"result": [thumb]})
+        assert {task["id"] for task in connected.pull(project, newest)} == {tasks[3]["id"]}
+        assert {t["id"]: len(t["annotations"]) for t in watch.look() if t["annotations"]} == {tasks[3]["id"]: 1}
+        person.delete(f"/api/tasks/{tasks[5]['id']}/")
+    assert len(watch.look()) == 80
+    assert {task["id"] for task in watch.look(whole=True)} == {task["id"] for task in tasks} - {tasks[5]["id"]}
+
+
+def test_no_thumbs_and_a_dead_server_are_said(context: Context, tmp_path: Path) -> None:
     with pytest.raises(FeedbackError, match="no thumbs yet"):
         collect.run(collect.Config(min_labelled_fraction=0), context, completions=Completions(context.run_dir))
     write_json(tmp_path / "credentials.json", {"url": "http://127.0.0.1:9", "token": "t"})

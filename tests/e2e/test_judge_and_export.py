@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trueup.artifacts import Adapter, RewardModel, read_jsonl
-from trueup.evaluation import compare
+from trueup.evaluation import baselines, compare
 from trueup.models import adapters, base, logps, scoring
 from trueup.pipeline import Pipeline
 from trueup.stage import Context
@@ -42,6 +42,25 @@ def test_a_policy_against_itself_is_even(pipeline: Pipeline, context: Context, r
     answers = list(read_jsonl(context.out / "answers.jsonl"))
     assert len(answers) == 12  # 6 held-out prompts, 2 answers each
     assert all(row["sft"] == row["aligned"] for row in answers)
+
+
+def test_baselines_are_answered_by_the_bare_base(pipeline: Pipeline, context: Context, reward: RewardModel) -> None:
+    policy = Adapter(pipeline.path("sft"))
+    example = baselines.Example(prompt="red tent", response="glad red tent")
+    config = evaluate.Config(max_new_tokens=8, temperature=0, baselines=("base", "few_shot"), few_shot=(example,))
+    metrics = evaluate.run(config, context, policy=policy, aligned=policy, reward=reward)
+    answers = list(read_jsonl(context.out / "answers.jsonl"))
+    assert set(metrics["win_rates_over"]) == {"sft", "base", "few_shot"}
+    assert "base, few-shot" in (context.out / "report.html").read_text()
+
+    bare = base.load_base(pipeline.run.model.base, four_bit=True)
+    tokenizer = base.load_tokenizer(pipeline.run.model.base)
+    for row in answers[::2]:
+        prompt = tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, return_dict=False)
+        ids = torch.tensor([prompt])
+        out = bare.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+        assert row["base"] == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    assert any(row["base"] != row["sft"] for row in answers)
 
 
 def test_kl_between_two_adapters_is_positive(

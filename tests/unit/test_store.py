@@ -24,6 +24,14 @@ def test_an_annotation_deleted_on_the_server_is_not_current(tmp_path: Path) -> N
     assert [row["annotation_id"] for row in store.current({2}, "p")] == [2]
 
 
+def test_a_comment_with_unicode_line_breaks_is_read_back(tmp_path: Path) -> None:
+    comment = "one\u2028two\x85three\nfour\r\nfive"
+    store = Store(tmp_path)
+    assert store.append([Annotation(1, "u1", "8", True, (), comment, None, "10:00")], "p") == 1
+    assert store.append([Annotation(1, "u1", "8", True, (), comment, None, "10:00")], "p") == 0
+    assert [row["comment"] for row in store.current({1}, "p")] == [comment]
+
+
 def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append([verdict(1, True, "10:00")], "p")

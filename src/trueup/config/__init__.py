@@ -83,7 +83,8 @@ def load(path: Path, sections: dict[str, type[Section]], overrides: tuple[str, .
     """Read a run file; `overrides` are `section.key=value`. Raises ConfigError naming every fault at once."""
     values, lines = parse(path)
     for override in overrides:
-        set_override(values, override)
+        set_override(values, lines, override)
+    values = {key: value for key, value in values.items() if value is not None}  # `goal:` with nothing below it
     shape = model(sections)
     try:
         run = shape.model_validate(values)

@@ -33,7 +33,7 @@ def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dic
     name = "demo" + ("" if seed == 0 else f"-seed{seed}") + ("" if method == "dpo" else f"-{method}")
     overrides = (f"name={name}", f"seed={seed}", f"method={method}", f"labelstudio.port={port}")
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
-    pipeline = Pipeline(run, STAGES, folder / "runs")
+    pipeline = Pipeline(run, STAGES, folder / "runs", overrides)
     try:
         order = pipeline.order()
         for number, stage in enumerate(order, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from trueup.artifacts import read_jsonl, write_json
@@ -44,6 +45,7 @@ def make(pipeline: Pipeline, *, simulated: bool) -> dict[str, Any]:
         "eos_rate": {"before": report["sft"]["eos_rate"], "after": report["aligned"]["eos_rate"]},
         "tokens_per_s": {"before": report["sft"]["tokens_per_s"], "after": report["aligned"]["tokens_per_s"]},
         "annotator_agreement": records["collect"]["metrics"]["agreement"],
+        "hidden_preference_length_correlation": _length_correlation(pipeline) if simulated else None,
         "reward_held_out_accuracy": records["reward"]["metrics"].get("held_out_accuracy"),
         "seconds": {name: record["wall_s"] for name, record in records.items()},
         "seconds_in_all": round(sum(record["wall_s"] for record in records.values()), 1),
@@ -53,6 +55,17 @@ def make(pipeline: Pipeline, *, simulated: bool) -> dict[str, Any]:
     }
     write_json(pipeline.folder / "summary.json", found)
     return found
+
+
+def _length_correlation(pipeline: Pipeline) -> float | None:
+    """Pearson's r of hidden preference and length in tokens, on what SFT sampled; None where one is constant."""
+    from trueup.feedback.hidden_preference import score
+
+    rows = list(read_jsonl(pipeline.path("sample") / "completions.jsonl"))
+    try:
+        return statistics.correlation([score(r["completion"]) for r in rows], [r["num_tokens"] for r in rows])
+    except statistics.StatisticsError:
+        return None
 
 
 def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
@@ -80,6 +93,12 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
         f"{found['linear4bit_layers']} 4-bit layers, one base: {found['weights_bytes'] / 1e6:.0f} MB with all "
         f"adapters; peak memory {found['peak_rss_bytes'] / 1e9:.1f} GB; {found['seconds_in_all'] / 60:.1f} minutes."
     )
+    agreement, correlation = found["annotator_agreement"], found["hidden_preference_length_correlation"]
+    if agreement is not None and correlation is not None:
+        console.print(
+            f"The simulated annotators agree on {agreement:.0%} of what two of them judged; "
+            f"their hidden preference correlates {correlation:+.2f} with length."
+        )
     answers = list(read_jsonl(pipeline.path("evaluate") / "answers.jsonl"))
     console.rule(f"{NUM_ANSWERS} of the answers, evenly spaced, not chosen", style="dim")
     for answer in answers[:: max(1, len(answers) // NUM_ANSWERS)][:NUM_ANSWERS]:
@@ -89,5 +108,6 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
     console.rule("where it is", style="dim")
     for name in (found["method"], "export"):
         console.print(Text(f"{name:9} {pipeline.path(name)}"), soft_wrap=True)
+    console.print(Text(f"report    {pipeline.path('evaluate') / 'report.html'}"), soft_wrap=True)
     console.print(Text(f"records   {pipeline.folder}/**/record.json"), soft_wrap=True)
     console.print(Text(f"summary   {pipeline.folder / 'summary.json'}"), soft_wrap=True)

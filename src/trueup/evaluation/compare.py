@@ -13,9 +13,14 @@ KL_BATCH_SIZE = 8  # answers: two whole distributions a token are in memory
 
 
 def answers(
-    model: Any, tokenizer: Any, name: str, prompts: list[Messages], sampling: Sampling, advance: Callable[[int], None]
+    model: Any,
+    tokenizer: Any,
+    name: str | None,
+    prompts: list[Messages],
+    sampling: Sampling,
+    advance: Callable[[int], None],
 ) -> tuple[list[Sampled], dict[str, float]]:
-    """Answers under adapter `name`, and mean length in tokens, EOS rate, and tokens a second."""
+    """Answers under adapter `name` (None: the bare base), and mean length in tokens, EOS rate, and tokens a second."""
     import time
 
     from trueup.models import adapters

@@ -1,8 +1,18 @@
-"""What the run file asks for, against what was found."""
+"""The verdict in words, and what the run file asks for against what was found."""
 
 from __future__ import annotations
 
 from typing import Any
+
+
+def verdict(win_rate: dict[str, float], over: str = "SFT") -> str:
+    """One sentence from a win rate with its interval: better, worse, or not shown."""
+    low, high = win_rate["low"], win_rate["high"]
+    found = "better" if low > 0.5 else "worse" if high < 0.5 else "neither better nor worse, as far as this shows"
+    return (
+        f"The aligned model is {found}: it wins {win_rate['estimate']:.1%} of its comparisons with {over} "
+        f"(95 % interval {low:.1%} to {high:.1%}, {win_rate['num_prompts']} held-out prompts)."
+    )
 
 
 def answer_to_goal(goal: dict[str, float | None], win_rate: dict[str, float], kl: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ KL(4-bit policy || merged weights) on probe texts: {:.4f} nats a token.
 
 
 def write(base: str, method: str, lineage: list[dict[str, Any]], merge_kl: float | None) -> str:
-    """Markdown with front matter. `lineage` holds (stage, fingerprint, metrics) of every stage before the export."""
+    """Markdown with front matter. `lineage` holds the records of the stages before the export."""
     rows = "\n".join(f"| {row['stage']} | `{row['fingerprint'][:16]}` | {_brief(row['metrics'])} |" for row in lineage)
     merged = "" if merge_kl is None else MERGED.format(merge_kl)
     return f"""---

@@ -1,0 +1,165 @@
+"""The report a person reads: is it better, by how much, at what cost; one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trueup.evaluation.goal import verdict
+from trueup.page import Page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUM_ANSWERS = 12
+NAMES = {
+    "sft": "SFT (before)",
+    "aligned": "aligned (after)",
+    "base": "base, bare",
+    "system_prompt": "base, system prompt",
+    "few_shot": "base, few-shot",
+}
+BEFORE, AFTER = "#8a94a6", "#2a9d6f"
+
+
+def write(
+    path: Path, *, title: str, figures: dict[str, Any], answers: list[dict[str, Any]], records: list[dict[str, Any]]
+) -> Path:
+    """Write the page and return `path`.
+
+    `figures` is report.json; `answers` the rows of answers.jsonl; `records` those of the stages before, oldest first.
+    """
+    labels = [label for label in NAMES if label in figures]
+    page = Page(title).text(verdict(figures["win_rate_by_reward_model"]))
+    page.text(
+        "The judge is the run's reward model. It learned from the same thumbs as the aligned model: read the answers "
+        "below as well, and let people judge before much depends on it."
+    )
+    _win_rates(page, figures["win_rates_over"])
+    _goal(page, figures["goal"])
+    _figures(page, labels, figures, answers)
+    _annotators(page, records)
+    _answers(page, answers)
+    _cost(page, records)
+    return page.write(path)
+
+
+def _win_rates(page: Page, over: dict[str, dict[str, float]]) -> None:
+    page.heading("Win rate of the aligned model")
+    page.plot(_intervals_figure(over), "Share of comparisons won, with 95 % intervals; even at the dashed line.")
+    rows = [
+        [NAMES[label], f"{w['estimate']:.1%}", f"{w['low']:.1%} to {w['high']:.1%}", w["num_prompts"]]
+        for label, w in over.items()
+    ]
+    page.table(["over", "win rate", "95 % interval", "prompts"], rows)
+
+
+def _goal(page: Page, goal: dict[str, Any]) -> None:
+    page.heading("Goal")
+    if not goal:
+        page.text("The run file sets none. Set goal.win_rate and goal.kl to have this page answer to them.")
+        return
+    rows = []
+    if "win_rate" in goal:
+        part = goal["win_rate"]
+        wanted = f"lower end at least {part['wanted_at_least']:.1%}"
+        rows.append(["win rate over SFT", f"{part['found']['low']:.1%}", wanted, _met(part)])
+    if "kl" in goal:
+        part = goal["kl"]
+        rows.append(
+            ["KL from SFT, nats a token", f"{part['found']:.3f}", f"at most {part['wanted_at_most']}", _met(part)]
+        )
+    page.table(["figure", "found", "wanted", ""], rows)
+
+
+def _met(part: dict[str, Any]) -> str:
+    return "met" if part["met"] else "NOT met"
+
+
+def _figures(page: Page, labels: list[str], figures: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+    page.heading("What changed")
+    rewards = {label: [row["reward"][label] for row in answers] for label in labels}
+    lengths = {label: [row["num_tokens"][label] for row in answers] for label in labels}
+    rows = [
+        [
+            NAMES[label],
+            f"{sum(rewards[label]) / len(answers):.2f}",
+            f"{figures[label]['mean_length_tokens']:.1f}",
+            f"{figures[label]['eos_rate']:.1%}",
+            f"{figures[label]['tokens_per_s']:.0f}",
+        ]
+        for label in labels
+    ]
+    page.table(["", "mean reward", "mean length, tokens", "answers that end by themselves", "tokens/s"], rows)
+    page.text(f"KL of the aligned model from SFT: {figures['kl_nats_per_token']:.3f} nats a token.")
+    page.plot(_histogram(rewards, "reward"), "Reward of each answer, before and after.")
+    page.plot(_histogram(lengths, "tokens"), "Length of each answer, before and after.")
+
+
+def _annotators(page: Page, records: list[dict[str, Any]]) -> None:
+    page.heading("Annotators")
+    metrics = next((r["metrics"] for r in reversed(records) if r["stage"] == "collect"), None)
+    if metrics is None:
+        page.text("No labels of this run are known.")
+        return
+    if metrics["agreement"] is None:
+        agree = "Nobody judged the same answer as somebody else, so their agreement is not known."
+    else:
+        agree = (
+            f"Two who judged the same answer agree in {metrics['agreement']:.0%} of {metrics['num_compared']} cases."
+        )
+    page.text(f"{metrics['num_annotators']} annotators; {metrics['share_up']:.0%} of the thumbs are up. {agree}")
+
+
+def _answers(page: Page, answers: list[dict[str, Any]]) -> None:
+    shown = answers[:: max(1, len(answers) // NUM_ANSWERS)][:NUM_ANSWERS]
+    page.heading(f"{len(shown)} of {len(answers)} answers, evenly spaced, not chosen")
+    rows = [[row["messages"][-1]["content"], row["sft"], row["aligned"]] for row in shown]
+    page.table(["prompt", NAMES["sft"], NAMES["aligned"]], rows)
+
+
+def _cost(page: Page, records: list[dict[str, Any]]) -> None:
+    page.heading("What it cost, and what it is made of")
+    rows: list[Sequence[object]] = [
+        [r["stage"], f"{r['wall_s']:.1f}", f"{r['peak_rss_bytes'] / 1e9:.2f}", r["fingerprint"][:16]] for r in records
+    ]
+    total = [["all", f"{sum(r['wall_s'] for r in records):.1f}", _peak(records), ""]] if records else []
+    page.table(["stage", "seconds", "peak memory, GB", "artifact (SHA-256)"], [*rows, *total])
+
+
+def _peak(records: list[dict[str, Any]]) -> str:
+    return f"{max(r['peak_rss_bytes'] for r in records) / 1e9:.2f}"
+
+
+def _intervals_figure(over: dict[str, dict[str, float]]) -> Figure:
+    figure, axes = _axes(0.7 + 0.4 * len(over))
+    for row, found in enumerate(over.values()):
+        axes.plot([found["low"], found["high"]], [row, row], color=AFTER, linewidth=3, solid_capstyle="round")
+        axes.plot([found["estimate"]], [row], color=AFTER, marker="o", markersize=9)
+    axes.axvline(0.5, color=BEFORE, linestyle="--")
+    axes.set(xlim=(0, 1), ylim=(len(over) - 0.5, -0.5))
+    axes.set_yticks(range(len(over)), [f"over {NAMES[label]}" for label in over])
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    return figure
+
+
+def _histogram(values: dict[str, list[float]], unit: str) -> Figure:
+    import numpy as np
+
+    figure, axes = _axes(2.2)
+    bins = np.histogram_bin_edges(values["sft"] + values["aligned"], bins=30)
+    for label, colour in (("sft", BEFORE), ("aligned", AFTER)):
+        axes.hist(values[label], bins=bins, color=colour, alpha=0.55, label=NAMES[label])
+    axes.set(xlabel=unit, ylabel="answers")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _axes(height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, height))
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
