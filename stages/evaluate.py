@@ -1,9 +1,8 @@
 """evaluate: (Adapters, RewardModel, held-out prompts) -> Report. SFT against the aligned adapter, on one base."""
 
-from typing import Literal
-
 from trueup.artifacts import Adapter, Report, RewardModel, write_json, write_jsonl
 from trueup.errors import DataError
+from trueup.rollout.generate import Engine
 from trueup.stage import Context, Metrics, Section, Stage
 
 
@@ -15,11 +14,16 @@ class Config(Section):
     temperature: float = 1.0
     top_p: float = 1.0
     batch_size: int = 64
-    engine: Literal["auto", "merged", "generate"] = "auto"  # merged: faster, with a bf16 copy in memory
+    engine: Engine = "auto"  # merged: faster, with a bf16 copy in memory; vllm: on a GPU
 
 
-def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, reward: RewardModel) -> Metrics:
-    """Answer every held-out prompt with both adapters; write answers, win rate, KL, lengths and EOS rates."""
+def run(
+    config: Config, context: Context, sft: Adapter, reference: Adapter, aligned: Adapter, reward: RewardModel
+) -> Metrics:
+    """Answer every held-out prompt with both adapters; write answers, win rate, KL, lengths and EOS rates.
+
+    `reference` is what the round started from: in round 1, `sft` itself.
+    """
     import functools
 
     from trueup.cpu import trunk
@@ -28,7 +32,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     from trueup.evaluation.goal import answer_to_goal
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
-    from trueup.rollout.generate import Sampling
+    from trueup.rollout.generate import Sampling, engine_bytes
 
     data = context.run.data
     if data.held_out is None:
@@ -38,8 +42,9 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     tokenizer = base.load_tokenizer(context.run.model.base)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
-    model.load_adapter(str(policy.path), "sft")
-    adapters.trainable_to_fp32(model)
+    adapters.load_frozen(model, sft.path, "sft")
+    if reference.path != sft.path:
+        adapters.load_frozen(model, reference.path, "ref")
     trunk.install(model)
     head = scoring.load_reward(model, reward.path)
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed + 1)
@@ -50,7 +55,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
             done, metrics[label] = compare.answers(model, tokenizer, name, prompts, sampling, advance)
             texts[label] = [answer.text for answer in done]
             scores[label] = compare.rewards(model, head, tokenizer, prompts, texts[label])
-    kl = compare.kl_per_token(model, tokenizer, "default", "sft", prompts, texts["aligned"])
+    kl = compare.kl_to_both(model, tokenizer, prompts, texts["aligned"])
     outcomes = intervals.wins(scores["aligned"], scores["sft"])
     win_rate = intervals.win_rate(outcomes, [row["id"] for row in rows], context.run.seed)
     write_jsonl(
@@ -60,13 +65,16 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
             for row, s, a in zip(rows, texts["sft"], texts["aligned"], strict=True)
         ),
     )
-    report = metrics | {
-        "win_rate_by_reward_model": win_rate,
-        "kl_nats_per_token": kl,
-        "goal": answer_to_goal(context.run.goal.model_dump(), win_rate, kl),
-        "linear4bit_layers": len(base.linear4bit_layers(model)),
-        "weights_bytes": base.weights_bytes(model),
-    }
+    report = (
+        metrics
+        | kl
+        | {
+            "win_rate_by_reward_model": win_rate,
+            "goal": answer_to_goal(context.run.goal.model_dump(), win_rate, kl["kl_nats_per_token"]),
+            "linear4bit_layers": len(base.linear4bit_layers(model)),
+            "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+        }
+    )
     write_json(context.out / "report.json", report)
     return report
 
@@ -76,6 +84,6 @@ STAGE = Stage(
     config=Config,
     makes=Report,
     run=run,
-    needs={"policy": "sft", "aligned": "aligned", "reward": "reward"},
+    needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
     reads=("held_out",),
 )
