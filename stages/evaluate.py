@@ -1,12 +1,11 @@
 """evaluate: (Adapters, RewardModel, held-out prompts) -> Report. SFT against the aligned adapter, on one base."""
 
-from typing import Literal
-
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
 from trueup.errors import DataError
 from trueup.evaluation.baselines import Baseline, Example
+from trueup.rollout.generate import Engine
 from trueup.stage import Context, Metrics, Section, Stage
 
 
@@ -18,13 +17,18 @@ class Config(Section):
     temperature: NonNegativeFloat = 1.0  # 0: greedy
     top_p: float = Field(default=1.0, gt=0, le=1)
     batch_size: PositiveInt = 64
-    engine: Literal["auto", "merged", "generate"] = "auto"  # merged: faster, with a bf16 copy in memory
+    engine: Engine = "auto"  # merged: faster, with a dense copy in memory; vllm: on a GPU
     baselines: tuple[Baseline, ...] = ()  # what the aligned model is compared with besides SFT
     few_shot: tuple[Example, ...] = ()  # the examples of baseline few_shot
 
 
-def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, reward: RewardModel) -> Metrics:
-    """Answer every held-out prompt with both adapters and each baseline; write answers, figures and the report."""
+def run(
+    config: Config, context: Context, sft: Adapter, reference: Adapter, aligned: Adapter, reward: RewardModel
+) -> Metrics:
+    """Answer every held-out prompt with both adapters and each baseline; write answers, figures and the report.
+
+    `reference` is what the round started from: in round 1, `sft` itself.
+    """
     import functools
 
     from trueup.cpu import trunk
@@ -33,7 +37,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     from trueup.evaluation.goal import answer_to_goal
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
-    from trueup.rollout.generate import Sampling
+    from trueup.rollout.generate import Sampling, engine_bytes
 
     data = context.run.data
     if data.held_out is None:
@@ -44,8 +48,9 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     tokenizer = base.load_tokenizer(context.run.model.base)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
-    model.load_adapter(str(policy.path), "sft")
-    adapters.trainable_to_fp32(model)
+    adapters.load_frozen(model, sft.path, "sft")
+    if reference.path != sft.path:
+        adapters.load_frozen(model, reference.path, "ref")
     trunk.install(model)
     head = scoring.load_reward(model, reward.path)
     settings = config.model_dump(exclude={"num_completions", "baselines", "few_shot"})
@@ -62,7 +67,7 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
             done, metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
             texts[label], lengths[label] = [answer.text for answer in done], [answer.num_tokens for answer in done]
             scores[label] = compare.rewards(model, head, tokenizer, prompts, texts[label])
-    kl = compare.kl_per_token(model, tokenizer, "default", "sft", prompts, texts["aligned"])
+    kl = compare.kl_to_both(model, tokenizer, prompts, texts["aligned"])
     ids = [row["id"] for row in rows]
     won = {
         label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids, context.run.seed)
@@ -76,14 +81,17 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
         for i, row in enumerate(rows)
     ]
     write_jsonl(context.out / "answers.jsonl", answers)
-    figures = metrics | {
-        "win_rate_by_reward_model": won["sft"],
-        "win_rates_over": won,
-        "kl_nats_per_token": kl,
-        "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl),
-        "linear4bit_layers": len(base.linear4bit_layers(model)),
-        "weights_bytes": base.weights_bytes(model),
-    }
+    figures = (
+        metrics
+        | kl
+        | {
+            "win_rate_by_reward_model": won["sft"],
+            "win_rates_over": won,
+            "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl["kl_nats_per_token"]),
+            "linear4bit_layers": len(base.linear4bit_layers(model)),
+            "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+        }
+    )
     write_json(context.out / "report.json", figures)
     title = f"{context.run.name}: SFT against {context.run.method}"
     made = records(context.run_dir)
@@ -96,6 +104,6 @@ STAGE = Stage(
     config=Config,
     makes=Report,
     run=run,
-    needs={"policy": "sft", "aligned": "aligned", "reward": "reward"},
+    needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
     reads=("held_out",),
 )

@@ -1,13 +1,9 @@
 """grpo: (Adapter, Completions, RewardModel, prompts) -> Adapter. TRL's GRPO, the reward an adapter on the same base."""
 
-from collections.abc import Callable
-from typing import Any
-
 from pydantic import Field
 
 from trueup.artifacts import Adapter, Completions, RewardModel
-from trueup.errors import DataError
-from trueup.ppo.settings import RewardSettings
+from trueup.ppo.settings import RewardSettings, Tracker, unused_inputs
 from trueup.stage import Context, Metrics, Stage
 
 
@@ -21,71 +17,70 @@ class Config(RewardSettings):
     per_device_train_batch_size: int = 32  # completions a step
     num_iterations: int = 1  # updates on one rollout
     max_completion_length: int = 64  # tokens
-    max_prompt_tokens: int = 256  # longer prompts are left out, counted and named
     save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most
+
+    max_prompt_tokens: int = 256  # ours, like the rest: longer prompts are left out, counted and named
+    completions_steps: int = Field(default=10, gt=0)  # sample completions are written every so many steps
+    report_to: list[Tracker] = Field(default_factory=list)  # metrics.jsonl is always written
+
+
+OURS = {*RewardSettings.model_fields, "max_prompt_tokens", "completions_steps", "report_to"}
 
 
 def run(
-    config: Config, context: Context, policy: Adapter, completions: Completions, reward: RewardModel | None = None
+    config: Config,
+    context: Context,
+    policy: Adapter,
+    sft: Adapter,
+    completions: Completions,
+    reward: RewardModel | None = None,
 ) -> Metrics:
-    """Maximize eq. 3 of Shao et al. 2024 after the reference proof; save the adapter."""
+    """Maximize eq. 3 of Shao et al. 2024 after the reference proof; save the adapter; report KL to `sft` as well."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from trueup.data import read_prompts
-    from trueup.models import scoring
-    from trueup.ppo import loop, rewards
-    from trueup.training import common, proof
+    from trueup.evaluation import compare
+    from trueup.models import adapters, scoring
+    from trueup.ppo import curves, prompts, rewards, watch
+    from trueup.ppo.log import Log, summary
+    from trueup.rollout.generate import Sampling
+    from trueup.training import checkpoints, common, proof
 
-    data = context.run.data
-    if data.prompts is None:
-        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
     model, tokenizer = common.load_policy(context, policy)
-    prompts, too_long = loop.encode(
-        tokenizer, read_prompts(data.prompts, data.columns, data.system), config.max_prompt_tokens
-    )
+    asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens)
     of_model = None
-    if reward is not None and config.reward_model_weight != 0:
+    if reward is not None:
         rewards.refuse_another_base(policy.path, reward.path)
         head = scoring.load_reward(model, reward.path)
         of_model = rewards.of_model(model, head, tokenizer, config.reward_batch_size)
     scored = [(row["messages"], row["completion"]) for row in completions.rows()]
-    parts = rewards.build(config, context.run_dir.parents[1], of_model, scored)
-    options = config.model_dump(exclude={*RewardSettings.model_fields, "max_prompt_tokens"})
+    parts = rewards.build(config, context.run_file_dir, of_model, scored)
+    begun = checkpoints.step_of(checkpoints.latest_whole(context.out / "checkpoints"))
+    log = Log(context.out, config.report_to, context.run.name, begun)
+    watching = watch.Watch(log, parts, config.completions_steps)
     trainer = GRPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
-        reward_funcs=[_as_trl(part) for part in parts],
-        args=GRPOConfig(**common.trainer_args(context), **options),
-        train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts]),
+        reward_funcs=watching.reward_funcs(),
+        args=GRPOConfig(**common.trainer_args(context, logging_steps=1), **config.model_dump(exclude=OURS)),
+        train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in asked]),
+        callbacks=[watching],
     )
     common.make_ready(trainer, policy, with_entropy=True)
     proven = proof.prove(trainer.model, policy.path)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
     proof.record_probe(model, tokenizer, [{"messages": m, "completion": c} for m, c in scored], context.out)
-    steps = [log for log in trainer.state.log_history if "reward" in log]
-    return metrics | {
-        "reference_proof": proven,
-        "first_reward": steps[0]["reward"],
-        "last_reward": steps[-1]["reward"],
-        "last_kl": steps[-1].get("kl"),
-        "num_prompts": len(prompts),
-        "num_prompts_too_long": len(too_long),
-        "prompts_too_long": too_long[:20],
-        "reward_parts": [{"name": p.name, "weight": p.weight, "mean": p.mean, "spread": p.spread} for p in parts],
-    }
-
-
-def _as_trl(part: Any) -> Callable[..., list[float]]:
-    """A term of the reward as TRL calls it: completions come as lists of one assistant message."""
-
-    def reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
-        scores: list[float] = part(prompts, [completion[0]["content"] for completion in completions])
-        return scores
-
-    reward.__name__ = part.name
-    return reward
+    rows = log.finish()
+    curves.write(rows, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
+    if sft.path != policy.path:
+        adapters.load_frozen(model, sft.path, "sft")
+    batch = config.per_device_train_batch_size
+    sampling = Sampling(
+        max_new_tokens=config.max_completion_length, temperature=1.0, top_p=1.0, batch_size=batch, seed=context.run.seed
+    )
+    kl = compare.kl_of_policy(model, tokenizer, [p.messages for p in asked[:batch]], sampling)
+    return metrics | summary(rows) | counts | rewards.describe(parts) | kl | {"reference_proof": proven}
 
 
 STAGE = Stage(
@@ -93,7 +88,8 @@ STAGE = Stage(
     config=Config,
     makes=Adapter,
     run=run,
-    needs={"policy": "sft", "completions": "sample", "reward": "reward"},
+    needs={"policy": "policy", "sft": "sft", "completions": "sample", "reward": "reward"},
+    unused=unused_inputs,
     reads=("prompts",),
     alignment=True,
 )

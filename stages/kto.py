@@ -66,6 +66,6 @@ STAGE = Stage(
     config=Config,
     makes=Adapter,
     run=run,
-    needs={"policy": "sft", "feedback": "collect"},
+    needs={"policy": "policy", "feedback": "collect"},
     alignment=True,
 )

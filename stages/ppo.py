@@ -1,8 +1,7 @@
 """ppo: (Adapter, Completions, RewardModel, prompts) -> Adapter. Reinforcement learning, every role on one base."""
 
 from trueup.artifacts import Adapter, Completions, RewardModel
-from trueup.errors import DataError
-from trueup.ppo.settings import Settings
+from trueup.ppo.settings import Settings, unused_inputs
 from trueup.stage import Context, Metrics, Stage
 
 
@@ -11,26 +10,26 @@ class Config(Settings):
 
 
 def run(
-    config: Config, context: Context, policy: Adapter, completions: Completions, reward: RewardModel | None = None
+    config: Config,
+    context: Context,
+    policy: Adapter,
+    sft: Adapter,
+    completions: Completions,
+    reward: RewardModel | None = None,
 ) -> Metrics:
     """Maximize reward - beta KL (eq. 2 of Ziegler et al. 2019) by PPO, after the reference proof; save the adapter.
 
-    `completions`, of the SFT policy, give the reward model's mean and spread. Without `reward`, functions reward alone.
+    `completions`, of `policy`, give the reward model's mean and spread. Without `reward`, functions reward alone. `sft`
+    is only reported against.
     """
-    from trueup.data import read_prompts
-    from trueup.models import base
-    from trueup.ppo import loop, rewards, roles
+    from trueup.evaluation import compare
+    from trueup.models import adapters, base
+    from trueup.ppo import loop, prompts, rewards, roles
+    from trueup.rollout.generate import Sampling, engine_bytes
     from trueup.training import common, proof
 
-    data = context.run.data
-    if data.prompts is None:
-        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
-    if config.reward_model_weight == 0:
-        reward = None
     model, tokenizer = common.load_policy(context, policy)
-    prompts, too_long = loop.encode(
-        tokenizer, read_prompts(data.prompts, data.columns, data.system), config.max_prompt_tokens
-    )
+    asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens)
     on_base = roles.build(
         model,
         tokenizer,
@@ -40,16 +39,13 @@ def run(
         temperature=config.temperature,
     )
     scored = [(row["messages"], row["completion"]) for row in completions.rows()]
-    of_model = (
-        rewards.of_model(model, on_base.score_head, tokenizer, config.reward_batch_size) if reward is not None else None
-    )
-    folder = context.run_dir.parents[1]  # the run file's
-    parts = rewards.build(config, folder, of_model, scored)
+    of_model = rewards.of_model(model, on_base.score_head, tokenizer, config.reward_batch_size) if reward else None
+    parts = rewards.build(config, context.run_file_dir, of_model, scored)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     metrics = loop.train(
         on_base,
-        prompts,
+        asked,
         parts,
         config,
         start=policy.path,
@@ -59,15 +55,29 @@ def run(
     )
     model.save_pretrained(str(context.out), selected_adapters=["default"], safe_serialization=True)
     proof.record_probe(model, tokenizer, [{"messages": m, "completion": c} for m, c in scored], context.out)
-    return metrics | {
-        "num_prompts": len(prompts),
-        "num_prompts_too_long": len(too_long),
-        "prompts_too_long": too_long[:20],
-        "reward_parts": [{"name": p.name, "weight": p.weight, "mean": p.mean, "spread": p.spread} for p in parts],
-        "linear4bit_layers": len(base.linear4bit_layers(model)),
-        "weights_bytes": base.weights_bytes(model),
-        "trainable_parameters": sum(p.numel() for p in on_base.policy_parameters() + on_base.value_parameters()),
-    }
+    weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)
+    if sft.path != policy.path:
+        adapters.load_frozen(model, sft.path, "sft")
+    sampling = Sampling(
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_p=1.0,
+        batch_size=config.rollout_batch_size,
+        seed=context.run.seed,
+        engine=config.engine,
+    )
+    kl = compare.kl_of_policy(model, tokenizer, [p.messages for p in asked[: config.rollout_batch_size]], sampling)
+    return (
+        metrics
+        | counts
+        | rewards.describe(parts)
+        | kl
+        | {
+            "linear4bit_layers": len(base.linear4bit_layers(model)),
+            "weights_bytes": weights_bytes,
+            "trainable_parameters": sum(p.numel() for p in on_base.policy_parameters() + on_base.value_parameters()),
+        }
+    )
 
 
 STAGE = Stage(
@@ -75,7 +85,8 @@ STAGE = Stage(
     config=Config,
     makes=Adapter,
     run=run,
-    needs={"policy": "sft", "completions": "sample", "reward": "reward"},
+    needs={"policy": "policy", "sft": "sft", "completions": "sample", "reward": "reward"},
+    unused=unused_inputs,
     reads=("prompts",),
     alignment=True,
 )

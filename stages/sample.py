@@ -1,11 +1,10 @@
 """sample: (prompts, Adapter) -> Completions. What people will judge, from the current policy."""
 
-from typing import Literal
-
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.artifacts import Adapter, Completions, write_jsonl
 from trueup.errors import DataError
+from trueup.rollout.generate import Engine
 from trueup.stage import Context, Metrics, Section, Stage
 
 
@@ -17,7 +16,7 @@ class Config(Section):
     temperature: NonNegativeFloat = 1.0  # 0: greedy
     top_p: float = Field(default=1.0, gt=0, le=1)
     batch_size: PositiveInt = 64
-    engine: Literal["auto", "merged", "generate"] = "auto"  # merged: faster, with a bf16 copy in memory
+    engine: Engine = "auto"  # merged: faster, with a dense copy in memory; vllm: on a GPU
 
 
 def run(config: Config, context: Context, policy: Adapter) -> Metrics:
@@ -28,7 +27,7 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     from trueup.data import read_prompts
     from trueup.models import adapters, base
     from trueup.progress import bars
-    from trueup.rollout.generate import Sampling, sample
+    from trueup.rollout.generate import Sampling, engine_bytes, sample
 
     data = context.run.data
     if data.prompts is None:
@@ -62,7 +61,8 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
         "tokens_per_s": num_tokens / seconds,
         "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
         "mean_length_tokens": num_tokens / len(done),
+        "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
     }
 
 
-STAGE = Stage(name="sample", config=Config, makes=Completions, run=run, needs={"policy": "sft"}, reads=("prompts",))
+STAGE = Stage(name="sample", config=Config, makes=Completions, run=run, needs={"policy": "policy"}, reads=("prompts",))

@@ -1,10 +1,15 @@
-"""A tiny Llama with its tokenizer, built here: nothing is fetched."""
+"""A tiny Llama with its tokenizer, and a run on it, built here: nothing is fetched."""
 
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from trueup.artifacts import write_jsonl
+from trueup.config import load
+from trueup.pipeline import Pipeline
+from trueup.stages import STAGES
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -41,3 +46,21 @@ def make_model(folder: Path, *, sharp: bool = False) -> None:
     if sharp:
         model.lm_head.weight.data *= 10
     model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def make_run(folder: Path, *, sharp: bool = False, num_prompts: int = 6, sft_epochs: int = 3) -> Pipeline:
+    """A run whose tiny policy, after SFT, says `glad` and repeats the prompt; sft is built."""
+    make_model(folder / "model", sharp=sharp)
+    questions = [f"{a} {b}" for a in WORDS for b in WORDS]
+    write_jsonl(folder / "d.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in questions[:40]])
+    write_jsonl(folder / "p.jsonl", [{"prompt": q} for q in questions[40 : 40 + num_prompts]])
+    (folder / "run.yaml").write_text(
+        f"name: tiny\nmodel: {{base: {folder / 'model'}}}\n"
+        "data: {demonstrations: d.jsonl, prompts: p.jsonl, held_out: p.jsonl}\n"
+        f"sft: {{learning_rate: 0.01, num_train_epochs: {sft_epochs}}}\n"
+        "sample: {num_completions: 2, max_new_tokens: 8}\nevaluate: {num_completions: 1, max_new_tokens: 8}\n"
+    )
+    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
+    made = Pipeline(run, STAGES, folder / "runs")
+    made.execute("sft")
+    return made

@@ -148,7 +148,8 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     from rich.text import Text
 
     pipeline = _pipeline(run_file, overrides)
-    table, colours = Table("stage", "state", "why"), {"complete": "green", "stale": "red", "partial": "yellow"}
+    table = Table("stage", "state", "why", title=Text(f"{pipeline.run.name}, round {pipeline.run.round}"))
+    colours = {"complete": "green", "stale": "red", "partial": "yellow"}
     states = pipeline.states()
     for state in states:
         table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))

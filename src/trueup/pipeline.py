@@ -44,9 +44,9 @@ class Pipeline:
         """The same stages and folder with other settings."""
         return Pipeline(run, tuple(self.stages.values()), self.folder.parent, self.overrides)
 
-    def path(self, name: str) -> Path:
-        """sft belongs to the run; every other stage to a round."""
-        return self.folder / name if name == "sft" else self.folder / "round-1" / name
+    def path(self, name: str, number: int | None = None) -> Path:
+        """sft belongs to the run; every other stage to a round: round `number`, or the run file's."""
+        return self.folder / name if name == "sft" else self.folder / f"round-{number or self.run.round}" / name
 
     def order(self) -> list[Stage]:
         """The stages `trueup run` executes: of the alignment stages, only the chosen one."""
@@ -62,7 +62,7 @@ class Pipeline:
 
     def _execute(self, name: str, rebuild: bool) -> bool:
         stage, final = self.stages[name], self.path(name)
-        inputs = {parameter: self._artifact(source, name) for parameter, source in stage.needs.items()}
+        inputs = {parameter: self._artifact(source, name) for parameter, source in self._sources(stage).items()}
         made_of = self._made_of(stage, inputs)
         if (final / "record.json").exists():
             changes = self._drift(final, stage, made_of)
@@ -125,7 +125,7 @@ class Pipeline:
         for stage in self.order():
             final = self.path(stage.name)
             if (final / "record.json").exists():
-                inputs = {k: a for k, s in stage.needs.items() if (a := self._find(s)) is not None}
+                inputs = {k: a for k, s in self._sources(stage).items() if (a := self._find(s)) is not None}
                 changes = self._drift(final, stage, self._made_of(stage, inputs))
                 found.append(State(stage.name, "stale" if changes else "complete", "; ".join(changes)))
             else:
@@ -151,20 +151,38 @@ class Pipeline:
         answer = answer_to_goal(self.run.goal.model_dump(), win_rate, metrics["kl_nats_per_token"])
         return [verdict(win_rate), *goal_lines(answer), f"report: {evaluated.path / 'report.html'}"]
 
+    def _sources(self, stage: Stage) -> dict[str, str]:
+        unused = stage.unused(self.run.section(stage.name))
+        return {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
+
     def _find(self, source: str) -> Artifact | None:
-        name = self.run.method if source == "aligned" else source
-        path = self.path(name)
+        name, number = self._where(source)
+        path = self.path(name, number)
         return self.stages[name].makes(path) if (path / "record.json").exists() else None
+
+    def _where(self, source: str) -> tuple[str, int]:
+        """(stage, round) that a source names: "policy" is what this round starts from, "aligned" what it ends with."""
+        number = self.run.round
+        if source == "policy":
+            return (self._winner(number - 1), number - 1) if number > 1 else ("sft", number)
+        return (self.run.method if source == "aligned" else source), number
+
+    def _winner(self, number: int) -> str:
+        """The alignment stage that made the winner of a round: the run file's method, or the only other one built."""
+        aligned = [s.name for s in self.stages.values() if s.alignment]
+        built = [name for name in aligned if (self.path(name, number) / "record.json").exists()]
+        return built[0] if len(built) == 1 else self.run.method
 
     def _artifact(self, source: str, wanted_by: str) -> Artifact:
         artifact = self._find(source)
         if artifact is None:
-            name = self.run.method if source == "aligned" else source
+            name, number = self._where(source)
+            earlier = f" --set round={number}" if number != self.run.round else ""
             raise StageError(
                 wanted_by,
                 found=f"{name} is not complete",
-                expected=str(self.path(name)),
-                next_step=f"trueup {name} RUN.yaml",
+                expected=str(self.path(name, number)),
+                next_step=f"trueup {name} RUN.yaml{earlier}",
             )
         return artifact
 

@@ -38,12 +38,18 @@ class Context:
     run_dir: Path  # runs/<name>
     out: Path  # <stage>.partial: kept between calls until the stage is complete
 
+    @property
+    def run_file_dir(self) -> Path:
+        """The folder that holds the run file and runs/."""
+        return self.run_dir.parents[1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One step of a run. `needs` maps a parameter of `run` to the stage that makes it.
 
-    The name "aligned" stands for the alignment stage the run file chose.
+    Two names stand for others: "aligned" for the alignment stage the run file chose; "policy" for what the round starts
+    from, which is sft in round 1 and the winner of the round before in later ones.
     """
 
     name: str
@@ -51,5 +57,6 @@ class Stage:
     makes: type[Artifact]
     run: Callable[..., Metrics]
     needs: Mapping[str, str] = field(default_factory=dict)
+    unused: Callable[[Any], tuple[str, ...]] = lambda config: ()  # parameters of `needs` that a config does without
     reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
-    alignment: bool = False  # true of dpo and kto: one of them makes the winner
+    alignment: bool = False  # true of dpo, kto, ppo and grpo: one of them makes the winner

@@ -1,17 +1,17 @@
-"""One real Label Studio server, and one tiny 4-bit policy after SFT, for all tests of this folder."""
+"""One real Label Studio server, and two tiny 4-bit policies after SFT, for all tests of this folder."""
 
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import WORDS, make_model
+import torch
+from tiny import make_run
 
-from trueup.artifacts import write_jsonl
-from trueup.config import load
 from trueup.feedback import server
 from trueup.pipeline import Pipeline
-from trueup.stages import STAGES
+
+torch.set_num_threads(1)  # on a busy machine, two threads wait for each other longer than a tiny model takes
 
 
 def free_port() -> int:
@@ -36,18 +36,12 @@ def labelstudio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    folder = tmp_path_factory.mktemp("run")
-    make_model(folder / "model")
-    questions = [f"{a} {b}" for a in WORDS for b in WORDS]
-    write_jsonl(folder / "d.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in questions[:40]])
-    write_jsonl(folder / "p.jsonl", [{"prompt": q} for q in questions[40:46]])
-    (folder / "run.yaml").write_text(
-        f"name: tiny\nmodel: {{base: {folder / 'model'}}}\n"
-        "data: {demonstrations: d.jsonl, prompts: p.jsonl, held_out: p.jsonl}\n"
-        "sft: {learning_rate: 0.01, num_train_epochs: 3}\n"
-        "sample: {num_completions: 2, max_new_tokens: 8}\nevaluate: {num_completions: 1, max_new_tokens: 8}\n"
-    )
-    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
-    made = Pipeline(run, STAGES, folder / "runs")
-    made.execute("sft")
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def sharp(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A policy that an adapter alone can make certain of a token, for PPO and GRPO; sample is built as well."""
+    made = make_run(tmp_path_factory.mktemp("sharp"), sharp=True, num_prompts=10, sft_epochs=6)
+    made.execute("sample")
     return made

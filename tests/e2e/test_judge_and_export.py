@@ -35,7 +35,9 @@ def reward(context: Context, tmp_path: Path) -> RewardModel:
 
 def test_a_policy_against_itself_is_even(pipeline: Pipeline, context: Context, reward: RewardModel) -> None:
     policy = Adapter(pipeline.path("sft"))
-    metrics = evaluate.run(evaluate.Config(max_new_tokens=8), context, policy=policy, aligned=policy, reward=reward)
+    metrics = evaluate.run(
+        evaluate.Config(max_new_tokens=8), context, sft=policy, reference=policy, aligned=policy, reward=reward
+    )
     assert metrics["win_rate_by_reward_model"]["estimate"] == 0.5  # the same seed gives the same answers: all ties
     assert metrics["kl_nats_per_token"] == pytest.approx(0, abs=1e-6)
     assert metrics["linear4bit_layers"] == 14
@@ -75,7 +77,8 @@ def test_kl_between_two_adapters_is_positive(
     metrics = evaluate.run(
         evaluate.Config(num_completions=16, max_new_tokens=8),
         context,
-        policy=Adapter(pipeline.path("sft")),
+        sft=Adapter(pipeline.path("sft")),
+        reference=Adapter(pipeline.path("sft")),
         aligned=Adapter(tmp_path / "moved"),
         reward=reward,
     )

@@ -60,6 +60,7 @@ class RunFile(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = 0
+    round: int = Field(default=1, ge=1)  # a later round starts from the winner of the one before
     method: Literal["dpo", "kto", "ppo", "grpo"] = "dpo"
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()

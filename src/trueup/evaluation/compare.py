@@ -64,6 +64,25 @@ def kl_per_token(
     return total / count
 
 
+def kl_of_policy(model: Any, tokenizer: Any, prompts: list[Messages], sampling: Sampling) -> dict[str, float]:
+    """`kl_to_both` of adapter "default" on one answer to each prompt, sampled now."""
+    from trueup.models import adapters
+
+    with adapters.using(model, "default"):
+        texts = [answer.text for answer in sample(model, tokenizer, prompts, sampling)]
+    return kl_to_both(model, tokenizer, prompts, texts)
+
+
+def kl_to_both(model: Any, tokenizer: Any, prompts: list[Messages], texts: list[str]) -> dict[str, float]:
+    """KL of adapter "default", on its own answers `texts`, to "sft" and to "ref", in nats a token.
+
+    In round 1 SFT is the reference, and one of the two is loaded: the figures are the same.
+    """
+    loaded = [name for name in ("sft", "ref") if name in model.peft_config]
+    found = [kl_per_token(model, tokenizer, "default", name, prompts, texts) for name in loaded]
+    return {"kl_nats_per_token": found[0], "kl_to_reference_nats_per_token": found[-1]}
+
+
 def rewards(model: Any, head: Any, tokenizer: Any, prompts: list[Messages], texts: list[str]) -> list[float]:
     """The reward model's score of each answer."""
     from trueup.models import scoring

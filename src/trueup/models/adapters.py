@@ -53,6 +53,12 @@ def load_adapter(base: Any, folder: Path, *, trainable: bool) -> Any:
     return model
 
 
+def load_frozen(model: Any, folder: Path, name: str) -> None:
+    """The adapter saved in `folder` beside those of `model`, as `name`, in fp32 and never trained."""
+    model.load_adapter(str(folder), name, is_trainable=False)
+    trainable_to_fp32(model)
+
+
 def trainable_to_fp32(model: Any) -> None:
     """Adapter weights in fp32: AdamW on bf16 rounds most small updates away."""
     import torch

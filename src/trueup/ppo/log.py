@@ -1,17 +1,24 @@
-"""What a person can read while PPO runs: one row a step, a plain sentence when something is off, sample completions."""
+"""What a person can read while PPO or GRPO runs: a row a step, a plain sentence when something is off, completions."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from trueup.artifacts import read_jsonl, write_jsonl
+from trueup.data import Messages
+from trueup.errors import ConfigError
 from trueup.ppo import mathematics
 from trueup.ppo.rollout import Experience
-from trueup.ppo.settings import Settings
+from trueup.ppo.settings import Tracker
+from trueup.stage import Metrics
 
 Row = dict[str, Any]
+
+NUM_SHOWN = 4  # completions a time
 
 
 def describe(experience: Experience) -> Row:
@@ -38,64 +45,71 @@ def describe(experience: Experience) -> Row:
     }
 
 
-def warnings(row: Row, first: Row, settings: Settings) -> list[str]:
-    """Plain sentences about what is off in `row`, against the run's `first` row."""
-    explosion = 3 * (settings.kl_target or 0.5)
+def warnings(row: Row, first: Row, kl_target: float | None = None) -> list[str]:
+    """Plain sentences about what is off in `row`, against the run's `first` row. GRPO's rows lack some figures."""
+    explosion = 3 * (kl_target or 0.5)
+    kl, entropy, mismatch = row.get("kl", 0.0), row.get("entropy"), row.get("engine_mismatch", 0.0)
     said = []
-    if row["kl"] < -0.02:
-        said.append(f"KL is negative ({row['kl']:.3f}): policy and reference are scored differently from sampling.")
+    if kl < -0.02:
+        said.append(f"KL is negative ({kl:.3f}): policy and reference are scored differently from sampling.")
     if row["length_tokens"] < 0.5 * first["length_tokens"]:
         said.append(f"Lengths collapse: {first['length_tokens']:.0f} tokens at first, {row['length_tokens']:.0f} now.")
-    if row["kl"] > explosion and row["reward"] > first["reward"]:
-        said.append(f"The reward rises while KL explodes ({row['kl']:.2f} nats a token): it is being exploited.")
-    elif row["kl"] > explosion:
-        said.append(f"KL explodes ({row['kl']:.2f} nats a token): raise kl_coef or lower learning_rate.")
+    if kl > explosion and row["reward"] > first["reward"]:
+        said.append(f"The reward rises while KL explodes ({kl:.2f} nats a token): it is being exploited.")
+    elif kl > explosion:
+        said.append(f"KL explodes ({kl:.2f} nats a token): raise the KL coefficient or lower learning_rate.")
     if row["eos_rate"] < 0.5 * first["eos_rate"]:
         said.append(f"Completions no longer end: {first['eos_rate']:.0%} did at first, {row['eos_rate']:.0%} do now.")
-    if row["entropy"] < 0.1 * first["entropy"]:
-        said.append(f"Entropy collapses ({row['entropy']:.3f} nats a token): the samples are nearly all the same.")
-    if row["clip_fraction"] > 0.4:
-        said.append(f"{row['clip_fraction']:.0%} of the tokens are clipped: lower learning_rate or num_ppo_epochs.")
-    if row["explained_variance"] < -1:
+    if entropy is not None and entropy < 0.1 * first["entropy"]:
+        said.append(f"Entropy collapses ({entropy:.3f} nats a token): the samples are nearly all the same.")
+    if row.get("clip_fraction", 0.0) > 0.4:
+        said.append(f"{row['clip_fraction']:.0%} of the tokens are clipped: lower learning_rate, or update less often.")
+    if row.get("explained_variance", 0.0) < -1:
         said.append(f"The value is worse than a constant (explained variance {row['explained_variance']:.1f}).")
-    if row["engine_mismatch"] > 0.1:
-        said.append(f"The rollout engine and the trainer differ by {row['engine_mismatch']:.2f} nats a token.")
+    if mismatch > 0.1:
+        said.append(f"The rollout engine and the trainer differ by {mismatch:.2f} nats a token.")
     return said
 
 
 class Log:
     """metrics.jsonl and completions.jsonl below `out`, and the trackers of `report_to`."""
 
-    def __init__(self, out: Path, settings: Settings, name: str, step: int) -> None:
-        """`step` is where the run goes on: rows after it, of a killed run, are dropped."""
+    def __init__(self, out: Path, report_to: Sequence[Tracker], name: str, step: int) -> None:
+        """`step` is where the run goes on: rows after it, of a killed run, are dropped.
+
+        Raises ConfigError when a tracker is not installed.
+        """
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+        absent = [kind for kind in report_to if find_spec(kind) is None]
+        if absent:
+            raise ConfigError("report_to", found=f"not installed: {', '.join(absent)}", next_step="pip install it")
         self.metrics, self.completions = out / "metrics.jsonl", out / "completions.jsonl"
         for path in (self.metrics, self.completions):
             write_jsonl(path, [row for row in _rows(path) if row["step"] <= step])
         self.first: Row | None = next(_rows(self.metrics), None)
         self.trackers = []
-        for kind in settings.report_to:
+        for kind in report_to:
             cls = LOGGER_TYPE_TO_CLASS[kind]
             self.trackers.append(cls(name, logging_dir=out) if cls.requires_logging_directory else cls(name))
             self.trackers[-1].start()
 
-    def write(self, row: Row, settings: Settings) -> Row:
+    def write(self, row: Row, kl_target: float | None = None) -> Row:
         """Append a step's row, with its warnings; return it."""
         self.first = self.first or row
-        row = row | {"warnings": warnings(row, self.first, settings)}
+        row = row | {"warnings": warnings(row, self.first, kl_target)}
         _append(self.metrics, row)
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}
         for tracker in self.trackers:
             tracker.log(numbers, step=row["step"])
         return row
 
-    def write_completions(self, step: int, experience: Experience, num_shown: int = 4) -> None:
-        """Append some prompts with what the policy makes of them now."""
-        for prompt, text, score in list(zip(experience.prompts, experience.texts, experience.scores, strict=True))[
-            :num_shown
-        ]:
-            shown = {"prompt": prompt.messages[-1]["content"], "completion": text, "reward": float(score)}
+    def write_completions(
+        self, step: int, prompts: Sequence[Messages], texts: Sequence[str], rewards: Sequence[float]
+    ) -> None:
+        """Append the first prompts of a step with what the policy makes of them now."""
+        for prompt, text, reward in list(zip(prompts, texts, rewards, strict=True))[:NUM_SHOWN]:
+            shown = {"prompt": prompt[-1]["content"], "completion": text, "reward": float(reward)}
             _append(self.completions, {"step": step} | shown)
 
     def finish(self) -> list[Row]:
@@ -103,6 +117,27 @@ class Log:
         for tracker in self.trackers:
             tracker.finish()
         return list(_rows(self.metrics))
+
+
+def summary(rows: list[Row]) -> Metrics:
+    """First and last tenth of the run, for the record."""
+    if not rows:
+        return {"num_steps": 0}
+    tenth = max(len(rows) // 10, 1)
+    names = ("reward", "kl", "entropy", "length_tokens", "eos_rate", "explained_variance")
+    means = {
+        f"{when}_{name}": sum(row[name] for row in part) / tenth
+        for when, part in (("first", rows[:tenth]), ("last", rows[-tenth:]))
+        for name in names
+        if name in rows[0]
+    }
+    seconds = sum(row["step_s"] for row in rows)
+    return means | {
+        "num_steps": len(rows),
+        "tokens_per_s": sum(row["num_tokens"] for row in rows) / seconds,
+        "train_s": round(seconds, 1),
+        "num_warnings": sum(len(row["warnings"]) for row in rows),
+    }
 
 
 def _rows(path: Path) -> Any:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from trueup.errors import DataError, ReferenceProofError
-from trueup.ppo import mathematics, state
+from trueup.errors import ReferenceProofError
+from trueup.ppo import curves, mathematics, state
 from trueup.ppo.batch import collate
-from trueup.ppo.log import Log, describe
+from trueup.ppo.log import Log, describe, summary
+from trueup.ppo.prompts import Prompt, prompts_of_step
 from trueup.ppo.rewards import Part
 from trueup.ppo.roles import Roles
-from trueup.ppo.rollout import Prompt, collect
+from trueup.ppo.rollout import collect
 from trueup.ppo.settings import Settings
 from trueup.ppo.update import anneal, new_optimizer, update
 from trueup.progress import bars
@@ -45,7 +45,7 @@ def train(
     optimizer = new_optimizer(roles, settings)
     first_step, numbers = state.restore(out / "checkpoints", roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
-    log = Log(out, settings, name, first_step)
+    log = Log(out, settings.report_to, name, first_step)
     stopped = ""
     with bars("ppo") as bar:
         task = bar.add_task("steps", total=settings.num_steps, completed=first_step)
@@ -67,19 +67,24 @@ def train(
                 "kl_coef": kl_coef,
                 "rollout_s": rolled_out - began,
                 "update_s": ended - rolled_out,
+                "step_s": ended - began,
                 "tokens_per_s": row["num_tokens"] / (ended - began),
             }
             if settings.kl_target is not None:
                 kl_coef = mathematics.next_kl_coefficient(kl_coef, row["kl"], settings.kl_target)
-            row = log.write(row, settings)
+            row = log.write(row, settings.kl_target)
             for sentence in row["warnings"]:
                 bar.console.print(f"step {step + 1}: {sentence}")
             if step % settings.completions_steps == 0:
-                log.write_completions(step + 1, experience)
+                asked = [prompt.messages for prompt in experience.prompts]
+                log.write_completions(step + 1, asked, experience.texts, experience.scores.tolist())
             if (step + 1) % settings.save_steps == 0 or step + 1 == settings.num_steps:
                 state.save(out / "checkpoints", step + 1, roles, optimizer, {"kl_coef": kl_coef})
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
-    return summary(log.finish()) | {"reference_proof": proven, "resumed_from_step": first_step, "stopped": stopped}
+    rows = log.finish()
+    curves.write(rows, f"{name}: PPO, step by step", out / "curves.html")
+    ended_as = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
+    return summary(rows) | ended_as | {"reference_proof": proven}
 
 
 def prove(roles: Roles, start: Path) -> Metrics:
@@ -109,65 +114,12 @@ def prove(roles: Roles, start: Path) -> Metrics:
                 f"reference proof, {start}",
                 found=f"{what} {found:.6f} nats before step 1",
                 expected=f"0 within {rounding}",
-                next_step="trueup status; then rebuild sft",
+                next_step=f"trueup status; then rebuild {start.name}",
             )
     return proven | {"first_kl": kl, "max_abs_first_log_ratio": log_ratio}
-
-
-def encode(tokenizer: Any, rows: list[dict[str, Any]], max_prompt_tokens: int) -> tuple[list[Prompt], list[str]]:
-    """(prompts, ids of those longer than the limit) of rows of {id, messages}. Raises DataError when none is left."""
-    prompts, too_long = [], []
-    for row in rows:
-        ids = tokenizer.apply_chat_template(
-            row["messages"], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        if len(ids) > max_prompt_tokens:
-            too_long.append(row["id"])
-        else:
-            prompts.append(Prompt(row["id"], row["messages"], ids))
-    if not prompts:
-        raise DataError(
-            "data.prompts",
-            found=f"all {len(rows)} prompts are longer than {max_prompt_tokens} tokens",
-            expected="shorter prompts",
-            next_step="raise max_prompt_tokens",
-        )
-    return prompts, too_long
-
-
-def prompts_of_step(prompts: list[Prompt], num_prompts: int, step: int, seed: int) -> list[Prompt]:
-    """The `num_prompts` prompts of `step`: all of them in a new order every pass, a function of (seed, step) alone."""
-    chosen = []
-    for position in range(step * num_prompts, (step + 1) * num_prompts):
-        number, place = divmod(position, len(prompts))
-        order = list(range(len(prompts)))
-        random.Random(f"{seed} {number}").shuffle(order)  # noqa: S311 - an order, not a secret
-        chosen.append(prompts[order[place]])
-    return chosen
 
 
 def seed_everything(seed: int) -> None:
     """Python's and torch's generators, for the rollout and for reward functions that draw."""
     random.seed(seed)
     torch.manual_seed(seed)
-
-
-def summary(rows: list[dict[str, Any]]) -> Metrics:
-    """First and last tenth of the run, for the record."""
-    if not rows:
-        return {"num_steps": 0}
-    tenth = max(len(rows) // 10, 1)
-    first, last = rows[:tenth], rows[-tenth:]
-    means = {
-        f"{when}_{name}": sum(row[name] for row in part) / tenth
-        for when, part in (("first", first), ("last", last))
-        for name in ("reward", "kl", "entropy", "length_tokens", "eos_rate", "explained_variance")
-    }
-    seconds = sum(row["rollout_s"] + row["update_s"] for row in rows)
-    return means | {
-        "num_steps": len(rows),
-        "kl_coef": rows[-1]["kl_coef"],
-        "tokens_per_s": sum(row["num_tokens"] for row in rows) / seconds,
-        "train_s": round(seconds, 1),
-        "num_warnings": sum(len(row["warnings"]) for row in rows),
-    }

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trueup.data import Messages
 from trueup.errors import ConfigError, ModelError, StageError
 from trueup.models import scoring
-from trueup.stage import Section
+from trueup.ppo.settings import RewardSettings
+from trueup.stage import Metrics
 
-Messages = list[dict[str, str]]
 Reward = Callable[[list[Messages], list[str]], list[float]]
 
 
@@ -67,9 +68,11 @@ def of_function(name: str, folder: Path) -> Reward:
     sys.path.insert(0, str(folder))
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever the module does when it is imported
         raise ConfigError(
-            f"reward_functions: {name}", found=str(error), expected=f"module:function, importable from {folder}"
+            f"reward_functions: {name}",
+            found=f"{type(error).__name__}: {error}",
+            expected=f"module:function, importable from {folder}",
         ) from None
     finally:
         sys.path.remove(str(folder))
@@ -89,24 +92,28 @@ def of_function(name: str, folder: Path) -> Reward:
 
 
 def build(
-    settings: Section, folder: Path, reward_model: Reward | None, samples: list[tuple[Messages, str]]
+    settings: RewardSettings, folder: Path, reward_model: Reward | None, samples: list[tuple[Messages, str]]
 ) -> list[Part]:
-    """The parts that RewardSettings `settings` ask for.
+    """The parts that `settings` ask for.
 
     The reward model's score is normalized by its mean and spread on `samples`, SFT completions (Huang et al. 2024).
     Raises ConfigError when nothing is rewarded.
     """
-    values = settings.model_dump()
-    parts = [Part(name, weight, of_function(name, folder)) for name, weight in values["reward_functions"].items()]
-    weight = values["reward_model_weight"]
-    if reward_model is not None and weight != 0:
-        mean, spread = _moments(reward_model, samples[: values["num_reward_samples"]])
-        parts.insert(0, Part("reward_model", weight, reward_model, mean, spread))
+    parts = [Part(name, weight, of_function(name, folder)) for name, weight in settings.reward_functions.items()]
+    if reward_model is not None:
+        mean, spread = _moments(reward_model, samples[: settings.num_reward_samples])
+        parts.insert(0, Part("reward_model", settings.reward_model_weight, reward_model, mean, spread))
     if not parts:
         raise ConfigError(
             "reward_functions", found="nothing to reward", expected="a reward model of weight > 0, or a function"
         )
     return parts
+
+
+def describe(parts: list[Part]) -> Metrics:
+    """What was rewarded, for the record."""
+    shown = ("name", "weight", "mean", "spread")
+    return {"reward_parts": [{name: getattr(part, name) for name in shown} for part in parts]}
 
 
 def refuse_another_base(policy: Path, reward: Path) -> None:

@@ -2,54 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from trueup.errors import StageError
 from trueup.ppo import mathematics
 from trueup.ppo.batch import Batch, collate
-from trueup.ppo.rewards import Messages, Part
+from trueup.ppo.prompts import Prompt
+from trueup.ppo.rewards import Part
 from trueup.ppo.roles import Roles
 from trueup.ppo.settings import Settings
 from trueup.rollout.generate import Sampling, engine
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt as messages and as token ids, with the generation prompt."""
+class Rollout:
+    """B prompts and a completion of each, drawn by the rollout engine."""
 
-    id: str
-    messages: Messages
-    ids: list[int]
+    prompts: list[Prompt]
+    completions: list[list[int]]  # token ids, the end-of-turn token included
+    texts: list[str]
+    ended: list[bool]  # with the end-of-turn token
+
+    def batch(self, rows: list[int], pad_id: int) -> Batch:
+        """These rows as tensors."""
+        return collate([self.prompts[i].ids for i in rows], [self.completions[i] for i in rows], pad_id)
+
+    def by_length(self, rows: Iterable[int]) -> list[int]:
+        """`rows`, shortest first: neighbours need little padding."""
+        return sorted(rows, key=lambda i: len(self.prompts[i].ids) + len(self.completions[i]))
 
 
 @dataclass(frozen=True)
-class Experience:
-    """B completions and what the update needs of them; tensors are (B, T) on the CPU, zero on padding."""
+class Experience(Rollout):
+    """A rollout and what its update needs; tensors are (B, T) on the CPU, zero on padding."""
 
-    prompts: list[Prompt]
-    completions: list[list[int]]
-    texts: list[str]
-    ended: list[bool]  # with the end-of-turn token
     scores: Tensor  # (B,) rewards, the penalty for a missing end included
     parts: dict[str, float]  # the mean of each term of the reward
-    mask: Tensor
+    mask: Tensor  # bool
     old_logps: Tensor
     entropy: Tensor
     token_kl: Tensor
     values: Tensor
     weights: Tensor  # truncated importance weights of the engine's tokens
     mismatch: Tensor  # |log-probability of the trainer - of the engine|
-    advantages: Tensor
+    advantages: Tensor  # whitened
     returns: Tensor
-
-    def batch(self, rows: list[int], pad_id: int) -> Batch:
-        return collate([self.prompts[i].ids for i in rows], [self.completions[i] for i in rows], pad_id)
-
-    def by_length(self, rows: list[int]) -> list[int]:
-        """`rows`, shortest first: neighbours need little padding."""
-        return sorted(rows, key=lambda i: len(self.prompts[i].ids) + len(self.completions[i]))
 
 
 def collect(
@@ -60,7 +61,42 @@ def collect(
     kl_coef: float,
     seed: int,
 ) -> Experience:
-    """One completion a prompt, scored: rewards, old log-probabilities, KL, values, advantages and returns."""
+    """One completion a prompt, scored: rewards, old log-probabilities, KL, values, advantages and returns.
+
+    Old log-probabilities are the trainer's own. Raises StageError when the engine's are too far from them.
+    """
+    rollout, sampled = _sample(roles, prompts, settings, seed)
+    terms = {part.name: part([prompt.messages for prompt in prompts], rollout.texts) for part in reward}
+    scores = torch.tensor([sum(term) for term in zip(*terms.values(), strict=True)])
+    scores = scores - settings.missing_eos_penalty * (~torch.tensor(rollout.ended)).float()
+
+    old_logps, reference_logps, entropy, values, mask = _forward(roles, rollout, settings.micro_batch_size)
+    sampler_logps = torch.zeros_like(old_logps).masked_scatter(mask, torch.tensor(sampled))
+    mismatch = (old_logps - sampler_logps).abs()
+    refuse_another_policy(mathematics.masked_mean(mismatch, mask).item(), settings)
+    token_kl = mathematics.kl(old_logps, reference_logps, settings.kl_estimator)
+    rewards = mathematics.token_rewards(scores, token_kl, mask, kl_coef)
+    if settings.whiten_rewards:
+        rewards = mathematics.whiten(rewards, mask, shift_mean=False)
+    advantages, returns = mathematics.gae(rewards, values, mask, settings.gamma, settings.lam)
+    return Experience(
+        **vars(rollout),
+        scores=scores,
+        parts={name: sum(term) / len(term) for name, term in terms.items()},
+        mask=mask,
+        old_logps=old_logps,
+        entropy=entropy,
+        token_kl=token_kl,
+        values=values,
+        weights=mathematics.truncated_importance_weights(old_logps, sampler_logps, mask, settings.importance_cap),
+        mismatch=mismatch,
+        advantages=mathematics.whiten(advantages, mask),
+        returns=returns,
+    )
+
+
+def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) -> tuple[Rollout, list[float]]:
+    """The engine's completions, and its log-probability of each of their tokens, row after row."""
     sampling = Sampling(
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
@@ -70,53 +106,35 @@ def collect(
         engine=settings.engine,
     )
     generated = engine(roles.model, roles.tokenizer, sampling)([prompt.ids for prompt in prompts], seed)
-    completions, eos_id = [g.ids for g in generated], roles.tokenizer.eos_token_id
-    texts = [roles.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in completions]
-    ended = [ids[-1] == eos_id for ids in completions]
-    terms = {part.name: part([prompt.messages for prompt in prompts], texts) for part in reward}
-    scores = torch.tensor([sum(term) for term in zip(*terms.values(), strict=True)])
-    scores = scores - settings.missing_eos_penalty * (~torch.tensor(ended)).float()
-
-    old_logps, reference_logps, entropy, values, mask = _forward(roles, prompts, completions, settings.micro_batch_size)
-    sampler_logps = torch.zeros_like(old_logps).masked_scatter(
-        mask, torch.tensor([logp for g in generated for logp in g.logps])
-    )
-    token_kl = mathematics.kl(old_logps, reference_logps, settings.kl_estimator)
-    rewards = mathematics.token_rewards(scores, token_kl, mask, kl_coef)
-    if settings.whiten_rewards:
-        rewards = mathematics.whiten(rewards, mask, shift_mean=False)
-    advantages, returns = mathematics.gae(rewards, values, mask, settings.gamma, settings.lam)
-    return Experience(
+    rollout = Rollout(
         prompts=prompts,
-        completions=completions,
-        texts=texts,
-        ended=ended,
-        scores=scores,
-        parts={name: sum(term) / len(term) for name, term in terms.items()},
-        mask=mask,
-        old_logps=old_logps,
-        entropy=entropy,
-        token_kl=token_kl,
-        values=values,
-        weights=mathematics.truncated_importance_weights(old_logps, sampler_logps, mask, settings.importance_cap),
-        mismatch=(old_logps - sampler_logps).abs(),
-        advantages=mathematics.whiten(advantages, mask),
-        returns=returns,
+        completions=[g.ids for g in generated],
+        texts=[roles.tokenizer.decode(g.ids, skip_special_tokens=True).strip() for g in generated],
+        ended=[g.ids[-1] == roles.tokenizer.eos_token_id for g in generated],
     )
+    return rollout, [logp for g in generated for logp in g.logps]
 
 
-def _forward(
-    roles: Roles, prompts: list[Prompt], completions: list[list[int]], micro_batch_size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def refuse_another_policy(mismatch: float, settings: Settings) -> None:
+    """Raise StageError when the engine's log-probabilities are too far (nats a token) from the trainer's."""
+    if not mismatch <= settings.max_engine_mismatch:
+        raise StageError(
+            "ppo",
+            found=f"the rollout engine {settings.engine} and the trainer differ by {mismatch:.2f} nats a token",
+            expected=f"at most max_engine_mismatch, {settings.max_engine_mismatch}: the same policy, within rounding",
+            next_step="set ppo.engine: generate",
+        )
+
+
+def _forward(roles: Roles, rollout: Rollout, micro_batch_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Old logps, reference logps, entropy, values and mask, each (B, T) on the CPU, from the trainer's own forward."""
-    shape = (len(prompts), max(map(len, completions)))
-    filled = [torch.zeros(shape) for _ in range(4)]
-    mask = torch.arange(shape[1]) < torch.tensor([len(ids) for ids in completions]).unsqueeze(1)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids) + len(completions[i]))
-    pad_id = roles.tokenizer.pad_token_id
+    lengths = torch.tensor([len(ids) for ids in rollout.completions])
+    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    filled = [torch.zeros(mask.shape) for _ in range(4)]
+    order = rollout.by_length(range(len(rollout.prompts)))
     for start in range(0, len(order), micro_batch_size):
         rows = order[start : start + micro_batch_size]
-        batch = collate([prompts[i].ids for i in rows], [completions[i] for i in rows], pad_id).to(roles.device)
+        batch = rollout.batch(rows, roles.tokenizer.pad_token_id).to(roles.device)
         with torch.no_grad():
             logps, entropy, values = roles.policy(batch)
             if values is None:

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from trueup.rollout.generate import Engine
 from trueup.stage import Section
 
 KLEstimator = Literal["k1", "k2", "k3"]
 ValueOn = Literal["adapter", "trunk"]
-Engine = Literal["auto", "merged", "generate"]
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 
@@ -23,6 +23,11 @@ class RewardSettings(Section):
     num_reward_samples: int = Field(default=128, gt=1)  # SFT completions the normalization is measured on
 
 
+def unused_inputs(config: RewardSettings) -> tuple[str, ...]:
+    """Functions alone reward: no reward model is needed."""
+    return ("reward",) if config.reward_model_weight == 0 else ()
+
+
 class Settings(RewardSettings):
     """Field names are those of trl.experimental.ppo.PPOConfig (trl 1.12) where it had them."""
 
@@ -31,7 +36,7 @@ class Settings(RewardSettings):
     max_prompt_tokens: int = Field(default=256, gt=0)  # longer prompts are left out, counted and named
     max_new_tokens: int = Field(default=64, gt=0)
     temperature: float = Field(default=1.0, gt=0)  # top-p and top-k are off: they would sample another policy
-    engine: Engine = "auto"  # of the rollouts; merged: faster, with a bf16 copy in memory
+    engine: Engine = "auto"  # of the rollouts; merged: faster, with a bf16 copy in memory; vllm: on a GPU
     missing_eos_penalty: float = Field(default=1.0, ge=0)  # taken off the score of a completion that did not end
 
     value_on: ValueOn = "adapter"  # the value's own adapter, or only a head on the policy's trunk
@@ -51,6 +56,7 @@ class Settings(RewardSettings):
     vf_coef: float = Field(default=0.1, gt=0)
     whiten_rewards: bool = False
     importance_cap: float = Field(default=2.0, ge=1)  # of the truncated importance weights
+    max_engine_mismatch: float = Field(default=0.5, gt=0)  # nats a token from the trainer: above it the run stops
 
     kl_coef: float = Field(default=0.05, ge=0)
     kl_target: float | None = Field(default=None, gt=0)  # nats a token: adapt kl_coef towards it; null keeps it fixed

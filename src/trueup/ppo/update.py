@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trueup.errors import StageError
 from trueup.ppo import mathematics
 from trueup.ppo.roles import Roles
 from trueup.ppo.rollout import Experience
 from trueup.ppo.settings import Settings
+from trueup.training.finite import refuse_not_finite
 
 
 def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
@@ -67,7 +67,7 @@ def _minibatch(
             totals[name] += total
     for group in optimizer.param_groups:
         norm = torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
-        refuse_not_finite("the gradient's norm", norm)
+        refuse_not_finite("ppo", "the gradient's norm", norm)
     optimizer.step()
     return totals
 
@@ -88,7 +88,7 @@ def _micro_batch(
         logps, old_logps, old(experience.advantages), batch.mask, settings.cliprange, old(experience.weights)
     )
     policy_loss = policy.sum() / num_tokens
-    refuse_not_finite("the policy's loss", policy_loss)
+    refuse_not_finite("ppo", "the policy's loss", policy_loss)
     if values is None:
         policy_loss.backward()  # type: ignore[no-untyped-call]
         with roles.valuing():  # backward inside: gradient checkpointing runs the forward again
@@ -113,16 +113,5 @@ def _value_loss(
 ) -> tuple[Tensor, Tensor]:
     loss, clipped = mathematics.value_loss(values, old_values, returns, mask, settings.cliprange_value)
     total = settings.vf_coef * loss.sum() / num_tokens
-    refuse_not_finite("the value's loss", total)
+    refuse_not_finite("ppo", "the value's loss", total)
     return total, clipped
-
-
-def refuse_not_finite(what: str, value: Tensor) -> None:
-    """Raise StageError when `value` is NaN or infinite."""
-    if not torch.isfinite(value).all():
-        raise StageError(
-            "ppo",
-            found=f"{what} is {value.item()}",
-            expected="a finite number; the last good checkpoint is kept",
-            next_step="lower ppo.learning_rate or mend the reward, remove ppo.partial, and type it again",
-        )

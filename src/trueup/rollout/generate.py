@@ -1,10 +1,13 @@
-"""Batched, seeded sampling, prompts grouped by length: by our decoder where it fits, by `generate` elsewhere."""
+"""Batched, seeded sampling, prompts grouped by length: by our decoder where it fits, by `generate`, or by vLLM."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+# auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own | vllm: on a GPU
+Engine = Literal["auto", "merged", "generate", "vllm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,7 @@ class Sampling:
     top_p: float
     batch_size: int
     seed: int
-    engine: str = "auto"  # auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own
+    engine: Engine = "auto"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling) -> Callable[[list[lis
     from trueup.rollout import decoder
 
     model.eval()
+    if sampling.engine == "vllm":
+        from trueup.rollout import vllm_engine
+
+        return vllm_engine.engine(model, tokenizer, sampling)
     if sampling.engine == "generate" or not decoder.fits(model):
         return lambda prompts, seed: _generate(model, tokenizer, prompts, sampling, seed)
     ours = decoder.Decoder(model, merged=sampling.engine == "merged")
@@ -82,6 +89,13 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling) -> Callable[[list[lis
         eos_id=tokenizer.eos_token_id,
         seed=seed,
     )
+
+
+def engine_bytes(model: Any, name: Engine) -> int:
+    """Bytes of weights that an engine holds beside `model`: those of `merged`'s bf16 copy. vLLM counts its own."""
+    from trueup.rollout import decoder
+
+    return decoder.merged_bytes(model) if name == "merged" and decoder.fits(model) else 0
 
 
 def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Generated]:

@@ -10,7 +10,7 @@ from trueup.artifacts import Artifact
 from trueup.cpu import trunk
 from trueup.models import adapters, base
 from trueup.stage import Context, Metrics
-from trueup.training import checkpoints, head, progress
+from trueup.training import checkpoints, finite, head, progress
 
 
 def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
@@ -87,7 +87,9 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
     trunk.install(model)
     trainer.add_callback(checkpoints.sealing_callback())
-    progress.install(trainer, Path(trainer.args.output_dir).parent.name.removesuffix(".partial"))
+    stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
+    trainer.add_callback(finite.Finite(stage))
+    progress.install(trainer, stage)
 
 
 def train(trainer: Any) -> Metrics:

@@ -41,11 +41,11 @@ def prove(model: Any, artifact: Path) -> Metrics:
     drift = (reference - recorded).abs().max().item()
     effect = (reference - bare).abs().max().item()
     gap = (policy - reference).abs().max().item()
-    if drift > TOLERANCE:
+    if not drift <= TOLERANCE:  # a NaN fails as well
         _fail(artifact, f"log-probabilities {drift:.4f} nats from those recorded", f"at most {TOLERANCE}")
-    if effect < SMALLEST_EFFECT:
+    if not effect >= SMALLEST_EFFECT:
         _fail(artifact, f"the reference differs from the bare base by only {effect:.4f} nats", "a trained adapter")
-    if gap > TOLERANCE:
+    if not gap <= TOLERANCE:
         _fail(artifact, f"policy and reference differ by {gap:.4f} nats before step 1", f"at most {TOLERANCE}")
     return {
         "reference_sha256": held,
@@ -57,7 +57,7 @@ def prove(model: Any, artifact: Path) -> Metrics:
 
 def prove_loss(loss: float, expected: float, artifact: Path) -> float:
     """The loss before step 1 at mean weight 1: ln 2 for DPO, 0.5 for KTO. Raises ReferenceProofError otherwise."""
-    if abs(loss - expected) > 1e-3:
+    if not abs(loss - expected) <= 1e-3:
         _fail(artifact, f"loss {loss:.6f} before step 1", f"{expected:.6f}")
     return loss
 
@@ -76,5 +76,8 @@ def _logps(model: Any, batch: dict[str, Any], name: str | None) -> Any:
 
 def _fail(artifact: Path, found: str, expected: str) -> None:
     raise ReferenceProofError(
-        f"reference proof, {artifact}", found=found, expected=expected, next_step="trueup status; then rebuild sft"
+        f"reference proof, {artifact}",
+        found=found,
+        expected=expected,
+        next_step=f"trueup status; then rebuild {artifact.name}",
     )

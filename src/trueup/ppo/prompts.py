@@ -1,0 +1,77 @@
+"""The prompts that rollouts start from: which are short enough, and which come at which step."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from trueup.data import Messages, read_prompts
+from trueup.errors import DataError
+from trueup.stage import Context, Metrics
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as messages and as token ids, with the generation prompt."""
+
+    id: str
+    messages: Messages
+    ids: list[int]
+
+
+def read(context: Context, tokenizer: Any, max_prompt_tokens: int) -> tuple[list[Prompt], Metrics]:
+    """The prompts of the run file, and for the record how many were too long and how those begin.
+
+    Raises DataError when there are none, or all are too long.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    data = context.run.data
+    if data.prompts is None:
+        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
+    prompts, too_long = encode(tokenizer, read_prompts(data.prompts, data.columns, data.system), max_prompt_tokens)
+    begin = [row["messages"][-1]["content"][:60] for row in too_long[:20]]
+    if too_long:
+        said = f"{len(too_long)} prompts are longer than {max_prompt_tokens} tokens and left out, such as {begin[0]!r}"
+        Console().print(escape(said))
+    return prompts, {
+        "num_prompts": len(prompts),
+        "num_prompts_too_long": len(too_long),
+        "prompts_too_long": begin,
+    }
+
+
+def encode(
+    tokenizer: Any, rows: list[dict[str, Any]], max_prompt_tokens: int
+) -> tuple[list[Prompt], list[dict[str, Any]]]:
+    """(prompts, rows longer than the limit) of rows of {id, messages}. Raises DataError when no prompt is left."""
+    prompts, too_long = [], []
+    for row in rows:
+        ids = tokenizer.apply_chat_template(
+            row["messages"], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        if len(ids) > max_prompt_tokens:
+            too_long.append(row)
+        else:
+            prompts.append(Prompt(row["id"], row["messages"], ids))
+    if not prompts:
+        raise DataError(
+            "data.prompts",
+            found=f"all {len(rows)} prompts are longer than {max_prompt_tokens} tokens",
+            expected="shorter prompts",
+            next_step="raise max_prompt_tokens",
+        )
+    return prompts, too_long
+
+
+def prompts_of_step(prompts: list[Prompt], num_prompts: int, step: int, seed: int) -> list[Prompt]:
+    """The `num_prompts` prompts of `step`: all of them in a new order every pass, a function of (seed, step) alone."""
+    chosen = []
+    for position in range(step * num_prompts, (step + 1) * num_prompts):
+        number, place = divmod(position, len(prompts))
+        order = list(range(len(prompts)))
+        random.Random(f"{seed} {number}").shuffle(order)  # noqa: S311 - an order, not a secret
+        chosen.append(prompts[order[place]])
+    return chosen

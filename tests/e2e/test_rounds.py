@@ -1,0 +1,103 @@
+"""A later round starts from the winner of the one before: its reference is that adapter; KL to SFT is said as well."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tiny import make_run
+from tiny_ppo import LIKES_GEAR, QUICK, reward_model
+
+from trueup.artifacts import Adapter, write_json
+from trueup.cli import main
+from trueup.errors import StageError
+from trueup.models import adapters
+from trueup.pipeline import Pipeline
+from trueup.stage import Context
+from trueup.stages import evaluate
+
+
+def at(pipeline: Pipeline, **changes: Any) -> Pipeline:
+    """The same run with other top-level settings."""
+    return pipeline.with_run(pipeline.run.model_copy(update=changes))
+
+
+@pytest.fixture(scope="module")
+def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Two rounds of PPO under a reward function; no reward model, and nobody asked for thumbs."""
+    folder = tmp_path_factory.mktemp("rounds")
+    (folder / "gear.py").write_text(LIKES_GEAR)
+    first = make_run(folder, sharp=True, sft_epochs=6)
+    config = first.run.section("ppo").model_copy(
+        update=QUICK | {"num_steps": 3, "reward_model_weight": 0.0, "reward_functions": {"gear:likes_gear": 1.0}}
+    )
+    first = at(first, method="ppo", ppo=config)
+    for pipeline in (first, at(first, round=2)):
+        pipeline.execute("sample")
+        pipeline.execute("ppo")
+    return at(first, round=2)
+
+
+def metrics(pipeline: Pipeline, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = Adapter(pipeline.path("ppo", number)).record()["metrics"]
+    return found
+
+
+def test_the_reference_of_round_2_is_the_winner_of_round_1(two_rounds: Pipeline) -> None:
+    sft, *winners = (Adapter(two_rounds.path(*where)) for where in (("sft",), ("ppo", 1), ("ppo", 2)))
+    hashes = [adapters.tensors_sha256(adapters.saved_tensors(artifact.path)) for artifact in (sft, *winners)]
+    assert len(set(hashes)) == 3
+    proven = [metrics(two_rounds, number)["reference_proof"] for number in (1, 2)]
+    assert [proof["reference_sha256"] for proof in proven] == hashes[:2]
+    assert abs(proven[1]["first_kl"]) < 1e-3
+    started_from = winners[1].record()["inputs"]
+    assert started_from["policy"] == winners[0].record()["fingerprint"]
+    assert started_from["sft"] == sft.record()["fingerprint"]
+    sampled_from = two_rounds.stages["sample"].makes(two_rounds.path("sample")).record()["inputs"]
+    assert sampled_from == {"policy": started_from["policy"]}
+
+
+def test_kl_is_said_to_the_reference_and_to_sft(two_rounds: Pipeline) -> None:
+    first, second = metrics(two_rounds, 1), metrics(two_rounds, 2)
+    assert first["kl_nats_per_token"] == first["kl_to_reference_nats_per_token"]
+    assert second["kl_nats_per_token"] > 1.2 * second["kl_to_reference_nats_per_token"] > 0
+
+
+def test_evaluate_says_both_kls(two_rounds: Pipeline, tmp_path: Path) -> None:
+    reward, _ = reward_model(two_rounds, tmp_path / "reward")
+    sft, winner = Adapter(two_rounds.path("sft")), Adapter(two_rounds.path("ppo", 1))
+    context = Context(run=two_rounds.run, run_dir=two_rounds.folder, out=tmp_path)
+    config = evaluate.Config(num_completions=1, max_new_tokens=8)
+    found = evaluate.run(config, context, sft=sft, reference=winner, aligned=winner, reward=reward)
+    assert found["kl_to_reference_nats_per_token"] == pytest.approx(0, abs=1e-6)
+    assert found["kl_nats_per_token"] > 0.01
+
+
+def test_both_rounds_are_complete_and_status_says_which_it_shows(two_rounds: Pipeline) -> None:
+    for pipeline in (two_rounds, at(two_rounds, round=1)):
+        states = {state.stage: state.state for state in pipeline.states()}
+        assert (states["sft"], states["sample"], states["ppo"]) == ("complete",) * 3
+    run_file = two_rounds.folder.parents[1] / "run.yaml"
+    said = CliRunner().invoke(main, ["status", str(run_file), "--set", "round=3"]).output
+    assert "tiny, round 3" in said
+    assert "--set round=3" in said.splitlines()[-1]
+
+
+def built(pipeline: Pipeline, name: str, number: int) -> None:
+    folder = pipeline.path(name, number)
+    folder.mkdir(parents=True)
+    write_json(folder / "record.json", {"fingerprint": f"{name} of round {number}"})
+
+
+def test_the_winner_is_of_the_method_that_was_built(pipeline: Pipeline, tmp_path: Path) -> None:
+    second = Pipeline(
+        pipeline.run.model_copy(update={"round": 2, "method": "dpo"}), tuple(pipeline.stages.values()), tmp_path
+    )
+    with pytest.raises(StageError, match=r"dpo is not complete\n.*round-1/dpo\n.*trueup dpo RUN.yaml --set round=1"):
+        second.execute("sample")
+    built(second, "kto", 1)
+    assert second._where("policy") == ("kto", 1)  # the only one
+    built(second, "dpo", 1)
+    assert second._where("policy") == ("dpo", 1)  # the run file's
+    assert at(second, round=3)._where("policy") == ("dpo", 2)
+    assert at(second, round=1)._where("policy") == ("sft", 1)

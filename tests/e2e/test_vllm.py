@@ -1,0 +1,27 @@
+"""vLLM on a real GPU: what it samples is what the trainer scores."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from tiny_ppo import QUICK, build, likes_gear, move, prompts
+
+from trueup.pipeline import Pipeline
+from trueup.ppo import rewards, rollout
+from trueup.ppo.settings import Settings
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available() or find_spec("vllm") is None, reason="needs a GPU and vllm"),
+]
+
+
+def test_the_adapter_is_loaded_anew_for_each_rollout(sharp: Pipeline) -> None:
+    on_base = build(sharp)
+    part = [rewards.Part("test", 1.0, likes_gear)]
+    settings = Settings(**QUICK | {"engine": "vllm"})
+    for _ in range(3):  # a stale adapter would be some nats away, and collect would refuse it
+        found = rollout.collect(on_base, prompts(on_base), part, settings, 0.0, 0)
+        assert found.mismatch[found.mask].mean() < 0.1
+        assert all(on_base.tokenizer.eos_token_id not in ids[:-1] for ids in found.completions)
+        move(on_base)
