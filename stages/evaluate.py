@@ -3,7 +3,6 @@
 from typing import Literal
 
 from trueup.artifacts import Adapter, Report, RewardModel, write_json, write_jsonl
-from trueup.errors import DataError
 from trueup.stage import Context, Metrics, Section, Stage
 
 
@@ -30,10 +29,8 @@ def run(config: Config, context: Context, policy: Adapter, aligned: Adapter, rew
     from trueup.rollout.generate import Sampling
     from trueup.training import fast_cpu
 
-    data = context.run.data
-    if data.held_out is None:
-        raise DataError("data.held_out", found="not set", expected="a CSV or JSONL file", next_step="set it")
-    rows = [r for r in read_prompts(data.held_out, data.columns, data.system) for _ in range(config.num_completions)]
+    held_out = read_prompts(context.run.data, "held_out", context.run.seed)
+    rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     tokenizer = base.load_tokenizer(context.run.model.base)

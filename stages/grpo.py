@@ -6,7 +6,6 @@ from typing import Any
 from pydantic import Field
 
 from trueup.artifacts import Adapter, Completions, RewardModel
-from trueup.errors import DataError
 from trueup.ppo.settings import RewardSettings
 from trueup.stage import Context, Metrics, Stage
 
@@ -37,13 +36,9 @@ def run(
     from trueup.ppo import loop, rewards
     from trueup.training import common, proof
 
-    data = context.run.data
-    if data.prompts is None:
-        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
+    rows = read_prompts(context.run.data, seed=context.run.seed)
     model, tokenizer = common.load_policy(context, policy)
-    prompts, too_long = loop.encode(
-        tokenizer, read_prompts(data.prompts, data.columns, data.system), config.max_prompt_tokens
-    )
+    prompts, too_long = loop.encode(tokenizer, rows, config.max_prompt_tokens)
     of_model = None
     if reward is not None and config.reward_model_weight != 0:
         rewards.refuse_another_base(policy.path, reward.path)

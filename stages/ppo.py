@@ -1,7 +1,6 @@
 """ppo: (Adapter, Completions, RewardModel, prompts) -> Adapter. Reinforcement learning, every role on one base."""
 
 from trueup.artifacts import Adapter, Completions, RewardModel
-from trueup.errors import DataError
 from trueup.ppo.settings import Settings
 from trueup.stage import Context, Metrics, Stage
 
@@ -22,15 +21,11 @@ def run(
     from trueup.ppo import loop, rewards, roles
     from trueup.training import common, proof
 
-    data = context.run.data
-    if data.prompts is None:
-        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
     if config.reward_model_weight == 0:
         reward = None
+    rows = read_prompts(context.run.data, seed=context.run.seed)
     model, tokenizer = common.load_policy(context, policy)
-    prompts, too_long = loop.encode(
-        tokenizer, read_prompts(data.prompts, data.columns, data.system), config.max_prompt_tokens
-    )
+    prompts, too_long = loop.encode(tokenizer, rows, config.max_prompt_tokens)
     on_base = roles.build(
         model,
         tokenizer,

@@ -51,5 +51,6 @@ class Stage:
     makes: type[Artifact]
     run: Callable[..., Metrics]
     needs: Mapping[str, str] = field(default_factory=dict)
+    unless: str = ""  # a field of the `data` section that, when set, stands for `needs`
     reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
     alignment: bool = False  # true of dpo and kto: one of them makes the winner
