@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trueup import __version__
+from trueup.data_commands import data
 from trueup.errors import TrueupError
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def main() -> None:
     import logging
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # before its import: on a CPU it advises a GPU kernel
+
+
+main.add_command(data)
 
 
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
