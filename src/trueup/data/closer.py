@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -46,20 +47,19 @@ class NearDuplicates:
         return None
 
 
-class Language:
-    """Guesses by py3langid, which needs no network."""
+def language_of(text: str) -> str:
+    """ISO 639 code as py3langid guesses it, offline; `unsure` where the text is short or the guess weak."""
+    if len(text) < MIN_CHARACTERS:
+        return "unsure"
+    code, probability = _identifier().classify(text[:NUM_CHARACTERS])
+    return str(code) if probability >= SURE else "unsure"
 
-    def __init__(self) -> None:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-        self._classify = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify
+@functools.cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    def of(self, text: str) -> str:
-        """ISO 639 code, or `unsure` where the text is short or the guess weak."""
-        if len(text) < MIN_CHARACTERS:
-            return "unsure"
-        code, probability = self._classify(text[:NUM_CHARACTERS])
-        return str(code) if probability >= SURE else "unsure"
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 class Closer:
@@ -70,14 +70,14 @@ class Closer:
         self.languages: Counter[str] = Counter()
         self.tokens: list[int] = []  # prompt and answer together, without a chat template
         self._warnings, self._at, self._count_tokens = warnings, at, count_tokens
-        self._near, self._language = NearDuplicates(), Language()
+        self._near = NearDuplicates()
         self._seen: set[int] = set()
         self._waiting: list[str] = []
 
     def add(self, place: Place, prompt: str, answer: str, rejected: str) -> None:
         """Look at one row. Texts that are exactly the same count as exact duplicates, elsewhere, not as near ones."""
         self.num_rows += 1
-        self.languages[self._language.of(answer or prompt)] += 1
+        self.languages[language_of(answer or prompt)] += 1
         text = f"{prompt}\n{answer}\n{rejected}"
         if (key := hash(text)) not in self._seen:
             self._seen.add(key)
