@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NUM_HASHES = 64
 SIMILARITY = 0.8  # Jaccard, of word trigrams: what counts as nearly the same
 MIN_CHARACTERS = 20  # of a text whose language is guessed
-NUM_CHARACTERS = 150  # that are enough to tell a language
+NUM_CHARACTERS = 100  # that are enough to tell a language
 SURE = 0.5  # probability
 BATCH = 1000  # texts tokenized at a time
 
@@ -28,15 +28,14 @@ class NearDuplicates:
     def __init__(self) -> None:
         from datasketch import MinHash, MinHashLSH
 
-        self._empty = MinHash(num_perm=NUM_HASHES, hashfunc=zlib.crc32)
+        self._empty = MinHash(num_perm=NUM_HASHES, hashfunc=int)  # of trigrams that are numbers already
         self._index = MinHashLSH(threshold=SIMILARITY, num_perm=NUM_HASHES)
         self._hashes: dict[Place, Any] = {}
 
     def add(self, place: Place, text: str) -> Place | None:
         """Where a text nearly the same was seen first; None, and remember this one, when there was none."""
-        words = text.casefold().split()
         found = self._empty.copy()
-        found.update_batch([" ".join(words[i : i + 3]).encode() for i in range(max(len(words) - 2, 1))])
+        found.update_batch(_trigrams(text))
         values = found.hashvalues.astype("uint32")
         for other in sorted(self._index.query(found)):
             if (values == self._hashes[other]).mean() >= SIMILARITY:
@@ -45,6 +44,16 @@ class NearDuplicates:
         self._index.insert(place, found, check_duplication=False)
         self._hashes[place] = values
         return None
+
+
+def _trigrams(text: str) -> list[int]:
+    """A 32-bit hash for each three words in a row, a line of fewer words being one."""
+    import numpy as np
+
+    found = [zlib.crc32(word) for word in text.casefold().encode("utf-8", "replace").split()]
+    words = np.array(found + [0] * (3 - len(found)), dtype=np.uint32)
+    hashes: list[int] = ((words[:-2] * np.uint32(31) + words[1:-1]) * np.uint32(31) + words[2:]).tolist()
+    return hashes
 
 
 def language_of(text: str) -> str:
