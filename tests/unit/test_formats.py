@@ -1,6 +1,7 @@
 """Each format of the field, read from a file of it into the same typed form."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ USER, LATER = {"role": "user", "content": "q"}, {"role": "user", "content": "r"}
 ANSWER = {"role": "assistant", "content": "a"}
 LONG = [USER, ANSWER, LATER]  # a prompt of several turns
 TALK = "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: "
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 def read(path: Path, **source: Any) -> tuple[Reader, list[Example]]:
@@ -104,6 +106,17 @@ def test_every_format_is_among_the_cases() -> None:
     from trueup.data.formats import FORMATS
 
     assert {case[0] for case in CASES} == {known.name for known in FORMATS}
+
+
+def test_every_row_of_the_documentation_is_what_it_says(tmp_path: Path) -> None:
+    from trueup.data.formats import FORMATS
+
+    table = re.findall(r"^\| (.+?) \| `(\{.*\})` \|", (ROOT / "docs" / "data.md").read_text(), flags=re.MULTILINE)
+    for said, row in table:
+        reader, found = read(write(tmp_path, json.loads(row)))
+        assert list(reader.formats.values())[0] in said
+        assert (reader.faults.lines(), len(found)) == ([], 1)
+    assert all(any(known.name in said for said, _ in table) for known in FORMATS)
 
 
 def test_turns_of_one_speaker_in_a_transcript_are_one_turn(tmp_path: Path) -> None:
