@@ -114,7 +114,7 @@ def test_every_row_of_the_documentation_is_what_it_says(tmp_path: Path) -> None:
     table = re.findall(r"^\| (.+?) \| `(\{.*\})` \|", (ROOT / "docs" / "data.md").read_text(), flags=re.MULTILINE)
     for said, row in table:
         reader, found = read(write(tmp_path, json.loads(row)))
-        assert list(reader.formats.values())[0] in said
+        assert next(iter(reader.formats.values())) in said
         assert (reader.faults.lines(), len(found)) == ([], 1)
     assert all(any(known.name in said for said, _ in table) for known in FORMATS)
 
