@@ -55,6 +55,32 @@ def build(votes: Sequence[Vote], completions: Iterable[Row], *, held_out: float 
     return Dataset(pairs, interleaved, dict(counts))
 
 
+def votes_of(judged: Iterable[Row]) -> tuple[list[Vote], list[Row]]:
+    """(votes, completions) of preferences that exist already, for `build`.
+
+    Rows of {prompt_id, messages, completion, rejected, votes: (for, against)}; `rejected` is None for thumbs. Each
+    voter of each row is a person of its own: nothing says that two rows were judged by the same one.
+    """
+    votes: list[Vote] = []
+    completions: dict[str, Row] = {}
+
+    def known(row: Row, text: str) -> str:
+        uid = hashlib.sha256(f"{row['prompt_id']}\0{text}".encode()).hexdigest()[:20]
+        completions[uid] = {"uid": uid, "prompt_id": row["prompt_id"], "messages": row["messages"], "completion": text}
+        return uid
+
+    for number, row in enumerate(judged):
+        uid = known(row, row["completion"])
+        other = known(row, row["rejected"]) if row["rejected"] is not None else None
+        ups, downs = row["votes"]
+        for voter in range(ups + downs):
+            up, annotator = voter < ups, f"{number}.{voter}"
+            votes.append(Vote(uid, annotator, up))
+            if other is not None:
+                votes.append(Vote(other, annotator, not up))
+    return votes, list(completions.values())
+
+
 def split_prompts(prompt_ids: list[str], held_out: float, seed: int) -> dict[str, str]:
     """train or held_out for each prompt, by a seeded hash; both sides hold a prompt when there are two or more."""
     ranked = sorted(prompt_ids, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())

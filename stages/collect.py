@@ -1,8 +1,8 @@
-"""collect: (Completions) -> Feedback. Publish to Label Studio, wait for people, freeze what they said."""
+"""collect: (Completions | preferences) -> Feedback. What people said in Label Studio, or before, frozen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt
 
@@ -12,6 +12,7 @@ from trueup.stage import Context, Metrics, Section, Stage, Waiting
 
 if TYPE_CHECKING:
     from trueup.feedback.client import Client
+    from trueup.feedback.preferences import Dataset
     from trueup.feedback.store import Store
 
 
@@ -23,8 +24,11 @@ class Config(Section):
     held_out_fraction: float = Field(default=0.15, ge=0, lt=1)  # of the prompts
 
 
-def run(config: Config, context: Context, completions: Completions) -> Metrics:
-    """Publish what is missing, pull every thumb into the store, freeze pairs and rows. Raises Waiting until then."""
+def run(config: Config, context: Context, completions: Completions | None = None) -> Metrics:
+    """Publish what is missing, pull every thumb into the store, freeze pairs and rows. Raises Waiting until then.
+
+    Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
+    """
     import math
     import time
     from collections import Counter
@@ -35,6 +39,8 @@ def run(config: Config, context: Context, completions: Completions) -> Metrics:
     from trueup.feedback.store import Store
     from trueup.progress import bars
 
+    if completions is None:
+        return _ready_made(config, context)
     settings = context.run.labelstudio
     rows, store = completions.rows(), Store(context.run_dir / "store")
     client, project, key = _project(context, store)
@@ -72,9 +78,7 @@ def run(config: Config, context: Context, completions: Completions) -> Metrics:
             next_step="change or add some in Label Studio, then type the same command again",
         )
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
-    write_jsonl(context.out / "annotations.jsonl", current)
-    write_jsonl(context.out / "pairs.jsonl", dataset.pairs)
-    write_jsonl(context.out / "rows.jsonl", dataset.rows)
+    _freeze(context, current, dataset)
     return {
         "num_published": num_published,
         "num_texts_cleaned": tasks.num_cleaned(rows),
@@ -84,6 +88,24 @@ def run(config: Config, context: Context, completions: Completions) -> Metrics:
         "unusable_annotations": dict(Counter(item.why for _, bad in parsed for item in bad)),
         **quality.pairwise_agreement(votes),
     }
+
+
+def _ready_made(config: Config, context: Context) -> Metrics:
+    """Pairs and thumbs the user already has become the same snapshot as votes from Label Studio."""
+    from trueup.data import read_preferences
+    from trueup.feedback import preferences
+
+    judged, unusable = read_preferences(context.run.data, context.run.seed)
+    votes, rows = preferences.votes_of(judged)
+    dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
+    _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
+    return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable}
+
+
+def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Dataset) -> None:
+    write_jsonl(context.out / "annotations.jsonl", annotations)
+    write_jsonl(context.out / "pairs.jsonl", dataset.pairs)
+    write_jsonl(context.out / "rows.jsonl", dataset.rows)
 
 
 def _project(context: Context, store: Store) -> tuple[Client, int, str]:
@@ -107,4 +129,6 @@ def _project(context: Context, store: Store) -> tuple[Client, int, str]:
     return client, *known
 
 
-STAGE = Stage(name="collect", config=Config, makes=Feedback, run=run, needs={"completions": "sample"})
+STAGE = Stage(
+    name="collect", config=Config, makes=Feedback, run=run, needs={"completions": "sample"}, unless="preferences"
+)

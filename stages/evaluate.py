@@ -3,8 +3,8 @@
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
-from trueup.errors import DataError
-from trueup.evaluation.baselines import Baseline, Example
+from trueup.config import Shot
+from trueup.evaluation.baselines import Baseline
 from trueup.rollout.generate import Engine
 from trueup.stage import Context, Metrics, Section, Stage
 
@@ -19,7 +19,7 @@ class Config(Section):
     batch_size: PositiveInt = 64
     engine: Engine = "auto"  # merged: faster, with a dense copy in memory; vllm: on a GPU
     baselines: tuple[Baseline, ...] = ()  # what the aligned model is compared with besides SFT
-    few_shot: tuple[Example, ...] = ()  # the examples of baseline few_shot
+    few_shot: tuple[Shot, ...] = ()  # the examples of baseline few_shot; else data.few_shot
 
 
 def run(
@@ -39,12 +39,11 @@ def run(
     from trueup.progress import bars
     from trueup.rollout.generate import Sampling, engine_bytes
 
-    data = context.run.data
-    if data.held_out is None:
-        raise DataError("data.held_out", found="not set", expected="a CSV or JSONL file", next_step="set it")
-    rows = [r for r in read_prompts(data.held_out, data.columns, data.system) for _ in range(config.num_completions)]
+    held_out = read_prompts(context.run.data, "held_out", context.run.seed)
+    rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
-    put_by = {b: baselines.prompts(b, prompts, data.system, config.few_shot) for b in config.baselines}
+    shots = config.few_shot or context.run.data.few_shot
+    put_by = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     tokenizer = base.load_tokenizer(context.run.model.base)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)

@@ -3,7 +3,6 @@
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.artifacts import Adapter, Completions, write_jsonl
-from trueup.errors import DataError
 from trueup.rollout.generate import Engine
 from trueup.stage import Context, Metrics, Section, Stage
 
@@ -29,11 +28,8 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     from trueup.progress import bars
     from trueup.rollout.generate import Sampling, engine_bytes, sample
 
-    data = context.run.data
-    if data.prompts is None:
-        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
     prompts = [
-        row for row in read_prompts(data.prompts, data.columns, data.system) for _ in range(config.num_completions)
+        row for row in read_prompts(context.run.data, seed=context.run.seed) for _ in range(config.num_completions)
     ]
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model, tokenizer = (

@@ -25,20 +25,21 @@ def run(config: Config, context: Context) -> Metrics:
     from datasets import Dataset
     from trl import SFTConfig
 
-    from trueup.data import read_demonstrations
+    from trueup.data import identify, read_demonstrations
     from trueup.training import common, proof
     from trueup.training.lean import LeanSFTTrainer
 
-    data = context.run.data
-    if data.demonstrations is None:
-        raise DataError("data.demonstrations", found="not set", expected="a CSV or JSONL file", next_step="set it")
     rows = [
         {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-        for row in read_demonstrations(data.demonstrations, data.columns, data.system)
+        for row in read_demonstrations(context.run.data, context.run.seed)
     ]
     random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
     num_held_out = max(1, round(len(rows) * config.held_out_fraction))
-    held_out, train = rows[:num_held_out], rows[num_held_out:]
+    held_out = rows[:num_held_out]
+    aside = {identify(row["prompt"]) for row in held_out}
+    train = [row for row in rows if identify(row["prompt"]) not in aside]
+    if not train:
+        raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
     model, tokenizer = common.load_policy(context, None)
     options = config.model_dump(exclude={"held_out_fraction"})
     trainer = LeanSFTTrainer(

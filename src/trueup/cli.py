@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trueup import __version__
+from trueup.data_commands import data
 from trueup.errors import TrueupError
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ def main() -> None:
 
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # before its import: on a CPU it advises a GPU kernel
+
+
+main.add_command(data)
 
 
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.metadata
 import resource
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trueup.artifacts import Artifact, file_sha256, write_json
-from trueup.config import RunFile
+from trueup.config import RunFile, Source
 from trueup.errors import StageError
 from trueup.evaluation.goal import answer_to_goal, goal_lines, verdict
 from trueup.lock import only_writer
@@ -49,8 +51,18 @@ class Pipeline:
         return self.folder / name if name == "sft" else self.folder / f"round-{number or self.run.round}" / name
 
     def order(self) -> list[Stage]:
-        """The stages `trueup run` executes: of the alignment stages, only the chosen one."""
-        return [s for s in self.stages.values() if not s.alignment or s.name == self.run.method]
+        """The stages `trueup run` executes: of the alignment stages, the chosen one; none whose work is spared."""
+        chosen = [s for s in self.stages.values() if not s.alignment or s.name == self.run.method]
+        wanted = {source for s in chosen for source in self.needs(s).values()}
+        spared = {source for s in chosen for source in s.needs.values()} - wanted
+        return [s for s in chosen if s.name not in spared]
+
+    def needs(self, stage: Stage) -> Mapping[str, str]:
+        """What the stage needs under this run file: less what a data file stands for, or its config does without."""
+        if stage.unless and getattr(self.run.data, stage.unless):
+            return {}
+        unused = stage.unused(self.run.section(stage.name))
+        return {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
 
     def execute(self, name: str, rebuild: bool = False) -> bool:
         """Build one stage; False when it is complete already.
@@ -62,7 +74,7 @@ class Pipeline:
 
     def _execute(self, name: str, rebuild: bool) -> bool:
         stage, final = self.stages[name], self.path(name)
-        inputs = {parameter: self._artifact(source, name) for parameter, source in self._sources(stage).items()}
+        inputs = {parameter: self._artifact(source, name) for parameter, source in self.needs(stage).items()}
         made_of = self._made_of(stage, inputs)
         if (final / "record.json").exists():
             changes = self._drift(final, stage, made_of)
@@ -125,7 +137,7 @@ class Pipeline:
         for stage in self.order():
             final = self.path(stage.name)
             if (final / "record.json").exists():
-                inputs = {k: a for k, s in self._sources(stage).items() if (a := self._find(s)) is not None}
+                inputs = {k: a for k, s in self.needs(stage).items() if (a := self._find(s)) is not None}
                 changes = self._drift(final, stage, self._made_of(stage, inputs))
                 found.append(State(stage.name, "stale" if changes else "complete", "; ".join(changes)))
             else:
@@ -150,10 +162,6 @@ class Pipeline:
         win_rate = metrics["win_rate_by_reward_model"]
         answer = answer_to_goal(self.run.goal.model_dump(), win_rate, metrics["kl_nats_per_token"])
         return [verdict(win_rate), *goal_lines(answer), f"report: {evaluated.path / 'report.html'}"]
-
-    def _sources(self, stage: Stage) -> dict[str, str]:
-        unused = stage.unused(self.run.section(stage.name))
-        return {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
 
     def _find(self, source: str) -> Artifact | None:
         name, number = self._where(source)
@@ -188,19 +196,30 @@ class Pipeline:
 
     def _made_of(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
         data = self.run.data
-        files = {name: getattr(data, name) for name in stage.reads if getattr(data, name) is not None}
+        read = (*stage.reads, stage.unless) if stage.unless else stage.reads
         return {
             "config": self.run.section(stage.name).model_dump(mode="json"),
             "seed": self.run.seed,
             "model": self.run.model.model_dump(mode="json"),
             "adapter": self.run.adapter.model_dump(mode="json"),
             "system": data.system,
-            "data": {name: file_sha256(path) if path.is_file() else "missing" for name, path in files.items()},
+            "few_shot": [shot.model_dump() for shot in data.few_shot],
+            "data": {name: _identity(data.sources(name)) for name in read},
             "inputs": {name: artifact.record()["fingerprint"] for name, artifact in inputs.items()},
         }
 
     def _drift(self, final: Path, stage: Stage, made_of: dict[str, Any]) -> list[str]:
         return _differences(stage.makes(final).record(), made_of)
+
+
+def _identity(sources: list[Source]) -> str:
+    """A hash of what the rows depend on: the files' contents, or the name on the hub; weights and columns."""
+    digest = hashlib.sha256()
+    for source in sources:
+        files = sorted(source.path.rglob("*")) if source.path.is_dir() else [source.path]
+        contents = {str(file.relative_to(source.path)): file_sha256(file) for file in files if file.is_file()}
+        digest.update(repr((contents or str(source.path), source.weight, sorted(source.columns.items()))).encode())
+    return digest.hexdigest()
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -58,5 +58,6 @@ class Stage:
     run: Callable[..., Metrics]
     needs: Mapping[str, str] = field(default_factory=dict)
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()  # parameters of `needs` that a config does without
+    unless: str = ""  # a field of the `data` section that, when set, stands for `needs`
     reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
     alignment: bool = False  # true of dpo, kto, ppo and grpo: one of them makes the winner

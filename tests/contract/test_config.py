@@ -34,7 +34,21 @@ def test_overrides_and_relative_paths(tmp_path: Path) -> None:
     path = write(tmp_path, "name: x\ndata: {prompts: p.csv}\n")
     run = load(path, SECTIONS, ("dpo.beta=0.2",))
     assert run.section("dpo").model_dump()["beta"] == 0.2
-    assert run.data.prompts == tmp_path / "p.csv"
+    assert [source.path for source in run.data.prompts] == [tmp_path / "p.csv"]
+
+
+def test_sources_are_a_path_or_a_list_whose_faults_have_lines(tmp_path: Path) -> None:
+    text = "name: x\ndata:\n  columns: {prompt: q}\n  demonstrations:\n"
+    text += "    - {path: a.csv, weight: 2}\n    - path: hub:owner/name\n"
+    demonstrations = load(write(tmp_path, text), SECTIONS).data.sources("demonstrations")
+    assert [(str(s.path), s.weight, s.columns) for s in demonstrations] == [
+        (str(tmp_path / "a.csv"), 2, {"prompt": "q"}),
+        ("hub:owner/name", 1, {"prompt": "q"}),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text + "      wieght: 3\n  prompts: [{path: p.csv, weight: 2}]\n"), SECTIONS)
+    assert "line 7: unknown key data.demonstrations.1.wieght; did you mean weight?" in str(caught.value)
+    assert "line 8: data.prompts" in str(caught.value)
 
 
 def test_faults_of_an_override_name_the_override(tmp_path: Path) -> None:

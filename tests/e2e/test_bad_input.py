@@ -45,7 +45,7 @@ def test_a_broken_line_a_missing_text_and_an_empty_file(tmp_path: Path) -> None:
 def test_a_model_folder_without_weights_and_an_unknown_package(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")
-    write_jsonl(tmp_path / "d.jsonl", [{"prompt": "q", "response": "a"}] * 2)
+    write_jsonl(tmp_path / "d.jsonl", [{"prompt": q, "response": "a"} for q in "qr"])
     data = "name: x\ndata: {demonstrations: d.jsonl}\n"
     assert "no weights in this folder" in said(tmp_path, f"{data}model: {{base: {tmp_path / 'm'}}}\n", "sft")
     assert "no such folder" in said(tmp_path, f"{data}model: {{base: {tmp_path / 'n'}}}\n", "sft")

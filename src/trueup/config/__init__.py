@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 
 from trueup.config.loading import describe, parse, set_override
 from trueup.errors import ConfigError
@@ -28,14 +28,50 @@ class AdapterConfig(Section):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
-class DataConfig(Section):
-    """The user's files (CSV, JSON or JSONL), relative to the run file."""
+class Source(Section):
+    """A file, a folder, or `hub:owner/name`. Weight 0.5 takes a seeded half of its rows, 2 takes each twice."""
 
-    demonstrations: Path | None = None
-    prompts: Path | None = None
-    held_out: Path | None = None
-    system: str | None = None
+    path: Path
+    weight: float = Field(default=1.0, gt=0)
     columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name
+
+
+class Shot(Section):
+    """A worked example, given as two turns after the system message."""
+
+    prompt: str
+    response: str
+
+
+def _as_sources(value: Any) -> Any:
+    return [{"path": value}] if isinstance(value, str | Path) else value
+
+
+def _kept_once(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    if any(source.weight > 1 for source in sources):
+        raise ValueError("a weight of at most 1: only demonstrations are repeated")
+    return sources
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources, json_schema_input_type=str | list[Source])]
+SourcesOnce = Annotated[Sources, AfterValidator(_kept_once)]
+
+
+class DataConfig(Section):
+    """The user's files, relative to the run file: each a path, or a list of {path, weight, columns}."""
+
+    demonstrations: Sources = ()
+    prompts: SourcesOnce = ()
+    held_out: SourcesOnce = ()
+    preferences: SourcesOnce = ()  # pairs or thumbs there are already: `collect` then asks nobody
+    system: str | None = None
+    few_shot: tuple[Shot, ...] = ()
+    columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name, for every source
+
+    def sources(self, field: str) -> list[Source]:
+        """The sources of demonstrations, prompts, held_out or preferences; columns common to all are filled in."""
+        found: tuple[Source, ...] = getattr(self, field)
+        return [s.model_copy(update={"columns": self.columns | s.columns}) for s in found]
 
 
 class LabelStudioConfig(Section):
@@ -98,7 +134,14 @@ def load(path: Path, sections: dict[str, type[Section]], overrides: tuple[str, .
 
 
 def _absolute(run: RunFile, folder: Path) -> RunFile:
-    names = ("demonstrations", "prompts", "held_out")
-    paths = {n: folder / p for n in names if (p := getattr(run.data, n)) is not None}
+    sources = {
+        name: tuple(_beside(source, folder) for source in getattr(run.data, name))
+        for name in ("demonstrations", "prompts", "held_out", "preferences")
+    }
     server = run.labelstudio.model_copy(update={"data_dir": folder / run.labelstudio.data_dir})
-    return run.model_copy(update={"data": run.data.model_copy(update=paths), "labelstudio": server})
+    return run.model_copy(update={"data": run.data.model_copy(update=sources), "labelstudio": server})
+
+
+def _beside(source: Source, folder: Path) -> Source:
+    on_hub = str(source.path).startswith("hub:")
+    return source if on_hub else source.model_copy(update={"path": folder / source.path})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
@@ -83,8 +83,12 @@ def describe(fault: Any, lines: Lines, shape: type[BaseModel]) -> str:
 def _fields(shape: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
     current: type[BaseModel] = shape
     for key in at:
-        field = current.model_fields.get(str(key))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if isinstance(key, int):  # a place in a list, whose items the field before it described
+            continue
+        field = current.model_fields.get(key)
+        inner = [field.annotation, *get_args(field.annotation)] if field else []
+        model = next((one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if model is None:
             break
-        current = field.annotation
+        current = model
     return list(current.model_fields)

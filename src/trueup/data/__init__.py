@@ -1,88 +1,93 @@
-"""Reading the user's files into chat messages, every fault of a file at once."""
+"""The user's files as rows for the stages, every fault of a source at once."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
-from rapidfuzz import process
-
+from trueup.data.dialogue import Messages
+from trueup.data.faults import BROKEN
+from trueup.data.sources import Reader, refuse, unusable, weighted
 from trueup.errors import DataError
 
-Messages = list[dict[str, str]]
+if TYPE_CHECKING:
+    from trueup.config import DataConfig
+
+Row = dict[str, Any]
 
 
-def read_demonstrations(path: Path, columns: dict[str, str], system: str | None) -> list[dict[str, Any]]:
-    """Rows of {id, messages}, the last message the assistant's. Raises DataError naming every faulty line."""
-    return _read(path, columns, system, ("prompt", "response"))
+def read_demonstrations(data: DataConfig, seed: int = 0) -> list[Row]:
+    """Rows of {id, messages}, the last message the assistant's; a source of weight 2 gives each row twice.
 
-
-def read_prompts(path: Path, columns: dict[str, str], system: str | None) -> list[dict[str, Any]]:
-    """Rows of {id, messages}, the last message the user's; a repeated prompt is kept once."""
-    rows = {row["id"]: row for row in _read(path, columns, system, ("prompt",))}
-    return list(rows.values())
-
-
-def _read(path: Path, columns: dict[str, str], system: str | None, fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    faults: list[str] = []
-    rows: list[dict[str, Any]] = []
-    for line, record in _records(path, faults):
-        texts = {}
-        for field in fields:
-            name = columns.get(field, field)
-            if name not in record:
-                near = process.extractOne(name, list(record), score_cutoff=60)
-                hint = f"; did you mean {near[0]}? Then set data.columns.{field}: {near[0]}" if near else ""
-                faults.append(f"line {line}: no {name!r} among {', '.join(record) or 'no columns'}{hint}")
-            elif not isinstance(record[name], str) or not record[name].strip():
-                faults.append(f"line {line}: {name} has no text")
-            else:
-                texts[field] = record[name].strip()
-        if len(texts) == len(fields):
-            messages: Messages = [{"role": "system", "content": system}] if system else []
-            messages.append({"role": "user", "content": texts["prompt"]})
-            if "response" in texts:
-                messages.append({"role": "assistant", "content": texts["response"]})
-            canonical = json.dumps(messages, ensure_ascii=False, sort_keys=True)
-            rows.append({"id": hashlib.sha256(canonical.encode()).hexdigest()[:16], "messages": messages})
-    if faults:
-        shown = "\n  ".join(faults[:20]) + (f"\n  and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise DataError(str(path), found=shown, expected=f"{' and '.join(fields)} in every row")
-    if not rows:
-        raise DataError(str(path), found="no rows", expected=f"rows with {' and '.join(fields)}")
+    Raises DataError when `data.demonstrations` is not set, or naming every faulty line.
+    """
+    rows = []
+    for reader in _readers(data, "demonstrations", "demonstrations"):
+        for _, example in weighted(reader, seed):
+            answer = {"role": "assistant", "content": str(example.completion)}
+            messages = [*in_context(data, example.prompt), answer]
+            rows.append({"id": identify(messages), "messages": messages})
+        refuse(reader)
     return rows
 
 
-def _records(path: Path, faults: list[str]) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, record) of a CSV, JSONL or JSON file; broken lines go to `faults`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(str(path), found="no such file", next_step="mend the data section of the run file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(str(path), found=f"byte {error.start} is not UTF-8", expected="a UTF-8 file") from None
-    if path.suffix == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
-        return [(reader.line_num, dict(record)) for record in reader]
-    if path.suffix == ".json":
-        try:
-            return list(enumerate(json.loads(text), start=1))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{error.lineno}", found=f"not JSON: {error.msg}") from None
-    records: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            faults.append(f"line {number}: not JSON ({error.msg} at column {error.colno})")
-            continue
-        if isinstance(value, dict):
-            records.append((number, value))
-        else:
-            faults.append(f"line {number}: {type(value).__name__}, expected an object")
-    return records
+def read_prompts(data: DataConfig, field: str = "prompts", seed: int = 0) -> list[Row]:
+    """Rows of {id, messages}, the last message the user's; a repeated prompt is kept once.
+
+    `field` is prompts or held_out. Raises DataError as `read_demonstrations` does.
+    """
+    rows = {}
+    for reader in _readers(data, field, "prompts"):
+        for _, example in weighted(reader, seed):
+            messages = in_context(data, example.prompt)
+            name = identify(messages)
+            rows[name] = {"id": name, "messages": messages}
+        refuse(reader)
+    return list(rows.values())
+
+
+def read_preferences(data: DataConfig, seed: int = 0) -> tuple[list[Row], dict[str, int]]:
+    """(rows, counts of what could not be used and why) of the preferences the user already has.
+
+    Rows of {prompt_id, messages, completion, rejected, votes}: `rejected` is None for a thumb; `votes` counts people
+    (for, against) `completion`. Raises DataError on a broken file; a row that says nothing usable is counted.
+    """
+    rows: list[Row] = []
+    left_out: Counter[str] = Counter()
+    for reader in _readers(data, "preferences", "preferences"):
+        for _, example in weighted(reader, seed):
+            messages = in_context(data, example.prompt)
+            judged = {"completion": example.completion, "rejected": example.rejected, "votes": example.votes}
+            rows.append({"prompt_id": identify(messages), "messages": messages} | judged)
+        refuse(reader, BROKEN)
+        left_out += unusable(reader)
+    return rows, dict(left_out)
+
+
+def in_context(data: DataConfig, prompt: Messages) -> Messages:
+    """System message, few-shot turns, prompt. A row's own system message stands in place of the run file's."""
+    own = prompt[0]["role"] == "system"
+    system = prompt[:1] if own else [{"role": "system", "content": data.system}] if data.system else []
+    shots = [
+        {"role": role, "content": text}
+        for shot in data.few_shot
+        for role, text in (("user", shot.prompt), ("assistant", shot.response))
+    ]
+    return [*system, *shots, *(prompt[1:] if own else prompt)]
+
+
+def identify(messages: Messages) -> str:
+    """A name for these messages: 16 hex digits of the SHA-256 of their JSON."""
+    canonical = json.dumps(messages, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _readers(data: DataConfig, field: str, wanted: str) -> list[Reader]:
+    sources = data.sources(field)
+    if not sources:
+        raise DataError(
+            f"data.{field}", found="not set", expected="a file, a folder, or a list of them", next_step="set it"
+        )
+    return [Reader(source, wanted) for source in sources]

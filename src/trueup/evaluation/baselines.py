@@ -5,37 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from trueup.config import DataConfig, Shot
 from trueup.errors import ConfigError
-from trueup.stage import Section
 
 Baseline = Literal["base", "system_prompt", "few_shot"]
 Messages = list[dict[str, str]]
 
 
-class Example(Section):
-    """One exchange that the few-shot baseline shows the base."""
-
-    prompt: str
-    response: str
-
-
-def prompts(
-    baseline: Baseline, asked: list[Messages], system: str | None, examples: Sequence[Example]
-) -> list[Messages]:
-    """The prompts of `asked` as this baseline puts them to the base, its adapters off.
+def prompts(baseline: Baseline, asked: list[Messages], data: DataConfig, examples: Sequence[Shot]) -> list[Messages]:
+    """The prompts of `asked`, read with the run's `data`, as this baseline puts them to the base, its adapters off.
 
     base: no system prompt. system_prompt: the run's. few_shot: the run's, if any, and the examples as earlier turns.
     Raises ConfigError when what the baseline needs is not set.
     """
+    system = data.system
     need(baseline, system, examples)
     head: Messages = [{"role": "system", "content": system}] if system and baseline != "base" else []
     if baseline == "few_shot":
         for example in examples:
             head += [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.response}]
-    return [head + [message for message in messages if message["role"] != "system"] for messages in asked]
+    own = [[message for message in messages if message["role"] != "system"] for messages in asked]
+    return [head + messages[2 * len(data.few_shot) :] for messages in own]
 
 
-def need(baseline: Baseline, system: str | None, examples: Sequence[Example]) -> None:
+def need(baseline: Baseline, system: str | None, examples: Sequence[Shot]) -> None:
     """Raises ConfigError when the run file lacks what the baseline is made of."""
     if baseline == "system_prompt" and not system:
         raise ConfigError(
@@ -46,7 +39,7 @@ def need(baseline: Baseline, system: str | None, examples: Sequence[Example]) ->
     if baseline == "few_shot" and not examples:
         raise ConfigError(
             "evaluate.baselines",
-            found="few_shot, and no evaluate.few_shot",
+            found="few_shot, and neither evaluate.few_shot nor data.few_shot",
             expected="a list of {prompt: ..., response: ...}",
-            next_step="set evaluate.few_shot, or leave it out",
+            next_step="set one of them, or leave the baseline out",
         )

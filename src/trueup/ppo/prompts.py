@@ -28,10 +28,8 @@ def read(context: Context, tokenizer: Any, max_prompt_tokens: int) -> tuple[list
     from rich.console import Console
     from rich.markup import escape
 
-    data = context.run.data
-    if data.prompts is None:
-        raise DataError("data.prompts", found="not set", expected="a CSV or JSONL file", next_step="set it")
-    prompts, too_long = encode(tokenizer, read_prompts(data.prompts, data.columns, data.system), max_prompt_tokens)
+    rows = read_prompts(context.run.data, seed=context.run.seed)
+    prompts, too_long = encode(tokenizer, rows, max_prompt_tokens)
     begin = [row["messages"][-1]["content"][:60] for row in too_long[:20]]
     if too_long:
         said = f"{len(too_long)} prompts are longer than {max_prompt_tokens} tokens and left out, such as {begin[0]!r}"

@@ -1,0 +1,98 @@
+"""Check every source of a file or of a run: what is wrong, what is odd, what is shared with the held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from trueup.config import DataConfig, Source
+from trueup.data.closer import CountTokens
+from trueup.data.faults import NUM_SHOWN
+from trueup.data.sources import Reader
+from trueup.data.survey import Survey, spread
+
+WANTED = {"demonstrations": "demonstrations", "prompts": "prompts", "held_out": "prompts", "preferences": "preferences"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. A fault keeps rows from being used; a warning is for a person to judge."""
+
+    level: str  # fault | warning
+    kind: str
+    count: int
+    where: list[str]  # the first twenty
+
+    @property
+    def more(self) -> str:
+        """`and 3 more`, or nothing."""
+        left = self.count - len(self.where)
+        return f"and {left:,} more" if left > 0 else ""
+
+
+def sources_of_run(data: DataConfig) -> dict[str, list[Source]]:
+    """The sources of each field that the run file sets."""
+    return {field: data.sources(field) for field in WANTED if getattr(data, field)}
+
+
+def check(
+    sources: Mapping[str, list[Source]],
+    *,
+    seed: int = 0,
+    full: bool = False,
+    count_tokens: CountTokens | None = None,
+    say: Callable[[str], None] = lambda words: None,
+) -> list[Survey]:
+    """Survey every source; `full` looks closely at all rows, not at a sample of 50,000.
+
+    Fields are those of the run file's `data`; any other name stands for a file that may hold any format.
+    """
+    surveys: dict[str, list[Survey]] = {}
+    for field, found in sources.items():
+        for source in found:
+            reader = Reader(source, WANTED.get(field))
+            survey = Survey(field, reader, seed=seed, full=full, count_tokens=count_tokens)
+            surveys.setdefault(field, []).append(survey.run(say))
+    held_out = surveys.get("held_out", [])
+    for field, done in surveys.items():
+        for survey in done:
+            if held_out and field != "held_out":
+                survey.leaks_into(held_out)
+    return [survey for done in surveys.values() for survey in done]
+
+
+def findings(survey: Survey) -> list[Finding]:
+    """Faults first, then warnings, each kind with its first twenty places."""
+    found = []
+    if survey.error is not None:
+        found.append(Finding("fault", "unreadable", 1, [survey.error.message()]))
+    for level, faults in (("fault", survey.reader.faults), ("warning", survey.warnings)):
+        for kind, count in sorted(faults.counts.items()):
+            where = [words for _, words in sorted(faults.shown[kind])[:NUM_SHOWN]]
+            found.append(Finding(level, kind, count, where))
+    if survey.reader.num_ties:
+        found.append(Finding("warning", "no preference: a tie", survey.reader.num_ties, []))
+    return found
+
+
+def summary(survey: Survey) -> list[tuple[str, str]]:
+    """(what, how much) of one source, for the table."""
+    closer, reader = survey.closer, survey.reader
+    rows = [
+        ("format", ", ".join(dict.fromkeys(reader.formats.values())) or "none found"),
+        ("rows", f"{reader.num_rows:,} read, {survey.num_examples:,} usable examples"),
+        ("prompt, characters", said(spread(survey.prompt_lengths))),
+        ("answer, characters", said(spread(survey.answer_lengths))),
+    ]
+    if closer.tokens:
+        rows.append(("prompt + answer, tokens", said(spread(closer.tokens)) + ", without the chat template"))
+    common = ", ".join(f"{code} {count / closer.num_rows:.1%}" for code, count in closer.languages.most_common(5))
+    looked_at = "all rows" if survey.full or closer.num_rows == survey.num_examples else "a seeded sample"
+    rows.append(("language", common or "-"))
+    rows.append(("near duplicates, language", f"looked for in {looked_at}: {closer.num_rows:,} rows"))
+    return rows
+
+
+def said(lengths: dict[str, int]) -> str:
+    """`min 3, median 40, p95 200, max 512`."""
+    return ", ".join(f"{name} {value:,}" for name, value in lengths.items()) or "-"

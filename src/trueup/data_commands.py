@@ -1,0 +1,102 @@
+"""`trueup data check` and `trueup data prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trueup.config import RunFile, Source
+    from trueup.data.closer import CountTokens
+
+FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE|RUN.yaml")
+
+
+@click.group()
+def data() -> None:
+    """Look at data before anyone waits for it; make clean files of it."""
+
+
+@data.command()
+@FILE
+@click.option("--full", is_flag=True, help="Near duplicates, language and tokens of all rows, not of 50,000.")
+@click.option("--page", type=click.Path(path_type=Path), default="data-check.html", show_default=True)
+def check(file: Path, full: bool, page: Path) -> None:
+    """Every fault with its line, duplicates, leaks, lengths, languages. Exit code 2 when rows cannot be used."""
+    from trueup.data import check_page
+    from trueup.data.check import check, findings
+    from trueup.progress import spinner
+
+    run, sources = _sources(file)
+    with spinner("reading") as say:
+        surveys = check(
+            sources,
+            seed=run.seed if run else 0,
+            full=full,
+            count_tokens=_counter(run) if run else None,
+            say=say,
+        )
+    check_page.show(surveys)
+    click.echo(f"page: {check_page.write(surveys, page)}")
+    num_faults = sum(found.count for survey in surveys for found in findings(survey) if found.level == "fault")
+    if num_faults:
+        click.echo(f"{num_faults:,} faults; mend them, or: trueup data prepare {file} --out DIR", err=True)
+        raise SystemExit(2)
+
+
+@data.command()
+@FILE
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--held-out", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
+@click.option("--near-duplicates", is_flag=True, help="Drop what is nearly the same, too.")
+@click.option("--seed", default=0, show_default=True, help="Of the split by prompt.")
+def prepare(file: Path, out: Path, held_out: float, near_duplicates: bool, seed: int) -> None:
+    """Clean, deduplicate, split by prompt; Parquet and a record of what was dropped and why."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from trueup.data.prepare import prepare
+    from trueup.progress import spinner
+
+    _, sources = _sources(file)
+    with spinner("preparing") as say:
+        record = prepare(sources, out, seed=seed, held_out=held_out, near=near_duplicates, say=say)
+    table = Table("what", "rows", title=Text(str(out)), title_justify="left")
+    for done in record["fields"].values():
+        for name, written in done["written"].items():
+            table.add_row(Text(f"written: {name}"), f"{written['rows']:,}")
+        for why, count in done["dropped"].items():
+            table.add_row(Text(f"dropped: {why}", "yellow"), f"{count:,}")
+    Console().print(table)
+
+
+def _sources(file: Path) -> tuple[RunFile | None, dict[str, list[Source]]]:
+    """(the run file or None, the sources of each of its fields, or of the file itself under its own name)."""
+    from trueup.config import Source, load
+    from trueup.data.check import sources_of_run
+    from trueup.errors import DataError
+    from trueup.stages import STAGES
+
+    if file.suffix not in (".yaml", ".yml"):
+        return None, {file.name.split(".")[0] or "data": [Source(path=file)]}
+    run = load(file, {stage.name: stage.config for stage in STAGES})
+    sources = sources_of_run(run.data)
+    if not sources:
+        raise DataError(str(file), found="no data", expected="data: {demonstrations: FILE, ...}", next_step="set it")
+    return run, sources
+
+
+def _counter(run: RunFile) -> CountTokens | None:
+    """Counts tokens by the tokenizer of the run's model; None, said once, where it cannot be loaded."""
+    from trueup.errors import ModelError
+    from trueup.models import base
+
+    try:
+        tokenizer = base.load_tokenizer(run.model.base)
+    except ModelError as error:
+        click.echo(f"lengths are in characters: {error}", err=True)
+        return None
+    return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
