@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup.artifacts import read_jsonl, write_jsonl
-from trueup.data import Messages
+from trueup.data.dialogue import Messages
 from trueup.errors import ConfigError
 from trueup.ppo import mathematics
 from trueup.ppo.rollout import Experience

@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from trueup.data import Messages, read_prompts
+from trueup.data import read_prompts
+from trueup.data.dialogue import Messages
 from trueup.errors import DataError
 from trueup.stage import Context, Metrics
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueup.data import Messages
+from trueup.data.dialogue import Messages
 from trueup.errors import ConfigError, ModelError, StageError
 from trueup.models import scoring
 from trueup.ppo.settings import RewardSettings

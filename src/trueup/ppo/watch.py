@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trueup.data import Messages
+from trueup.data.dialogue import Messages
 from trueup.ppo.log import Log
 from trueup.ppo.rewards import Part
 

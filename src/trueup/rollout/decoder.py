@@ -167,9 +167,9 @@ class Decoder:
         place = positions.repeat_interleave(self.num_kv_heads)
         every = torch.arange(len(place))
         future = (torch.arange(end) > place[:, None])[:, None]
-        widths = (self.num_heads * self.head_dim, *[self.num_kv_heads * self.head_dim] * 2)
+        widths = [self.num_heads * self.head_dim, *[self.num_kv_heads * self.head_dim] * 2]
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
-            q, k, v = torch.split(layer.qkv(_norm(layer.block.norm_in, x)).T, widths, -1)  # type: ignore[no-untyped-call]
+            q, k, v = torch.split(layer.qkv(_norm(layer.block.norm_in, x)).T, widths, -1)
             q = rotary.turn(q.reshape(num_rows, self.num_heads, self.head_dim))
             k = rotary.turn(k.reshape(num_rows, self.num_kv_heads, self.head_dim))
             keys[every, place] = k.reshape(-1, self.head_dim)
@@ -191,7 +191,7 @@ class Decoder:
         x = self.trunk.norm(x)
         if self.head.weight.dtype == x.dtype:
             return functional.linear(x, self.head.weight).float()
-        parts = torch.split(self.head.weight, VOCABULARY_BLOCK)  # type: ignore[no-untyped-call]
+        parts = torch.split(self.head.weight, VOCABULARY_BLOCK)
         return torch.cat([part.to(x.dtype) @ x.T for part in parts]).T.contiguous()
 
 
