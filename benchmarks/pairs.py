@@ -1,0 +1,91 @@
+"""What the DPO and reward benchmarks share: human pairs, and the adapter both sides start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import common
+
+BATCH, ACCUMULATION, MAX_LENGTH = 4, 4, 512
+
+
+def folder_of(count: int) -> Path:
+    """A folder with pairs.jsonl of `count` pairs (hh helpful-base) that fit, and in policy/ an adapter and probe."""
+    import torch
+
+    from trueup.artifacts import write_jsonl
+    from trueup.config import AdapterConfig, DataConfig, Source
+    from trueup.data import read_preferences
+    from trueup.models import adapters, base
+    from trueup.training import proof
+
+    folder = Path(mkdtemp())
+    tokenizer = base.load_tokenizer(common.BASE)
+    source = Source(path=common.DATA / "hh_helpful_base.train.jsonl.gz")
+    pairs: list[dict[str, Any]] = []
+    for row in read_preferences(DataConfig(preferences=(source,)))[0]:
+        texts = [[*row["messages"], {"role": "assistant", "content": row[side]}] for side in ("completion", "rejected")]
+        if max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts) <= MAX_LENGTH:
+            pair = {"prompt": row["messages"], "chosen": row["completion"], "rejected": row["rejected"]}
+            pairs.append(pair | {"prompt_id": row["prompt_id"], "split": "train", "weight": 1.0})
+        if len(pairs) == count:
+            break
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    torch.manual_seed(0)
+    model = adapters.new_adapter(base.load_base(common.BASE, four_bit=True), AdapterConfig())
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    model.save_pretrained(folder / "policy")
+    probes = [{"messages": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
+    proof.record_probe(model, tokenizer, probes, folder / "policy")
+    return folder
+
+
+def ours(stage: Any, config: Any, folder: Path) -> dict[str, Any]:
+    """The stage from loading its inputs to its saved adapter."""
+    import time
+
+    from trueup.artifacts import Adapter, Feedback
+    from trueup.config import load
+    from trueup.stage import Context
+    from trueup.stages import STAGES
+
+    (folder / "run.yaml").write_text(f"name: b\nmodel: {{base: '{common.BASE}'}}\n")
+    run = load(folder / "run.yaml", {s.name: s.config for s in STAGES})
+    out = folder / "out"
+    out.mkdir()
+    began = time.monotonic()
+    found = stage.run(
+        config, Context(run=run, run_dir=folder, out=out), policy=Adapter(folder / "policy"), feedback=Feedback(folder)
+    )
+    return {key: found[key] for key in ("weights_bytes", "num_steps", "train_loss")} | {
+        "seconds": time.monotonic() - began
+    }
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The pairs as TRL's documentation shows them: prompt, chosen and rejected are messages."""
+    from trueup.artifacts import read_jsonl
+
+    return [
+        {"prompt": row["prompt"]}
+        | {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+        for row in read_jsonl(folder / "pairs.jsonl")
+    ]
+
+
+def main(name: str, doc: str | None, sides: dict[str, Any]) -> None:
+    """Run both sides, or the one asked for."""
+    parser = common.parser(doc)
+    parser.add_argument("--pairs", type=int, default=32)
+    asked = parser.parse_args()
+    if asked.side:
+        common.say(sides[asked.side](folder_of(asked.pairs)))
+        return
+    them, us = (common.run(sides["script"], side, ["--pairs", str(asked.pairs)]) for side in ("peer", "ours"))
+    rates = [side | {"rate": asked.pairs / side["seconds"]} for side in (us, them)]
+    mean = sum(them["losses"]) / len(them["losses"])
+    common.compare(name, "pairs/s", *rates, {"train_loss": us["train_loss"], "peer_train_loss": mean})
