@@ -33,6 +33,7 @@ def ours(steps: int) -> dict[str, Any]:
     from trueup.config import AdapterConfig
     from trueup.models import adapters, base
     from trueup.ppo import loop, rewards, roles
+    from trueup.ppo.prompts import encode
     from trueup.ppo.settings import Settings
     from trueup.training import proof
 
@@ -51,7 +52,7 @@ def ours(steps: int) -> dict[str, Any]:
     proof.record_probe(model, tokenizer, [row | {"completion": "Yes."} for row in rows], folder / "policy")
     options = {"reward": folder / "reward", "value_on": "adapter", "temperature": 1.0}
     on_base = roles.build(model, tokenizer, policy=folder / "policy", **options)
-    prompts, _ = loop.encode(tokenizer, rows, 256)
+    prompts, _ = encode(tokenizer, rows, 256)
     part = rewards.Part("reward_model", 1.0, rewards.of_model(model, on_base.score_head, tokenizer, BATCH))
     settings = Settings(
         num_steps=steps,

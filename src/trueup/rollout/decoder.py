@@ -34,8 +34,9 @@ def fits(model: Any) -> bool:
 def merged_bytes(model: Any) -> int:
     """Bytes of the dense copy that a merged decoder of `model` holds beside it."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    linear = [m for m in causal.model.layers.modules() if hasattr(m, "in_features") and not hasattr(m, "base_layer")]
-    return sum(m.in_features * m.out_features * compute_dtype().itemsize for m in linear)
+    linears = [linear for layer in causal.model.layers for linear in block.Block.of(layer).linears()]
+    shapes = [getattr(linear.weight, "quant_state", linear.weight).shape for linear in linears]
+    return sum(rows * columns for rows, columns in shapes) * int(compute_dtype().itemsize)
 
 
 class Projection:
