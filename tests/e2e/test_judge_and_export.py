@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trueup.artifacts import Adapter, RewardModel, read_jsonl
-from trueup.evaluation import baselines, compare
+from trueup.config import Shot
+from trueup.evaluation import compare
 from trueup.models import adapters, base, logps, scoring
 from trueup.pipeline import Pipeline
 from trueup.stage import Context
@@ -48,9 +49,9 @@ def test_a_policy_against_itself_is_even(pipeline: Pipeline, context: Context, r
 
 def test_baselines_are_answered_by_the_bare_base(pipeline: Pipeline, context: Context, reward: RewardModel) -> None:
     policy = Adapter(pipeline.path("sft"))
-    example = baselines.Example(prompt="red tent", response="glad red tent")
+    example = Shot(prompt="red tent", response="glad red tent")
     config = evaluate.Config(max_new_tokens=8, temperature=0, baselines=("base", "few_shot"), few_shot=(example,))
-    metrics = evaluate.run(config, context, policy=policy, aligned=policy, reward=reward)
+    metrics = evaluate.run(config, context, sft=policy, reference=policy, aligned=policy, reward=reward)
     answers = list(read_jsonl(context.out / "answers.jsonl"))
     assert set(metrics["win_rates_over"]) == {"sft", "base", "few_shot"}
     assert "base, few-shot" in (context.out / "report.html").read_text()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trueup.artifacts import records, write_json
+from trueup.config import DataConfig, Shot
 from trueup.errors import ConfigError
 from trueup.evaluation import baselines, report
 from trueup.evaluation.goal import verdict
@@ -70,17 +71,21 @@ def test_the_verdict_needs_the_whole_interval_on_one_side(low: float, high: floa
 
 def test_what_each_baseline_asks_the_base() -> None:
     system, ask = {"role": "system", "content": "s"}, {"role": "user", "content": "q"}
-    example = baselines.Example(prompt="p", response="r")
+    example, data = Shot(prompt="p", response="r"), DataConfig(system="s")
     shown = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
     asked = [[system, ask]]
-    assert baselines.prompts("base", asked, "s", []) == [[ask]]
-    assert baselines.prompts("system_prompt", asked, "s", []) == [[system, ask]]
-    assert baselines.prompts("few_shot", asked, "s", [example]) == [[system, *shown, ask]]
-    assert baselines.prompts("few_shot", [[ask]], None, [example]) == [[*shown, ask]]
+    assert baselines.prompts("base", asked, data, []) == [[ask]]
+    assert baselines.prompts("system_prompt", asked, data, []) == [[system, ask]]
+    assert baselines.prompts("few_shot", asked, data, [example]) == [[system, *shown, ask]]
+    assert baselines.prompts("few_shot", [[ask]], DataConfig(), [example]) == [[*shown, ask]]
+    shot = DataConfig(few_shot=(Shot(prompt="a", response="b"),))  # the run's prompts begin with these
+    own = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert baselines.prompts("base", [[*own, ask]], shot, []) == [[ask]]
+    assert baselines.prompts("few_shot", [[*own, ask]], shot, [example]) == [[*shown, ask]]
     with pytest.raises(ConfigError, match=r"no data\.system"):
-        baselines.prompts("system_prompt", asked, None, [])
-    with pytest.raises(ConfigError, match=r"no evaluate\.few_shot"):
-        baselines.prompts("few_shot", asked, "s", [])
+        baselines.prompts("system_prompt", asked, DataConfig(), [])
+    with pytest.raises(ConfigError, match=r"evaluate\.few_shot"):
+        baselines.prompts("few_shot", asked, data, [])
 
 
 def test_records_are_those_of_complete_stages(tmp_path: Path) -> None:
