@@ -26,11 +26,11 @@ def run(config: Config, context: Context) -> Metrics:
     from trl import SFTConfig
 
     from trueup.data import identify, read_demonstrations
-    from trueup.training import common, proof
+    from trueup.training import common, preflight, proof
     from trueup.training.lean import LeanSFTTrainer
 
     rows = [
-        {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+        {"id": row["id"], "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
         for row in read_demonstrations(context.run.data, context.run.seed)
     ]
     random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
@@ -41,6 +41,7 @@ def run(config: Config, context: Context) -> Metrics:
     if not train:
         raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
     model, tokenizer = common.load_policy(context, None)
+    preflight.check_template(tokenizer, ((row["id"], row["prompt"] + row["completion"]) for row in rows))
     options = config.model_dump(exclude={"held_out_fraction"})
     trainer = LeanSFTTrainer(
         model=model,
@@ -53,13 +54,19 @@ def run(config: Config, context: Context) -> Metrics:
         train_dataset=Dataset.from_list(train),
         eval_dataset=Dataset.from_list(held_out),
     )
+    checked = preflight.check(trainer, train, context)
     common.make_ready(trainer)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
     probes = [{"messages": r["prompt"], "completion": r["completion"][0]["content"]} for r in train]
     proof.record_probe(trainer.model, tokenizer, probes, context.out)
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-    return metrics | {"eval_loss": min(losses), "eval_loss_by_epoch": losses, "num_train": len(train)}
+    return metrics | {
+        "eval_loss": min(losses),
+        "eval_loss_by_epoch": losses,
+        "num_train": len(train),
+        "preflight": checked,
+    }
 
 
 def _by_epoch() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""One command a stage, and: run, status, init, labelstudio, demo, schema. Heavy imports happen inside the commands."""
+"""One command a stage, and: run, status, preflight, init, labelstudio, demo, schema. Heavy imports are made inside."""
 
 from __future__ import annotations
 
@@ -162,6 +162,26 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     for line in pipeline.verdict_lines():
         console.print(Text(line), soft_wrap=True)
     console.print(Text(_next(pipeline, states)), soft_wrap=True)
+
+
+@main.command()
+@RUN_FILE
+@SET
+def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """Are the tokens right: templates, masks, end tokens, and which samples are cut. Loads no weights."""
+    from trueup.errors import PreflightError
+
+    failed = False
+    for name, found in _pipeline(run_file, overrides).preflight():
+        if isinstance(found, PreflightError):
+            failed = True
+            click.echo(f"error: {found}", err=True)
+        elif isinstance(found, TrueupError):
+            click.echo(f"{name}: not yet, {found.found}")
+        else:
+            click.echo(f"{name}: {len(found['warnings'])} warnings" if found["warnings"] else f"{name}: good")
+    if failed:
+        sys.exit(2)
 
 
 @main.command()
