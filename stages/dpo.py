@@ -16,6 +16,7 @@ class Config(Section):
     num_train_epochs: PositiveFloat = 2
     per_device_train_batch_size: PositiveInt = 4
     gradient_accumulation_steps: PositiveInt = 2
+    gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 

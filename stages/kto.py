@@ -13,6 +13,8 @@ class Config(Section):
     learning_rate: PositiveFloat = 5e-5
     num_train_epochs: PositiveFloat = 1
     per_device_train_batch_size: int = Field(default=8, ge=2)  # the KL is estimated from neighbours in a batch
+    gradient_accumulation_steps: PositiveInt = 1
+    gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 

@@ -13,6 +13,8 @@ class Config(Section):
     learning_rate: PositiveFloat = 3e-4
     num_train_epochs: PositiveFloat = 4
     per_device_train_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     warmup_steps: NonNegativeInt = 5
     held_out_fraction: float = Field(default=0.1, gt=0, lt=1)

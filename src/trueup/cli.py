@@ -167,6 +167,19 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 @main.command()
 @RUN_FILE
 @SET
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, t4, 24gb or 80gb.")
+def plan(run_file: Path, overrides: tuple[str, ...], device: str) -> None:
+    """What will run, what it needs in memory and time, and what would make it fit. Loads no weights."""
+    from trueup.planning import devices, table
+
+    pipeline = _pipeline(run_file, overrides)
+    chosen = devices.find(device)
+    table.show(table.make(pipeline, chosen), chosen, pipeline.run.model.base)
+
+
+@main.command()
+@RUN_FILE
+@SET
 def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
     """Are the tokens right: templates, masks, end tokens, and which samples are cut. Loads no weights."""
     from trueup.errors import PreflightError

@@ -30,7 +30,6 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "logging_steps": 5,
         "save_strategy": "steps",
         "save_total_limit": 2,
-        "gradient_checkpointing": False,
         "dataloader_pin_memory": on_gpu,
         "disable_tqdm": True,
     }

@@ -1,0 +1,155 @@
+"""`trueup plan`: a line a stage, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trueup.pipeline import Pipeline
+from trueup.planning import duration, fit, lengths
+from trueup.planning.devices import Device
+from trueup.planning.memory import Setup
+from trueup.planning.shapes import Shape, of_base, targets
+from trueup.planning.stages import plan
+
+TERMS = ("weights", "adapters", "activations", "logits", "kv_cache")  # those shown; the rest is "other"
+PROGRAM_BYTES = 0.7e9  # Python, torch and the libraries themselves, on a CPU
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage of the plan. `peak` is in bytes above the program itself; None where no model is loaded."""
+
+    stage: str
+    state: str
+    terms: dict[str, int] | None = None
+    seconds: float | None = None
+    fits: bool = True
+    cure: fit.Changes | None = None
+    measured: bool = False
+
+    @property
+    def peak(self) -> int | None:
+        return None if self.terms is None else self.terms["peak"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All lines, and what they rest on."""
+
+    lines: list[Line]
+    shape: Shape
+    shape_from: str
+    left_out: list[str]  # files that are not there, counted as 100 rows
+
+
+def setup_of(pipeline: Pipeline, shape: Shape, device: Device) -> Setup:
+    """How the run file's base and adapter are held on `device`."""
+    adapter = pipeline.run.adapter
+    return Setup(
+        four_bit=adapter.kind != "lora",
+        r=adapter.r,
+        targets=targets(adapter.targets, shape),
+        dora=adapter.kind == "dora",
+        compute_bytes=device.compute_bytes,
+        on_gpu=device.is_gpu,
+    )
+
+
+def usable(device: Device) -> int:
+    """Bytes a stage may take on `device`."""
+    return device.usable_bytes - (0 if device.is_gpu else round(PROGRAM_BYTES))
+
+
+def make(pipeline: Pipeline, device: Device) -> Plan:
+    """The plan of a run on a device. Loads no weights; see `shapes.of_base` for what it raises."""
+    run = pipeline.run
+    shape, shape_from, folder = of_base(run.model.base)
+    setup = setup_of(pipeline, shape, device)
+    measured, left_out = lengths.measure(run.data, folder)
+    lines = []
+    for state in pipeline.states():
+        planned = plan(state.stage, run, measured)
+        if planned is None:
+            lines.append(Line(state.stage, state.state))
+            continue
+        terms = fit.peak_of(state.stage, run, measured, shape, setup)
+        fits = terms is not None and terms["peak"] <= usable(device)
+        lines.append(
+            Line(
+                stage=state.stage,
+                state=state.state,
+                terms=terms,
+                seconds=duration.seconds(shape, setup, *planned, device),
+                fits=fits,
+                cure=None if fits else fit.cure(state.stage, run, measured, shape, setup, usable(device)),
+            )
+        )
+    return Plan(lines, shape, shape_from, left_out)
+
+
+def show(made: Plan, device: Device, base: str) -> None:
+    """Print the plan."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    parameters = (made.shape.linear_parameters + made.shape.other_parameters) / 1e9
+    console.print(
+        Text(f"{base}: {parameters:.2f}B parameters ({made.shape_from}); on {device.name}, {device.size}"),
+        soft_wrap=True,
+    )
+    table = Table("stage", "state", "peak GB", *TERMS, "other", "time", "fits")
+    for name in ("peak GB", *TERMS, "other", "time"):
+        table.columns[[str(c.header) for c in table.columns].index(name)].justify = "right"
+    for line in made.lines:
+        if line.terms is None:
+            table.add_row(line.stage, line.state, *[""] * (len(TERMS) + 2), _waits(line.stage), "")
+            continue
+        shown = [line.terms.get(term, 0) for term in TERMS]
+        other = line.terms["peak"] - sum(shown)
+        mark = "" if line.measured else "~"
+        table.add_row(
+            line.stage,
+            Text(line.state),
+            f"{mark}{line.terms['peak'] / 1e9:.2f}",
+            *([""] * (len(TERMS) + 1) if line.measured else [f"{value / 1e9:.2f}" for value in (*shown, other)]),
+            "" if line.state == "complete" or line.seconds is None else f"~{_duration(line.seconds)}",
+            Text("yes", "green") if line.fits else Text("no", "bold red"),
+        )
+    console.print(table)
+    for note in made.left_out:
+        console.print(Text(f"{note}; counted as 100 rows", "yellow"), soft_wrap=True)
+    for sentence in verdict(made, device):
+        console.print(Text(sentence), soft_wrap=True)
+    console.print(Text("~ is predicted, not measured: --probe runs two real steps of each stage", "dim"))
+
+
+def verdict(made: Plan, device: Device) -> list[str]:
+    """`fits in 16 GB: yes`, or no and for each stage the change that would make it fit."""
+    size = device.size
+    failing = [line for line in made.lines if not line.fits]
+    if not failing:
+        return [f"fits in {size}: yes"]
+    sentences = [f"fits in {size}: no"]
+    for line in failing:
+        if line.cure is None:
+            sentences.append(f"  {line.stage}: no change of its section is enough; a smaller model, or a larger device")
+        else:
+            changes = " ".join(f"--set {line.stage}.{key}={_yaml(value)}" for key, value in line.cure.items())
+            sentences.append(f"  {line.stage} would fit with {changes}")
+    return sentences
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _waits(stage: str) -> str:
+    return "people" if stage == "collect" else ""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
