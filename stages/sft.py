@@ -21,7 +21,10 @@ class Config(Section):
 
 
 def run(config: Config, context: Context) -> Metrics:
-    """Minimize the negative log-likelihood of the demonstrations' answers; save the best epoch's adapter."""
+    """Minimize the negative log-likelihood of the demonstrations' answers; save the best epoch's adapter.
+
+    Starts from a fresh adapter, or from that of `adapter.start`.
+    """
     import random
 
     from datasets import Dataset
@@ -42,7 +45,8 @@ def run(config: Config, context: Context) -> Metrics:
     train = [row for row in rows if identify(row["prompt"]) not in aside]
     if not train:
         raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
-    model, tokenizer = common.load_policy(context, None)
+    start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
+    model, tokenizer = common.load_policy(context, start)
     preflight.check_template(tokenizer, ((row["id"], row["prompt"] + row["completion"]) for row in rows))
     options = config.model_dump(exclude={"held_out_fraction"})
     trainer = LeanSFTTrainer(
@@ -57,7 +61,7 @@ def run(config: Config, context: Context) -> Metrics:
         eval_dataset=Dataset.from_list(held_out),
     )
     checked = preflight.check(trainer, train, context)
-    common.make_ready(trainer)
+    common.make_ready(trainer, start)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
     probes = [{"messages": r["prompt"], "completion": r["completion"][0]["content"]} for r in train]

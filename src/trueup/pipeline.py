@@ -217,6 +217,11 @@ class Pipeline:
     def _made_of(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
         data = self.run.data
         read = (*stage.reads, stage.unless) if stage.unless else stage.reads
+        files = {name: _identity(data.sources(name)) for name in read}
+        start = self.run.adapter.start
+        if start is not None and not stage.needs:
+            weights = start / "adapter_model.safetensors"
+            files["adapter.start"] = file_sha256(weights) if weights.is_file() else "missing"
         return {
             "config": self.run.section(stage.name).model_dump(mode="json"),
             "seed": self.run.seed,
@@ -224,7 +229,7 @@ class Pipeline:
             "adapter": self.run.adapter.model_dump(mode="json"),
             "system": data.system,
             "few_shot": [shot.model_dump() for shot in data.few_shot],
-            "data": {name: _identity(data.sources(name)) for name in read},
+            "data": files,
             "inputs": {name: artifact.record()["fingerprint"] for name, artifact in inputs.items()},
         }
 

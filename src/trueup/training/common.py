@@ -9,7 +9,7 @@ from typing import Any
 from trueup.artifacts import Artifact
 from trueup.config import AdapterConfig
 from trueup.cpu import trunk
-from trueup.models import adapters, base
+from trueup.models import adapters, base, transfer
 from trueup.stage import Context, Metrics
 from trueup.training import checkpoints, finite, head, progress
 
@@ -53,6 +53,8 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
         if adapter is not None:
             start_from(model, adapters.saved_tensors(adapter.path))
     else:
+        if adapter.path == run.adapter.start:
+            transfer.refuse_unfit(bare, run.adapter, adapter.path)
         model = adapters.load_adapter(bare, adapter.path, trainable=True)
     return model, tokenizer
 
