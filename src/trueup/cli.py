@@ -13,7 +13,7 @@ import click
 
 from trueup import __version__
 from trueup.data_commands import data
-from trueup.errors import TrueupError
+from trueup.errors import ConfigError, TrueupError
 
 if TYPE_CHECKING:
     from trueup.pipeline import Pipeline, State
@@ -168,13 +168,22 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 @RUN_FILE
 @SET
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, t4, 24gb or 80gb.")
-def plan(run_file: Path, overrides: tuple[str, ...], device: str) -> None:
+@click.option("--probe", is_flag=True, help="Measure two real steps of each training stage, here.")
+def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -> None:
     """What will run, what it needs in memory and time, and what would make it fit. Loads no weights."""
     from trueup.planning import devices, table
 
     pipeline = _pipeline(run_file, overrides)
     chosen = devices.find(device)
-    table.show(table.make(pipeline, chosen), chosen, pipeline.run.model.base)
+    made = table.make(pipeline, chosen)
+    if probe:
+        from trueup.progress import spinner
+
+        if chosen != devices.find("auto"):
+            raise ConfigError("--probe", found=f"--device {device}", expected="this machine", next_step="leave one out")
+        with spinner("probing") as say:
+            made = table.probe(pipeline, made, chosen, say)
+    table.show(made, chosen, pipeline.run.model.base)
 
 
 @main.command()
@@ -203,8 +212,6 @@ def init(run_file: Path) -> None:
     """Write a run file to start from. Never overwrites one."""
     import re
     from importlib.resources import files
-
-    from trueup.errors import ConfigError
 
     if run_file.exists():
         raise ConfigError(str(run_file), found="it exists already", next_step="trueup init ANOTHER.yaml")

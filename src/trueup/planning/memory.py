@@ -12,6 +12,7 @@ from typing import Literal
 from trueup.planning.shapes import Shape
 
 FP32 = 4
+STORED = 2  # bytes of a weight that is not quantized: bf16, or fp16 on older GPUs
 CODE_TABLES = FP32 * (16 + 256)  # bytes a map: what 4 bits and 8 bits stand for
 BLOCK, NESTED_BLOCK = 64, 256  # weights a scale; scales a scale of scales (bitsandbytes, Dettmers et al. 2023)
 CHUNK_TOKENS = 256  # positions whose logits are in memory at once
@@ -26,6 +27,7 @@ class Setup:
     targets: tuple[str, ...]  # linear maps of a layer with an adapter
     dora: bool = False
     compute_bytes: int = FP32
+    packed: bool = True  # the forward of trueup.cpu: no padding, blocks that recompute most of what they need
     on_gpu: bool = False
 
 
@@ -50,9 +52,9 @@ def weights(shape: Shape, setup: Setup) -> int:
     """Bytes of the base: 4 bits a weight, a byte a block of 64, 4 bytes a block of blocks (double quantization), and
     the two code tables of each map.
     """
-    other = shape.other_parameters * setup.compute_bytes
+    other = shape.other_parameters * STORED
     if not setup.four_bit:
-        return other + shape.linear_parameters * setup.compute_bytes
+        return other + shape.linear_parameters * STORED
     packed = 0
     for rows, columns in shape.linear.values():
         blocks = math.ceil(rows * columns / BLOCK)
@@ -67,55 +69,56 @@ def adapter_parameters(shape: Shape, setup: Setup) -> int:
 
 
 def layer_activations(shape: Shape, setup: Setup, load: Load) -> int:
-    """Bytes that autograd keeps of one layer until its backward.
+    """Bytes kept of one layer until its backward.
 
-    Norms keep their input in fp32, twice. The maps keep their inputs (shared by q, k and v, and by gate and up), and r
-    numbers a target. Attention keeps q, and k and v as wide as q; on a CPU the probabilities too, rows x heads x
-    tokens^2. The MLP keeps gate, its SiLU, up and their product. On GPUs peft keeps an input a target besides.
+    Packed (trueup.cpu.block): the block's input, queries, keys, values, attention's output, the residual, gate and up,
+    and two norms' scales in fp32. Else what autograd keeps: norms their input in fp32, the maps their inputs (shared
+    by q, k and v, and by gate and up; peft's copy of each besides), attention q, k, v and its output, the MLP four.
     """
     positions, c = load.rows * load.tokens, setup.compute_bytes
-    queries = shape.num_heads * shape.head_dim
-    kept = 2 * FP32 * shape.hidden + c * (2 * shape.hidden + 3 * queries + queries + 4 * shape.intermediate)
-    kept += c * setup.r * len(setup.targets)
-    if setup.on_gpu:
-        kept += c * sum(shape.linear[name][0] for name in setup.targets)
-    return positions * kept + attention_probabilities(shape, setup, load)
-
-
-def attention_probabilities(shape: Shape, setup: Setup, load: Load) -> int:
-    """Bytes of one layer's softmax, fp32, and its copy where the compute dtype is narrower; none in a GPU kernel."""
-    if setup.on_gpu:
-        return 0
-    narrow = setup.compute_bytes if setup.compute_bytes < FP32 else 0
-    return load.rows * shape.num_heads * load.tokens**2 * (FP32 + narrow)
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    if setup.packed:
+        return positions * (c * (2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate) + 2 * FP32)
+    kept = 2 * FP32 * shape.hidden + c * (2 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate)
+    kept += c * sum(shape.linear[name][0] + setup.r for name in setup.targets)
+    return positions * kept
 
 
 def activations(shape: Shape, setup: Setup, load: Load) -> int:
     """Bytes kept of all layers; with checkpointing one hidden state a layer, and one layer whole."""
-    if not load.rows:
-        return 0
     layer = layer_activations(shape, setup, load)
     if load.checkpointing:
         return layer + shape.num_layers * load.rows * load.tokens * shape.hidden * setup.compute_bytes
     return shape.num_layers * layer
 
 
+def states(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of the last hidden states: normalized in fp32, padded again, chosen, and their gradient in fp32."""
+    positions, labelled = load.rows * load.tokens, load.rows * load.labelled
+    return shape.hidden * (positions * (2 * FP32 + 2 * setup.compute_bytes) + labelled * (setup.compute_bytes + FP32))
+
+
 def backward(shape: Shape, setup: Setup, load: Load) -> int:
-    """Bytes of one layer's gradients while they flow: of the MLP's four tensors, or of scores and probabilities."""
-    mlp = 4 * load.rows * load.tokens * shape.intermediate * setup.compute_bytes
-    return max(mlp, 3 * attention_probabilities(shape, setup, load)) if load.rows else 0
+    """Bytes of one layer's gradients while they flow: five as wide as the MLP, eight hidden states."""
+    width = 5 * shape.intermediate + 8 * shape.hidden
+    return load.rows * load.tokens * width * setup.compute_bytes
 
 
 def dequantized(shape: Shape, setup: Setup) -> int:
-    """Bytes of the widest map, dequantized while it is used."""
-    return max(a * b for a, b in shape.linear.values()) * setup.compute_bytes if setup.four_bit else 0
+    """Bytes of the widest map, dense while it is used, and once more where LoRA's terms are added to it."""
+    widest = max(a * b for a, b in shape.linear.values()) * setup.compute_bytes
+    return 2 * widest if setup.four_bit or setup.compute_bytes != STORED else 0
 
 
-def logits(shape: Shape, load: Load) -> int:
-    """Bytes of the logits: labelled positions only, a chunk at a time: logits, their softmax and one more, fp32."""
+def logits(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of the head: logits of labelled positions in fp32, a chunk at a time and twice; the output layer in the
+    compute dtype where it is stored in another.
+    """
+    if not load.labelled:
+        return 0
     chunk = min(CHUNK_TOKENS, load.rows * load.labelled)
-    sampled = 3 * load.cache_rows
-    return FP32 * shape.vocabulary * max(3 * chunk, sampled)
+    dense = shape.vocabulary * shape.hidden * setup.compute_bytes if setup.compute_bytes != STORED else 0
+    return 2 * FP32 * shape.vocabulary * chunk + dense
 
 
 def kv_cache(shape: Shape, setup: Setup, load: Load) -> int:
@@ -124,43 +127,47 @@ def kv_cache(shape: Shape, setup: Setup, load: Load) -> int:
     return load.cache_rows * load.cache_tokens * width * setup.compute_bytes
 
 
-def prefill(shape: Shape, setup: Setup, load: Load) -> int:
-    """Bytes of the first forward pass over the prompts, one layer at a time, no gradients."""
-    positions = load.cache_rows * load.cache_prompt
-    return positions * (3 * shape.intermediate + 4 * shape.hidden) * setup.compute_bytes
+def sampling(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of the first forward pass over the prompts, a layer at a time, or of one step's logits, three times."""
+    prompts = load.cache_rows * load.cache_prompt * (3 * shape.intermediate + 4 * shape.hidden) * setup.compute_bytes
+    return max(prompts, 3 * FP32 * load.cache_rows * shape.vocabulary)
 
 
 def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
-    """Every term in bytes, and their sum as "peak". Training and sampling take turns: the larger one counts."""
+    """Every term in bytes, and their sum as "peak". Loading, training and sampling take turns: the largest counts."""
     one = adapter_parameters(shape, setup)
     trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
-    training = {
-        "activations": activations(shape, setup, load),
-        "backward": backward(shape, setup, load),
-    }
-    sampling = {
-        "kv_cache": kv_cache(shape, setup, load),
-        "prefill": prefill(shape, setup, load),
-    }
-    turn = training if sum(training.values()) >= sum(sampling.values()) else sampling
-    terms = {
-        "weights": weights(shape, setup),
-        "adapters": FP32 * one * load.num_adapters,
-        "gradients": FP32 * trained,
-        "optimizer": 2 * FP32 * trained,  # AdamW's two moments
-        "dequantized": dequantized(shape, setup),
-        "logits": logits(shape, load),
-        "copy": 0 if load.copy == "none" else shape.linear_parameters * setup.compute_bytes,
-        **dict.fromkeys((*training, *sampling), 0),
-        **turn,
-    }
+    head, flow = logits(shape, setup, load), backward(shape, setup, load) + dequantized(shape, setup)
+    turns = [
+        {"loading": loading(shape, setup)},
+        {
+            "activations": activations(shape, setup, load),
+            "states": states(shape, setup, load),
+            **({"logits": head} if head > flow else {"backward": flow}),
+            "gradients": FP32 * trained,
+            "optimizer": 2 * FP32 * trained,  # AdamW's two moments
+        },
+        {
+            "kv_cache": kv_cache(shape, setup, load),
+            "sampling": sampling(shape, setup, load),
+            "copy": 0 if load.copy == "none" else shape.linear_parameters * setup.compute_bytes,
+            "optimizer": 2 * FP32 * trained,
+        },
+    ]
+    turn = max(turns, key=lambda terms: sum(terms.values()))
+    terms = {"weights": weights(shape, setup), "adapters": FP32 * one * load.num_adapters, **turn}
     terms["overhead"] = overhead(sum(terms.values()), setup)
     return terms | {"peak": sum(terms.values())}
 
 
+def loading(shape: Shape, setup: Setup) -> int:
+    """Bytes of the weights as they come from the file, besides those that stay; a GPU gets them one at a time."""
+    return 0 if setup.on_gpu else STORED * (shape.linear_parameters + shape.other_parameters)
+
+
 def overhead(total: int, setup: Setup) -> int:
-    """What no tensor explains. On a GPU: the context and kernels, and 5 % lost between blocks; on a CPU: threads' heaps
-    and scratch buffers of the libraries.
+    """What no tensor explains. On a GPU: the context and kernels, and 5 % lost between blocks. On a CPU: heaps of the
+    threads, scratch buffers of the libraries, the data set.
     """
     if setup.on_gpu:
         return round(0.6e9 + 0.05 * total)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from trueup.pipeline import Pipeline
 from trueup.planning import duration, fit, lengths
@@ -51,6 +53,7 @@ def setup_of(pipeline: Pipeline, shape: Shape, device: Device) -> Setup:
         targets=targets(adapter.targets, shape),
         dora=adapter.kind == "dora",
         compute_bytes=device.compute_bytes,
+        packed=not device.is_gpu and adapter.kind in ("lora", "qlora") and adapter.lora_dropout == 0,
         on_gpu=device.is_gpu,
     )
 
@@ -85,6 +88,25 @@ def make(pipeline: Pipeline, device: Device) -> Plan:
             )
         )
     return Plan(lines, shape, shape_from, left_out)
+
+
+def probe(pipeline: Pipeline, made: Plan, device: Device, say: Callable[[str], None]) -> Plan:
+    """The plan with the peaks of its training stages measured; those that are complete are left as they are."""
+    import tempfile
+
+    from trueup.planning import probe
+
+    lines = []
+    for line in made.lines:
+        if line.stage in probe.PROBED and line.state != "complete":
+            say(f"two steps of {line.stage}")
+            with tempfile.TemporaryDirectory() as scratch:
+                found = probe.measure(pipeline, line.stage, Path(scratch))
+            peak = round(found["peak_bytes"])
+            fits = peak <= usable(device)
+            line = replace(line, terms={"peak": peak}, fits=fits, cure=None if fits else line.cure, measured=True)
+        lines.append(line)
+    return replace(made, lines=lines)
 
 
 def show(made: Plan, device: Device, base: str) -> None:
