@@ -78,5 +78,8 @@ def test_the_command_names_the_change_that_makes_it_fit(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["plan", str(tmp_path / "run.yaml"), "--device", "t4"])
     assert result.exit_code == 0, result.output
     assert "fits in 16 GB: no" in result.output
-    assert "sft would fit with --set sft.gradient_checkpointing=true" in result.output
+    assert (
+        "sft would fit with --set sft.per_device_train_batch_size=1 --set sft.gradient_accumulation_steps=8"
+        in result.output
+    )
     assert "export would fit with --set export.merged=false" in result.output

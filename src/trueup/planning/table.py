@@ -13,7 +13,7 @@ from trueup.planning.memory import Setup
 from trueup.planning.shapes import Shape, of_base, targets
 from trueup.planning.stages import plan
 
-TERMS = ("weights", "adapters", "activations", "logits", "kv_cache")  # those shown; the rest is "other"
+NUM_TERMS = 3  # of a peak that are shown, the largest
 PROGRAM_BYTES = 0.7e9  # Python, torch and the libraries themselves, on a CPU
 
 
@@ -111,6 +111,7 @@ def probe(pipeline: Pipeline, made: Plan, device: Device, say: Callable[[str], N
 
 def show(made: Plan, device: Device, base: str) -> None:
     """Print the plan."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -121,21 +122,17 @@ def show(made: Plan, device: Device, base: str) -> None:
         Text(f"{base}: {parameters:.2f}B parameters ({made.shape_from}); on {device.name}, {device.size}"),
         soft_wrap=True,
     )
-    table = Table("stage", "state", "peak GB", *TERMS, "other", "time", "fits")
-    for name in ("peak GB", *TERMS, "other", "time"):
-        table.columns[[str(c.header) for c in table.columns].index(name)].justify = "right"
+    table = Table("stage", "state", "peak GB", "mostly, GB", "time", "fits", box=box.SIMPLE_HEAD)
     for line in made.lines:
+        state = Text(line.state, no_wrap=True)
         if line.terms is None:
-            table.add_row(line.stage, line.state, *[""] * (len(TERMS) + 2), _waits(line.stage), "")
+            table.add_row(line.stage, state, "", "", _waits(line.stage), "")
             continue
-        shown = [line.terms.get(term, 0) for term in TERMS]
-        other = line.terms["peak"] - sum(shown)
-        mark = "" if line.measured else "~"
         table.add_row(
             line.stage,
-            Text(line.state),
-            f"{mark}{line.terms['peak'] / 1e9:.2f}",
-            *([""] * (len(TERMS) + 1) if line.measured else [f"{value / 1e9:.2f}" for value in (*shown, other)]),
+            state,
+            f"{'' if line.measured else '~'}{line.terms['peak'] / 1e9:.2f}",
+            "measured" if line.measured else _largest(line.terms),
             "" if line.state == "complete" or line.seconds is None else f"~{_duration(line.seconds)}",
             Text("yes", "green") if line.fits else Text("no", "bold red"),
         )
@@ -161,6 +158,11 @@ def verdict(made: Plan, device: Device) -> list[str]:
             changes = " ".join(f"--set {line.stage}.{key}={_yaml(value)}" for key, value in line.cure.items())
             sentences.append(f"  {line.stage} would fit with {changes}")
     return sentences
+
+
+def _largest(terms: dict[str, int]) -> str:
+    parts = sorted((size, name) for name, size in terms.items() if name != "peak")[::-1][:NUM_TERMS]
+    return ", ".join(f"{name.replace('_', ' ')} {size / 1e9:.2f}" for size, name in parts if size > 5e6)
 
 
 def _yaml(value: object) -> str:
