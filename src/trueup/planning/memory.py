@@ -134,12 +134,11 @@ def sampling(shape: Shape, setup: Setup, load: Load) -> int:
 
 
 def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
-    """Every term in bytes, and their sum as "peak". Loading, training and sampling take turns: the largest counts."""
+    """Every term in bytes, and their sum as "peak". Training and sampling take turns: the larger one counts."""
     one = adapter_parameters(shape, setup)
     trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
     head, flow = logits(shape, setup, load), backward(shape, setup, load) + dequantized(shape, setup)
     turns = [
-        {"loading": loading(shape, setup)},
         {
             "activations": activations(shape, setup, load),
             "states": states(shape, setup, load),
@@ -155,20 +154,27 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
         },
     ]
     turn = max(turns, key=lambda terms: sum(terms.values()))
-    terms = {"weights": weights(shape, setup), "adapters": FP32 * one * load.num_adapters, **turn}
+    terms = {
+        "weights": weights(shape, setup),
+        "file": mapped_file(shape, setup),
+        "adapters": FP32 * one * load.num_adapters,
+        **turn,
+    }
     terms["overhead"] = overhead(sum(terms.values()), setup)
     return terms | {"peak": sum(terms.values())}
 
 
-def loading(shape: Shape, setup: Setup) -> int:
-    """Bytes of the weights as they come from the file, besides those that stay; a GPU gets them one at a time."""
-    return 0 if setup.on_gpu else STORED * (shape.linear_parameters + shape.other_parameters)
+def mapped_file(shape: Shape, setup: Setup) -> int:
+    """Bytes of the file's pages that stay mapped: the embedding is read from there, and with it go the 16-bit weights
+    that became 4-bit. Linux may take them back when memory is short. A GPU holds none.
+    """
+    return STORED * shape.linear_parameters if setup.four_bit and not setup.on_gpu else 0
 
 
 def overhead(total: int, setup: Setup) -> int:
-    """What no tensor explains. On a GPU: the context and kernels, and 5 % lost between blocks. On a CPU: heaps of the
-    threads, scratch buffers of the libraries, the data set.
+    """What no tensor explains. On a GPU: the context and kernels, and 5 % lost between blocks (not measured). On a CPU:
+    modules imported late, the tokenizer, heaps of the threads, scratch buffers; measured, see docs/memory.md.
     """
     if setup.on_gpu:
         return round(0.6e9 + 0.05 * total)
-    return round(0.1e9)
+    return round(0.31e9)
