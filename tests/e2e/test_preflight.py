@@ -12,6 +12,7 @@ from trl.trainer import dpo_trainer, kto_trainer, sft_trainer
 
 from trueup.artifacts import Adapter, Feedback, write_jsonl
 from trueup.cli import main
+from trueup.config import Source
 from trueup.data import read_demonstrations
 from trueup.errors import PreflightError
 from trueup.pipeline import Pipeline
@@ -86,8 +87,8 @@ def test_labels_masked_by_the_padding_id_stop_the_stage(
 def test_what_is_cut_and_what_is_dropped_is_named(pipeline: Pipeline, tmp_path: Path) -> None:
     texts = [("red", "yes")] * 30 + [("red", "no " * 60), ("blue " * 60, "yes")]
     write_jsonl(tmp_path / "d.jsonl", [{"prompt": f"{p} {i}", "response": r} for i, (p, r) in enumerate(texts)])
-    where = context(pipeline, tmp_path / "out", demonstrations=tmp_path / "d.jsonl")
-    ids = [row["id"] for row in read_demonstrations(tmp_path / "d.jsonl", {}, None)]
+    where = context(pipeline, tmp_path / "out", demonstrations=(Source(path=tmp_path / "d.jsonl"),))
+    ids = [row["id"] for row in read_demonstrations(where.run.data)]
     found = checked(sft, sft.Config(max_length=40, held_out_fraction=0.01), where)
     assert (found["cut"], found["dropped"]) == ([ids[30]], [ids[31]])
     assert (found["num_samples"], found["num_cut"], found["num_dropped"]) == (30, 1, 1)  # one row of 32 is held out
@@ -125,7 +126,7 @@ def test_a_template_that_refuses_or_loses_the_system_message(pipeline: Pipeline,
 
 def test_prompts_to_sample_from_are_checked_as_well(pipeline: Pipeline, tmp_path: Path) -> None:
     policy = Adapter(pipeline.path("sft"))
-    found = checked(ppo, ppo.Config(), context(pipeline, tmp_path / "out"), policy=policy, completions=None)
+    found = checked(ppo, ppo.Config(), context(pipeline, tmp_path / "out"), policy=policy, sft=policy, completions=None)
     assert (found["num_samples"], found["num_dropped"], found["warnings"]) == (6, 0, [])
     tokenizer = tokenizer_of(pipeline)
     tokenizer.eos_token = "Q"  # as in a base model whose end of text is not what its template ends a turn with

@@ -34,13 +34,8 @@ def measure(data: DataConfig, folder: Path | None) -> tuple[Lengths, list[str]]:
     missing: list[str] = []
 
     def read(name: str) -> tuple[int, float, int]:
-        path = getattr(data, name)
-        if path is None:
-            missing.append(f"data.{name}: not set")
-            return 0, 0, 0
-        reader = read_demonstrations if name == "demonstrations" else read_prompts
         try:
-            rows = reader(path, data.columns, data.system)
+            rows = read_demonstrations(data) if name == "demonstrations" else read_prompts(data, name)
         except DataError as error:
             missing.append(f"data.{name}: {error.found.splitlines()[0]}")
             return 0, 0, 0

@@ -22,8 +22,9 @@ NUM_STEPS = 2
 PROBED = ("sft", "reward", "dpo", "kto", "ppo")  # what two steps of are made here
 Row = dict[str, Any]
 # the policy that other stages start from: changed enough for the reference proof
-SHORT_SFT = {"max_length": 96, "per_device_train_batch_size": 8, "learning_rate": 3e-3, "num_train_epochs": 2}
-SHORT_REWARD = {"max_length": 96, "per_device_train_batch_size": 2}
+SHORT_TOKENS = 96
+SHORT_SFT = {"max_length": SHORT_TOKENS, "per_device_train_batch_size": 8, "learning_rate": 3e-3, "num_train_epochs": 2}
+SHORT_REWARD = {"max_length": SHORT_TOKENS, "per_device_train_batch_size": 2}
 
 
 def measure(pipeline: Pipeline, name: str, scratch: Path) -> dict[str, float]:
@@ -43,7 +44,7 @@ def measure(pipeline: Pipeline, name: str, scratch: Path) -> dict[str, float]:
 def _two_steps(name: str) -> dict[str, Any]:
     if name == "ppo":
         return {"num_steps": NUM_STEPS, "report_to": []}
-    return {"num_train_epochs": 1} | ({"held_out_fraction": 0.0} if name == "sft" else {})
+    return {"num_train_epochs": 1} | ({"held_out_fraction": 1e-6} if name == "sft" else {})
 
 
 def _settings(run: RunFile, sections: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def _child(what: str, name: str, scratch: Path) -> dict[str, float]:
     pipeline = Pipeline(run, STAGES, scratch / "runs")
     if what == "measure":
         return _measure_here(pipeline, name, scratch)
-    texts = _Texts(run, SHORT_SFT["max_length"])
+    texts = _Texts(run, SHORT_TOKENS)
     texts.demonstrations(scratch, 32)
     pipeline.execute("sft")
     if name == "ppo":

@@ -181,7 +181,7 @@ def _export(values: Values, lengths: Lengths, run: RunFile) -> Planned | None:
 def _dialogue(lengths: Lengths, run: RunFile, limit: int) -> float:
     """Mean tokens of a prompt with a sampled answer."""
     answer = min(_of(run, "sample", "max_new_tokens"), ANSWER_TOKENS)
-    return min((lengths.prompt_tokens or 64) + answer, limit)
+    return float(min((lengths.prompt_tokens or 64) + answer, limit))
 
 
 def _of(run: RunFile, section: str, key: str) -> Any:
