@@ -16,6 +16,7 @@ class Config(Section):
     num_train_epochs: PositiveFloat = 2
     per_device_train_batch_size: PositiveInt = 4
     gradient_accumulation_steps: PositiveInt = 2
+    gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
@@ -25,9 +26,10 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import DPOConfig
 
-    from trueup.training import common, proof, weighted
+    from trueup.training import common, preflight, proof, weighted
 
     pairs = weighted.mean_one(feedback.pairs("train"))
+    rows = [_conversational(pair, i) for i, pair in enumerate(pairs)]
     model, tokenizer = common.load_policy(context, policy)
     trainer = weighted.WeightedDPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
@@ -37,8 +39,9 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             **config.model_dump(),
             precompute_ref_log_probs=False,
         ),
-        train_dataset=Dataset.from_list([_conversational(pair) for pair in pairs]),
+        train_dataset=Dataset.from_list(rows),
     )
+    checked = preflight.check(trainer, rows, context)
     common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
@@ -48,11 +51,12 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     common.save_adapter(trainer, context.out)
     probes = [{"messages": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
     proof.record_probe(trainer.model, tokenizer, probes, context.out)
-    return metrics | {"reference_proof": proven, "num_pairs": len(pairs)}
+    return metrics | {"reference_proof": proven, "num_pairs": len(pairs), "preflight": checked}
 
 
-def _conversational(pair: dict[str, object]) -> dict[str, object]:
+def _conversational(pair: dict[str, object], number: int) -> dict[str, object]:
     return {
+        "id": f"{pair['prompt_id']}/{number}",
         "prompt": pair["prompt"],
         "chosen": [{"role": "assistant", "content": pair["chosen"]}],
         "rejected": [{"role": "assistant", "content": pair["rejected"]}],

@@ -19,11 +19,12 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
 
     from trueup.export import card
     from trueup.models import adapters, base, logps
+    from trueup.training import preflight
 
     shutil.copytree(
         aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
     )
-    cost = None
+    cost, checked = None, None
     if config.merged:
         bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
@@ -40,10 +41,12 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         with torch.no_grad():
             written = logps.next_token_logps(merged, probe)
         cost = (policy.exp() * (policy - written)).sum(dim=-1).mean().item()
-        base.load_tokenizer(context.run.model.base).save_pretrained(context.out / "merged")
+        tokenizer = base.load_tokenizer(context.run.model.base)
+        tokenizer.save_pretrained(context.out / "merged")
+        checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)
     text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)
     (context.out / "README.md").write_text(text, encoding="utf-8")
-    return {"merge_kl_nats_per_token": cost}
+    return {"merge_kl_nats_per_token": cost, "preflight": checked}
 
 
 STAGE = Stage(name="export", config=Config, makes=Export, run=run, needs={"aligned": "aligned"})

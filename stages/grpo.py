@@ -15,6 +15,7 @@ class Config(RewardSettings):
     max_steps: int = 60
     num_generations: int = 8  # completions a prompt: the group an advantage is relative to
     per_device_train_batch_size: int = 32  # completions a step
+    gradient_checkpointing: bool = False  # less memory, a third more time
     num_iterations: int = 1  # updates on one rollout
     max_completion_length: int = 64  # tokens
     save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most

@@ -13,6 +13,8 @@ class Config(Section):
     learning_rate: PositiveFloat = 5e-5
     num_train_epochs: PositiveFloat = 1
     per_device_train_batch_size: int = Field(default=8, ge=2)  # the KL is estimated from neighbours in a batch
+    gradient_accumulation_steps: PositiveInt = 1
+    gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
@@ -23,12 +25,13 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trl import KTOConfig
 
     from trueup.feedback.preferences import kto_weights
-    from trueup.training import common, proof, weighted
+    from trueup.training import common, preflight, proof, weighted
 
     rows = feedback.rows("train")
     heft_up, heft_down = (sum(row["weight"] for row in rows if row["label"] is side) for side in (True, False))
     desirable, undesirable = kto_weights(heft_up, heft_down)
     rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in rows]
+    unpaired = [_unpaired(row) for row in rows]
     model, tokenizer = common.load_policy(context, policy)
     trainer = weighted.WeightedKTOTrainer(
         model=model,
@@ -37,8 +40,9 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             **common.trainer_args(context),
             **config.model_dump(),
         ),
-        train_dataset=Dataset.from_list([_unpaired(row) for row in rows]),
+        train_dataset=Dataset.from_list(unpaired),
     )
+    checked = preflight.check(trainer, unpaired, context)
     common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
@@ -53,12 +57,14 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         "undesirable_weight": undesirable,
         "num_rows": len(rows),
         "num_desirable": sum(row["label"] for row in rows),
+        "preflight": checked,
     }
 
 
 def _unpaired(row: dict[str, object]) -> dict[str, object]:
     completion = [{"role": "assistant", "content": row["completion"]}]
-    return {"prompt": row["prompt"], "completion": completion, "label": row["label"], "weight": row["weight"]}
+    kept = {"id": row["uid"], "prompt": row["prompt"], "label": row["label"], "weight": row["weight"]}
+    return kept | {"completion": completion}
 
 
 STAGE = Stage(

@@ -13,6 +13,7 @@ class Config(Section):
     num_train_epochs: PositiveFloat = 1
     per_device_train_batch_size: PositiveInt = 4
     gradient_accumulation_steps: PositiveInt = 2
+    gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens; longer pairs are dropped, and counted
     save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
@@ -22,30 +23,39 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import RewardConfig
 
-    from trueup.training import common, weighted
+    from trueup.training import common, preflight, weighted
 
     train, held_out = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
+    rows = [_conversational(pair, i) for i, pair in enumerate(train)]
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
     trainer = weighted.WeightedRewardTrainer(
         model=model,
         processing_class=tokenizer,
         args=RewardConfig(**common.trainer_args(context), **config.model_dump()),
-        train_dataset=Dataset.from_list([_conversational(pair) for pair in train]),
-        eval_dataset=Dataset.from_list([_conversational(pair) for pair in held_out]) if held_out else None,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list([_conversational(pair, i) for i, pair in enumerate(held_out)])
+        if held_out
+        else None,
     )
+    checked = preflight.check(trainer, rows, context)
     common.make_ready(trainer, policy)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     metrics = common.train(trainer)
-    dropped = len(train) - len(trainer.train_dataset)
     if held_out:
         scores = trainer.evaluate()
         metrics["held_out_accuracy"] = scores["eval_accuracy"]
     common.save_adapter(trainer, context.out)
-    return metrics | {"num_pairs": len(train), "num_dropped_too_long": dropped, "num_held_out": len(held_out)}
+    return metrics | {
+        "num_pairs": len(train),
+        "num_dropped_too_long": checked["num_dropped"],
+        "num_held_out": len(held_out),
+        "preflight": checked,
+    }
 
 
-def _conversational(pair: dict[str, list[dict[str, str]]]) -> dict[str, object]:
+def _conversational(pair: dict[str, list[dict[str, str]]], number: int) -> dict[str, object]:
     return {
+        "id": f"{pair['prompt_id']}/{number}",
         "chosen": [*pair["prompt"], {"role": "assistant", "content": pair["chosen"]}],
         "rejected": [*pair["prompt"], {"role": "assistant", "content": pair["rejected"]}],
         "weight": pair["weight"],

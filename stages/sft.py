@@ -13,24 +13,29 @@ class Config(Section):
     learning_rate: PositiveFloat = 3e-4
     num_train_epochs: PositiveFloat = 4
     per_device_train_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     warmup_steps: NonNegativeInt = 5
     held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
 
 
 def run(config: Config, context: Context) -> Metrics:
-    """Minimize the negative log-likelihood of the demonstrations' answers; save the best epoch's adapter."""
+    """Minimize the negative log-likelihood of the demonstrations' answers; save the best epoch's adapter.
+
+    Starts from a fresh adapter, or from that of `adapter.start`.
+    """
     import random
 
     from datasets import Dataset
     from trl import SFTConfig
 
     from trueup.data import identify, read_demonstrations
-    from trueup.training import common, proof
+    from trueup.training import common, preflight, proof
     from trueup.training.lean import LeanSFTTrainer
 
     rows = [
-        {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+        {"id": row["id"], "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
         for row in read_demonstrations(context.run.data, context.run.seed)
     ]
     random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
@@ -40,7 +45,9 @@ def run(config: Config, context: Context) -> Metrics:
     train = [row for row in rows if identify(row["prompt"]) not in aside]
     if not train:
         raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
-    model, tokenizer = common.load_policy(context, None)
+    start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
+    model, tokenizer = common.load_policy(context, start)
+    preflight.check_template(tokenizer, ((row["id"], row["prompt"] + row["completion"]) for row in rows))
     options = config.model_dump(exclude={"held_out_fraction"})
     trainer = LeanSFTTrainer(
         model=model,
@@ -53,13 +60,19 @@ def run(config: Config, context: Context) -> Metrics:
         train_dataset=Dataset.from_list(train),
         eval_dataset=Dataset.from_list(held_out),
     )
-    common.make_ready(trainer)
+    checked = preflight.check(trainer, train, context)
+    common.make_ready(trainer, start)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
     probes = [{"messages": r["prompt"], "completion": r["completion"][0]["content"]} for r in train]
     proof.record_probe(trainer.model, tokenizer, probes, context.out)
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-    return metrics | {"eval_loss": min(losses), "eval_loss_by_epoch": losses, "num_train": len(train)}
+    return metrics | {
+        "eval_loss": min(losses),
+        "eval_loss_by_epoch": losses,
+        "num_train": len(train),
+        "preflight": checked,
+    }
 
 
 def _by_epoch() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""One command a stage, and: run, status, init, labelstudio, demo, schema. Heavy imports happen inside the commands."""
+"""One command a stage, and: run, status, preflight, init, labelstudio, demo, schema. Heavy imports are made inside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from trueup import __version__
 from trueup.data_commands import data
-from trueup.errors import TrueupError
+from trueup.errors import ConfigError, TrueupError
 
 if TYPE_CHECKING:
     from trueup.pipeline import Pipeline, State
@@ -165,13 +165,53 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
+@RUN_FILE
+@SET
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, t4, 24gb or 80gb.")
+@click.option("--probe", is_flag=True, help="Measure two real steps of each training stage, here.")
+def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -> None:
+    """What will run, what it needs in memory and time, and what would make it fit. Loads no weights."""
+    from trueup.planning import devices, table
+
+    pipeline = _pipeline(run_file, overrides)
+    chosen = devices.find(device)
+    made = table.make(pipeline, chosen)
+    if probe:
+        from trueup.progress import spinner
+
+        if chosen != devices.find("auto"):
+            raise ConfigError("--probe", found=f"--device {device}", expected="this machine", next_step="leave one out")
+        with spinner("probing") as say:
+            made = table.probe(pipeline, made, chosen, say)
+    table.show(made, chosen, pipeline.run.model.base)
+
+
+@main.command()
+@RUN_FILE
+@SET
+def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """Are the tokens right: templates, masks, end tokens, and which samples are cut. Loads no weights."""
+    from trueup.errors import PreflightError
+
+    failed = False
+    for name, found in _pipeline(run_file, overrides).preflight():
+        if isinstance(found, PreflightError):
+            failed = True
+            click.echo(f"error: {found}", err=True)
+        elif isinstance(found, TrueupError):
+            click.echo(f"{name}: not yet, {found.found}")
+        else:
+            click.echo(f"{name}: {len(found['warnings'])} warnings" if found["warnings"] else f"{name}: good")
+    if failed:
+        sys.exit(2)
+
+
+@main.command()
 @click.argument("run_file", type=click.Path(path_type=Path), default="run.yaml")
 def init(run_file: Path) -> None:
     """Write a run file to start from. Never overwrites one."""
     import re
     from importlib.resources import files
-
-    from trueup.errors import ConfigError
 
     if run_file.exists():
         raise ConfigError(str(run_file), found="it exists already", next_step="trueup init ANOTHER.yaml")

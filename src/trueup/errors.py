@@ -50,3 +50,7 @@ class ReferenceProofError(TrueupError):
 
 class StageError(TrueupError):
     """A stage cannot start or go on: an input is missing, the configuration drifted, the disk is full."""
+
+
+class PreflightError(TrueupError):
+    """The tokens a stage is about to train on would ruin it; `found` lists every kind of fault at once."""

@@ -7,18 +7,19 @@ import hashlib
 import importlib.metadata
 import resource
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trueup.artifacts import Artifact, file_sha256, write_json
 from trueup.config import RunFile, Source
-from trueup.errors import StageError
+from trueup.errors import PreflightError, StageError
 from trueup.evaluation.goal import answer_to_goal, goal_lines, verdict
 from trueup.lock import only_writer
-from trueup.stage import Context, Stage
+from trueup.stage import Checked, Context, Metrics, Stage
 
 PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
 MIN_FREE_BYTES = 2**20
@@ -118,6 +119,25 @@ class Pipeline:
                 str(out), found="the disk is full", next_step=f"free some space, then: trueup {stage.name} RUN.yaml"
             ) from error
 
+    def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
+        """Of each stage that trains: what its preflight measured, or why it would stop, or what it still waits for."""
+        for stage in self.order():
+            if stage.name not in ("sft", "reward", self.run.method):
+                continue
+            try:
+                inputs = {
+                    parameter: self._artifact(source, stage.name) for parameter, source in self.needs(stage).items()
+                }
+                with tempfile.TemporaryDirectory() as scratch:
+                    out = Path(scratch) / stage.name
+                    out.mkdir()
+                    context = Context(run=self.run, run_dir=self.folder, out=out, only_preflight=True)
+                    stage.run(self.run.section(stage.name), context, **inputs)
+            except Checked as checked:
+                yield stage.name, checked.metrics
+            except (PreflightError, StageError) as error:
+                yield stage.name, error
+
     def _refuse_changed_partial(self, stage: Stage, out: Path, made_of: dict[str, Any]) -> None:
         """A half-built stage goes on only when it is still made of the same things; an empty one begins anew."""
         plan = out / "plan.json"
@@ -197,6 +217,11 @@ class Pipeline:
     def _made_of(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
         data = self.run.data
         read = (*stage.reads, stage.unless) if stage.unless else stage.reads
+        files = {name: _identity(data.sources(name)) for name in read}
+        start = self.run.adapter.start
+        if start is not None and not stage.needs:
+            weights = start / "adapter_model.safetensors"
+            files["adapter.start"] = file_sha256(weights) if weights.is_file() else "missing"
         return {
             "config": self.run.section(stage.name).model_dump(mode="json"),
             "seed": self.run.seed,
@@ -204,7 +229,7 @@ class Pipeline:
             "adapter": self.run.adapter.model_dump(mode="json"),
             "system": data.system,
             "few_shot": [shot.model_dump() for shot in data.few_shot],
-            "data": {name: _identity(data.sources(name)) for name in read},
+            "data": files,
             "inputs": {name: artifact.record()["fingerprint"] for name, artifact in inputs.items()},
         }
 

@@ -30,6 +30,14 @@ class Waiting(Exception):
         super().__init__(f"waiting {labelled}/{wanted}; label at {address}, then type the same command again")
 
 
+class Checked(Exception):
+    """`trueup preflight` looked at what this stage would train on, and the stage ends before it trains."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        super().__init__("checked")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What a stage knows of the run it is in."""
@@ -37,6 +45,7 @@ class Context:
     run: RunFile
     run_dir: Path  # runs/<name>
     out: Path  # <stage>.partial: kept between calls until the stage is complete
+    only_preflight: bool = False  # look at the tokens, on a stand-in for the base, and end by Checked
 
     @property
     def run_file_dir(self) -> Path:

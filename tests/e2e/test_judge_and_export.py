@@ -119,6 +119,6 @@ def test_the_merged_weights_are_the_policy(pipeline: Pipeline, context: Context)
 
 def test_without_merging_no_weights_are_written(pipeline: Pipeline, context: Context) -> None:
     metrics = export.run(export.Config(merged=False), context, aligned=Adapter(pipeline.path("sft")))
-    assert metrics == {"merge_kl_nats_per_token": None}
+    assert metrics == {"merge_kl_nats_per_token": None, "preflight": None}
     assert not (context.out / "merged").exists()
     assert "merged" not in (context.out / "README.md").read_text()

@@ -26,6 +26,7 @@ class AdapterConfig(Section):
     r: int = Field(default=16, gt=0)
     lora_alpha: int = Field(default=32, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    start: Path | None = None  # a folder with somebody's LoRA adapter, which sft goes on from
 
 
 class Source(Section):
@@ -139,7 +140,11 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
         for name in ("demonstrations", "prompts", "held_out", "preferences")
     }
     server = run.labelstudio.model_copy(update={"data_dir": folder / run.labelstudio.data_dir})
-    return run.model_copy(update={"data": run.data.model_copy(update=sources), "labelstudio": server})
+    adapter = run.adapter
+    if adapter.start is not None:
+        adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
+    data = run.data.model_copy(update=sources)
+    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server})
 
 
 def _beside(source: Source, folder: Path) -> Source:

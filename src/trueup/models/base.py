@@ -92,6 +92,19 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     return model
 
 
+def stand_in(tokenizer: Any, num_labels: int | None = None) -> Any:
+    """A Llama of one narrow layer with the tokenizer's vocabulary: enough for a trainer to prepare its dataset."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+
+    quiet()
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **shape)
+    if num_labels is None:
+        return AutoModelForCausalLM.from_config(config)
+    config.num_labels = num_labels
+    return AutoModelForSequenceClassification.from_config(config)
+
+
 def compute_dtype() -> Any:
     """bf16 where the device has it; fp16 on GPUs below compute capability 8.0, such as a T4; fp32 on other CPUs."""
     import torch

@@ -10,6 +10,7 @@ from trueup.data import read_prompts
 from trueup.data.dialogue import Messages
 from trueup.errors import DataError
 from trueup.stage import Context, Metrics
+from trueup.training import preflight
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,13 @@ def read(context: Context, tokenizer: Any, max_prompt_tokens: int) -> tuple[list
     if too_long:
         said = f"{len(too_long)} prompts are longer than {max_prompt_tokens} tokens and left out, such as {begin[0]!r}"
         Console().print(escape(said))
+    named = ((prompt.id, prompt.messages) for prompt in prompts)
+    checked = preflight.check_prompts(tokenizer, named, [row["id"] for row in too_long], context)
     return prompts, {
         "num_prompts": len(prompts),
         "num_prompts_too_long": len(too_long),
         "prompts_too_long": begin,
+        "preflight": checked,
     }
 
 

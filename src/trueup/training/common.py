@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from trueup.artifacts import Artifact
+from trueup.config import AdapterConfig
 from trueup.cpu import trunk
-from trueup.models import adapters, base
+from trueup.models import adapters, base, transfer
 from trueup.stage import Context, Metrics
 from trueup.training import checkpoints, finite, head, progress
 
@@ -29,7 +30,6 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "logging_steps": 5,
         "save_strategy": "steps",
         "save_total_limit": 2,
-        "gradient_checkpointing": False,
         "dataloader_pin_memory": on_gpu,
         "disable_tqdm": True,
     }
@@ -40,14 +40,21 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
     """(model with a trainable adapter "default", tokenizer). With `adapter`, its weights; else a fresh one."""
     run = context.run
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
-    bare = base.load_base(run.model.base, four_bit=run.adapter.kind != "lora", num_labels=num_labels)
     tokenizer = base.load_tokenizer(run.model.base)
+    if num_labels is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
+        # a classifier reads its score at the last token that is not padding, and that is the end token
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.pad_token
+    if context.only_preflight:
+        return adapters.new_adapter(base.stand_in(tokenizer, num_labels), AdapterConfig(), task_type=task), tokenizer
+    bare = base.load_base(run.model.base, four_bit=run.adapter.kind != "lora", num_labels=num_labels)
     bare.config.pad_token_id = tokenizer.pad_token_id
     if adapter is None or num_labels is not None:
         model = adapters.new_adapter(bare, run.adapter, task_type=task)
         if adapter is not None:
             start_from(model, adapters.saved_tensors(adapter.path))
     else:
+        if adapter.path == run.adapter.start:
+            transfer.refuse_unfit(bare, run.adapter, adapter.path)
         model = adapters.load_adapter(bare, adapter.path, trainable=True)
     return model, tokenizer
 

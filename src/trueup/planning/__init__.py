@@ -1,0 +1,1 @@
+"""Before anyone waits: what will run, what it needs in memory and time, and what would make it fit."""

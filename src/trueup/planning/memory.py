@@ -1,0 +1,180 @@
+"""Peak memory of a stage, term by term. Pure functions of shapes; docs/memory.md derives each and shows figures.
+
+N = rows x tokens, the positions in a forward pass with gradients; c = bytes of the compute dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trueup.planning.shapes import Shape
+
+FP32 = 4
+STORED = 2  # bytes of a weight that is not quantized: bf16, or fp16 on older GPUs
+CODE_TABLES = FP32 * (16 + 256)  # bytes a map: what 4 bits and 8 bits stand for
+BLOCK, NESTED_BLOCK = 64, 256  # weights a scale; scales a scale of scales (bitsandbytes, Dettmers et al. 2023)
+CHUNK_TOKENS = 256  # positions whose logits are in memory at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the model is held."""
+
+    four_bit: bool
+    r: int
+    targets: tuple[str, ...]  # linear maps of a layer with an adapter
+    dora: bool = False
+    compute_bytes: int = FP32
+    packed: bool = True  # the forward of trueup.cpu: no padding, blocks that recompute most of what they need
+    on_gpu: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What a stage holds at its worst moment. Zeros leave a term out."""
+
+    rows: int = 0  # sequences in one forward pass with gradients
+    tokens: int = 0  # of each, padding included
+    labelled: int = 0  # of each, with logits
+    score_head: bool = False
+    num_adapters: int = 1
+    num_trained: int = 0
+    checkpointing: bool = False
+    cache_rows: int = 0  # sequences sampled at once
+    cache_tokens: int = 0  # of each, prompt and completion
+    cache_prompt: int = 0  # of these, in the first forward pass
+    copy: Literal["none", "merged", "dequantized"] = "none"  # of the linear maps, in the compute dtype
+
+
+def weights(shape: Shape, setup: Setup) -> int:
+    """Bytes of the base: 4 bits a weight, a byte a block of 64, 4 bytes a block of blocks (double quantization), and
+    the two code tables of each map.
+    """
+    other = shape.other_parameters * STORED
+    if not setup.four_bit:
+        return other + shape.linear_parameters * STORED
+    packed = 0
+    for rows, columns in shape.linear.values():
+        blocks = math.ceil(rows * columns / BLOCK)
+        packed += rows * columns // 2 + blocks + FP32 * math.ceil(blocks / NESTED_BLOCK) + CODE_TABLES
+    return other + shape.num_layers * packed
+
+
+def adapter_parameters(shape: Shape, setup: Setup) -> int:
+    """Parameters of one adapter: r (in + out) for each target of each layer; DoRA adds a magnitude an output."""
+    sizes = [shape.linear[name] for name in setup.targets]
+    return shape.num_layers * sum(setup.r * (a + b) + (b if setup.dora else 0) for a, b in sizes)
+
+
+def layer_activations(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes kept of one layer until its backward.
+
+    Packed (trueup.cpu.block): the block's input, queries, keys, values, attention's output, the residual, gate and up,
+    and two norms' scales in fp32. Else what autograd keeps: norms their input in fp32, the maps their inputs (shared
+    by q, k and v, and by gate and up; peft's copy of each besides), attention q, k, v and its output, the MLP four.
+    """
+    positions, c = load.rows * load.tokens, setup.compute_bytes
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    if setup.packed:
+        return positions * (c * (2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate) + 2 * FP32)
+    kept = 2 * FP32 * shape.hidden + c * (2 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate)
+    kept += c * sum(shape.linear[name][0] + setup.r for name in setup.targets)
+    return positions * kept
+
+
+def activations(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes kept of all layers; with checkpointing one hidden state a layer, and one layer whole."""
+    layer = layer_activations(shape, setup, load)
+    if load.checkpointing:
+        return layer + shape.num_layers * load.rows * load.tokens * shape.hidden * setup.compute_bytes
+    return shape.num_layers * layer
+
+
+def states(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of the last hidden states: normalized in fp32, padded again, chosen, and their gradient in fp32."""
+    positions, labelled = load.rows * load.tokens, load.rows * load.labelled
+    return shape.hidden * (positions * (2 * FP32 + 2 * setup.compute_bytes) + labelled * (setup.compute_bytes + FP32))
+
+
+def backward(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of one layer's gradients while they flow: five as wide as the MLP, eight hidden states."""
+    width = 5 * shape.intermediate + 8 * shape.hidden
+    return load.rows * load.tokens * width * setup.compute_bytes
+
+
+def dequantized(shape: Shape, setup: Setup) -> int:
+    """Bytes of the widest map, dense while it is used, and once more where LoRA's terms are added to it."""
+    widest = max(a * b for a, b in shape.linear.values()) * setup.compute_bytes
+    return 2 * widest if setup.four_bit or setup.compute_bytes != STORED else 0
+
+
+def logits(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of the head: logits of labelled positions in fp32, a chunk at a time and twice; the output layer in the
+    compute dtype where it is stored in another.
+    """
+    if not load.labelled:
+        return 0
+    chunk = min(CHUNK_TOKENS, load.rows * load.labelled)
+    dense = shape.vocabulary * shape.hidden * setup.compute_bytes if setup.compute_bytes != STORED else 0
+    return 2 * FP32 * shape.vocabulary * chunk + dense
+
+
+def kv_cache(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of keys and values of every sampled sequence."""
+    width = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
+    return load.cache_rows * load.cache_tokens * width * setup.compute_bytes
+
+
+def sampling(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of the first forward pass over the prompts, a layer at a time, or of one step's logits, three times."""
+    prompts = load.cache_rows * load.cache_prompt * (3 * shape.intermediate + 4 * shape.hidden) * setup.compute_bytes
+    return max(prompts, 3 * FP32 * load.cache_rows * shape.vocabulary)
+
+
+def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
+    """Every term in bytes, and their sum as "peak". Training and sampling take turns: the larger one counts."""
+    one = adapter_parameters(shape, setup)
+    trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
+    head, flow = logits(shape, setup, load), backward(shape, setup, load) + dequantized(shape, setup)
+    turns = [
+        {
+            "activations": activations(shape, setup, load),
+            "states": states(shape, setup, load),
+            **({"logits": head} if head > flow else {"backward": flow}),
+            "gradients": FP32 * trained,
+            "optimizer": 2 * FP32 * trained,  # AdamW's two moments
+        },
+        {
+            "kv_cache": kv_cache(shape, setup, load),
+            "sampling": sampling(shape, setup, load),
+            "copy": 0 if load.copy == "none" else shape.linear_parameters * setup.compute_bytes,
+            "optimizer": 2 * FP32 * trained,
+        },
+    ]
+    turn = max(turns, key=lambda terms: sum(terms.values()))
+    terms = {
+        "weights": weights(shape, setup),
+        "file": mapped_file(shape, setup),
+        "adapters": FP32 * one * load.num_adapters,
+        **turn,
+    }
+    terms["overhead"] = overhead(sum(terms.values()), setup)
+    return terms | {"peak": sum(terms.values())}
+
+
+def mapped_file(shape: Shape, setup: Setup) -> int:
+    """Bytes of the file's pages that stay mapped: the embedding is read from there, and with it go the 16-bit weights
+    that became 4-bit. Linux may take them back when memory is short. A GPU holds none.
+    """
+    return STORED * shape.linear_parameters if setup.four_bit and not setup.on_gpu else 0
+
+
+def overhead(total: int, setup: Setup) -> int:
+    """What no tensor explains. On a GPU: the context and kernels, and 5 % lost between blocks (not measured). On a CPU:
+    modules imported late, the tokenizer, heaps of the threads, scratch buffers; measured, see docs/memory.md.
+    """
+    if setup.on_gpu:
+        return round(0.6e9 + 0.05 * total)
+    return round(0.31e9)

@@ -1,0 +1,127 @@
+"""The shape of a base from its config.json: no weights, no torch."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trueup.errors import ModelError
+from trueup.models import packaged
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama-like decoder. Sizes are in elements."""
+
+    hidden: int
+    intermediate: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool  # the output layer is the embedding
+
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of each linear map of one layer."""
+        queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Parameters of all linear maps of all layers: what is 4-bit in memory."""
+        return self.num_layers * sum(a * b for a, b in self.linear.values())
+
+    @property
+    def other_parameters(self) -> int:
+        """Embeddings, the output layer where it is not tied, norms: never quantized."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.num_layers + 1) * self.hidden
+
+
+def from_config(config: dict[str, Any], where: str) -> Shape:
+    """The shape that a config.json describes. Raises ModelError when it is no decoder of this kind."""
+    try:
+        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+        return Shape(
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            num_layers=int(config["num_hidden_layers"]),
+            num_heads=heads,
+            num_kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            vocabulary=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(where, found=f"no shape to plan with ({error!r})", expected="a Llama-like decoder") from None
+
+
+def of_base(base: str) -> tuple[Shape, str, Path | None]:
+    """(shape, where it was found, the model's folder or None) of `model.base`.
+
+    Raises ModelError when there is no such folder, and when a hub id can neither be reached nor is in our table.
+    """
+    package = base.removeprefix("package:")
+    folder = packaged.folder(package) if package != base else Path(base).expanduser()
+    if folder.is_dir() or base.startswith((".", "/", "~")):
+        return _of_folder(folder, base)
+    try:
+        return from_config(_from_hub(base), base), "the hub's config.json", None
+    except (OSError, ValueError) as error:
+        table = json.loads(files("trueup.planning").joinpath("model_shapes.json").read_text(encoding="utf-8"))
+        if base not in table:
+            raise ModelError(
+                f"model.base: {base}",
+                found=f"the hub did not answer ({type(error).__name__}), and its shape is not in our table",
+                expected=f"a reachable hub, a folder, or one of {', '.join(table)}",
+                next_step="download the model's config.json into a folder, and plan with --set model.base=FOLDER",
+            ) from None
+        return from_config(table[base], base), "our table, the hub did not answer", None
+
+
+def _of_folder(folder: Path, base: str) -> tuple[Shape, str, Path | None]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"model.base: {base}", found="no config.json", expected="a folder of a model") from None
+    except ValueError as error:
+        raise ModelError(f"model.base: {base}", found=f"config.json is not JSON ({error})") from None
+    return from_config(config, base), "its config.json", folder
+
+
+def _from_hub(base: str) -> dict[str, Any]:
+    """The config.json of a hub id, from the local cache or the hub. Raises OSError or ValueError."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    path = try_to_load_from_cache(base, "config.json")
+    if not isinstance(path, str):
+        address = urlsplit(constants.ENDPOINT)
+        with socket.create_connection((address.hostname, address.port or 443), timeout=3):
+            pass  # the download below would retry for half a minute
+        path = hf_hub_download(base, "config.json")
+    config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return config
+
+
+def targets(chosen: str | list[str], shape: Shape) -> tuple[str, ...]:
+    """The linear maps of a layer that `adapter.targets` names."""
+    if chosen == "all-linear":
+        return tuple(shape.linear)
+    names = ATTENTION if chosen == "attention" else tuple(chosen)
+    return tuple(name for name in shape.linear if any(name.endswith(wanted.rpartition(".")[2]) for wanted in names))

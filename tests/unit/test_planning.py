@@ -1,0 +1,201 @@
+"""The plan's formulas against sizes counted by hand, its verdicts, and where a shape comes from."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trueup.config import RunFile, load
+from trueup.errors import ConfigError, ModelError
+from trueup.models import base
+from trueup.planning import devices, duration, fit, memory, shapes
+from trueup.planning.lengths import Lengths
+from trueup.planning.stages import Work, plan
+from trueup.stage import Context
+from trueup.stages import STAGES
+from trueup.training import common
+
+# 2 layers, 4 heads of 16 on 2 of keys: q and o are 64 x 64, k and v 64 x 32, the MLP 64 x 128 three times
+SHAPE = shapes.Shape(64, 128, 2, 4, 2, 16, vocabulary=320, tied=True)
+LINEAR = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+SETUP = memory.Setup(four_bit=True, r=16, targets=tuple(SHAPE.linear))
+
+
+def test_four_bit_weights_scales_tables_and_what_stays_16_bit() -> None:
+    assert SHAPE.linear_parameters == LINEAR == 73_728
+    blocks = LINEAR // 64
+    scales = 2 * 7 * 4  # one fp32 scale of scales a map: none has more than 256 blocks
+    tables = 2 * 7 * 4 * (16 + 256)
+    embedding, norms = 320 * 64, 5 * 64
+    expected = LINEAR // 2 + blocks + scales + tables + 2 * (embedding + norms)
+    assert memory.weights(SHAPE, SETUP) == expected
+    assert memory.weights(SHAPE, replace(SETUP, four_bit=False)) == 2 * (LINEAR + embedding + norms)
+    untied = replace(SHAPE, tied=False)
+    assert memory.weights(untied, SETUP) == expected + 2 * embedding
+
+
+def test_an_adapter_is_r_times_in_plus_out() -> None:
+    per_layer = 16 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
+    assert memory.adapter_parameters(SHAPE, SETUP) == 2 * per_layer
+    attention = replace(SETUP, targets=("q_proj", "v_proj"), r=4)
+    assert memory.adapter_parameters(SHAPE, attention) == 2 * 4 * ((64 + 64) + (64 + 32))
+    assert memory.adapter_parameters(SHAPE, replace(attention, dora=True)) == 2 * (4 * 224 + 64 + 32)
+
+
+def test_activations_cache_and_optimizer_by_hand() -> None:
+    load = memory.Load(rows=3, tokens=10, labelled=10, num_trained=1, cache_rows=3, cache_tokens=10)
+    positions, kept = 30, 4 * (2 * 64 + 2 * 64 + 2 * 32 + 2 * 128) + 8
+    assert memory.activations(SHAPE, SETUP, load) == 2 * positions * kept
+    checkpointed = replace(load, checkpointing=True)
+    assert memory.activations(SHAPE, SETUP, checkpointed) == positions * kept + 2 * positions * 64 * 4
+    assert memory.kv_cache(SHAPE, SETUP, load) == 3 * 10 * (2 * 2 * 2 * 16) * 4
+    assert memory.logits(SHAPE, SETUP, load) == 2 * 4 * 320 * 30 + 4 * 320 * 64  # and the output layer in fp32
+    assert memory.logits(SHAPE, replace(SETUP, compute_bytes=2), load) == 2 * 4 * 320 * 30
+    assert memory.logits(SHAPE, SETUP, replace(load, labelled=0)) == 0
+    big = replace(load, rows=4000)  # large enough for training to be the peak, not loading
+    terms = memory.peak(SHAPE, SETUP, big)
+    one = memory.adapter_parameters(SHAPE, SETUP)
+    assert (terms["adapters"], terms["gradients"], terms["optimizer"]) == (4 * one, 4 * one, 8 * one)
+    assert terms["peak"] == sum(size for name, size in terms.items() if name != "peak")
+
+
+def test_sampling_and_training_take_turns() -> None:
+    trained = memory.peak(SHAPE, SETUP, memory.Load(rows=4000, tokens=100, labelled=100, num_trained=1))
+    sampled = memory.peak(SHAPE, SETUP, memory.Load(cache_rows=4000, cache_tokens=100, cache_prompt=50))
+    both = memory.peak(
+        SHAPE,
+        SETUP,
+        memory.Load(
+            rows=4000, tokens=100, labelled=100, num_trained=1, cache_rows=4000, cache_tokens=100, cache_prompt=50
+        ),
+    )
+    assert both["peak"] == max(trained["peak"], sampled["peak"])
+    assert "kv_cache" in sampled and "kv_cache" not in trained
+
+
+def run_file(folder: Path, text: str = "") -> RunFile:
+    path = folder / "run.yaml"
+    path.write_text(f"name: x\nmodel: {{base: meta-llama/Llama-3.1-8B-Instruct}}\n{text}")
+    return load(path, {stage.name: stage.config for stage in STAGES})
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(base: str) -> Any:
+        raise OSError("no network")
+
+    monkeypatch.setattr(shapes, "_from_hub", unreachable)
+
+
+def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts(tmp_path: Path, offline: None) -> None:
+    run, lengths = run_file(tmp_path), Lengths()
+    shape = shapes.of_base(run.model.base)[0]
+    setup = memory.Setup(four_bit=True, r=16, targets=tuple(shape.linear), compute_bytes=2, packed=False, on_gpu=True)
+
+    def peak(changes: fit.Changes) -> int:
+        return (fit.peak_of("sft", fit.changed(run, "sft", changes), lengths, shape, setup) or {})["peak"]
+
+    def cure(usable: int) -> fit.Changes | None:
+        return fit.cure("sft", run, lengths, shape, setup, usable)
+
+    assert peak({}) > 24e9
+    smaller = {"per_device_train_batch_size": 2}
+    assert cure(peak(smaller)) == smaller | {"gradient_accumulation_steps": 4}
+    smallest = {"per_device_train_batch_size": 1}
+    checkpointed = cure(peak(smallest) - 1) or {}
+    assert checkpointed["gradient_checkpointing"] is True and "max_length" not in checkpointed
+    least = {**smallest, "gradient_checkpointing": True}
+    shorter = cure(peak(least) - 1) or {}
+    assert shorter["max_length"] == 256
+    assert cure(10**9) is None  # less than the weights alone
+    for found in (checkpointed, shorter):
+        changes = {key: value for key, value in found.items() if key != "gradient_accumulation_steps"}
+        assert peak(changes) <= peak(smallest)
+    assert fit.cure("export", run, lengths, shape, setup, 10**9) == {"merged": False}
+
+
+def test_a_shape_comes_from_the_folder_the_hub_or_our_table(tmp_path: Path, offline: None) -> None:
+    shape, source, folder = shapes.of_base("meta-llama/Llama-3.1-8B-Instruct")
+    assert "our table" in source and folder is None
+    assert shape.linear_parameters + shape.other_parameters == 8_030_261_248  # as its model card counts
+    with pytest.raises(ModelError, match=r"the hub did not answer \(OSError\)"):
+        shapes.of_base("nobody/nothing")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        shapes.of_base(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ModelError, match="no shape to plan with"):
+        shapes.of_base(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("HuggingFaceH4/zephyr-7b-beta", 7.242),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 0.494),
+        ("Qwen/Qwen2.5-7B-Instruct", 7.615),
+    ],
+)
+def test_the_table_has_the_parameters_that_model_cards_state(name: str, billions: float, offline: None) -> None:
+    shape = shapes.of_base(name)[0]
+    assert (shape.linear_parameters + shape.other_parameters) / 1e9 == pytest.approx(billions, abs=0.001)
+
+
+def test_loads_follow_the_sections(tmp_path: Path) -> None:
+    text = "dpo: {per_device_train_batch_size: 3, max_length: 100}\nppo: {micro_batch_size: 5, max_new_tokens: 40}\n"
+    run, lengths = run_file(tmp_path, text), Lengths(num_prompts=10, prompt_tokens=20, longest_prompt=30)
+    pairs, thumbs, rollouts = (plan(name, run, lengths) for name in ("dpo", "kto", "ppo"))
+    assert pairs is not None and thumbs is not None and rollouts is not None
+    assert (pairs[0].rows, pairs[0].tokens, pairs[0].num_adapters) == (6, 100, 2)
+    assert (thumbs[0].rows, thumbs[0].num_adapters) == (8, 2)
+    assert (rollouts[0].rows, rollouts[0].tokens, rollouts[0].labelled) == (5, 70, 40)
+    assert (rollouts[0].num_adapters, rollouts[0].num_trained, rollouts[0].cache_rows) == (4, 2, 32)
+    assert plan("collect", run, lengths) is None
+
+
+def test_time_is_flops_over_what_the_device_reaches() -> None:
+    device = replace(devices.GPUS["t4"], flops=1e12, efficiency=0.5)
+    work = Work(trained_tokens=1e9)
+    setup = replace(SETUP, on_gpu=True)
+    forward = 2 * LINEAR + 2 * 320 * 64
+    plain = duration.seconds(SHAPE, setup, memory.Load(), work, device)
+    again = duration.seconds(SHAPE, setup, memory.Load(checkpointing=True), work, device)
+    assert again - plain == pytest.approx(1e9 * forward / 0.5e12)
+    assert plain == pytest.approx(2e9 * forward / 0.5e12, rel=0.1)
+
+
+def test_an_unknown_device_is_named() -> None:
+    with pytest.raises(ConfigError, match="one of auto, cpu, t4, 24gb, 80gb"):
+        devices.find("h9000")
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "bf16", "fp16"),
+    [
+        ((7, 5), torch.float16, False, True),
+        ((8, 0), torch.bfloat16, True, False),
+        ((9, 0), torch.bfloat16, True, False),
+    ],
+)
+def test_gpus_below_capability_8_train_in_fp16_with_gradient_scaling(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capability: Any, dtype: Any, bf16: bool, fp16: bool
+) -> None:
+    """fp16=True is what makes the trainer scale gradients; no attention kernel is asked for, so SDPA stays."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    context = Context(run=run_file(tmp_path), run_dir=tmp_path, out=tmp_path)
+    arguments = common.trainer_args(context)
+    assert base.compute_dtype() == dtype
+    assert (arguments["bf16"], arguments["fp16"], arguments["use_cpu"]) == (bf16, fp16, False)
+    asked: dict[str, Any] = {}
+
+    def note(name: str, **options: Any) -> Any:
+        asked.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", note)
+    with pytest.raises(KeyboardInterrupt):
+        base.load_base("a/b", four_bit=True)
+    assert asked["dtype"] == dtype and asked["quantization_config"].bnb_4bit_compute_dtype == dtype
+    assert "attn_implementation" not in asked
