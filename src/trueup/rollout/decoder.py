@@ -36,7 +36,8 @@ def merged_bytes(model: Any) -> int:
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     linears = [linear for layer in causal.model.layers for linear in block.Block.of(layer).linears()]
     shapes = [getattr(linear.weight, "quant_state", linear.weight).shape for linear in linears]
-    return sum(rows * columns for rows, columns in shapes) * int(compute_dtype().itemsize)
+    num_weights = sum(int(rows) * int(columns) for rows, columns in shapes)
+    return num_weights * int(compute_dtype().itemsize)
 
 
 class Projection:
