@@ -60,7 +60,7 @@ def token_logps(
     Differentiable in `hidden` through log p alone; PPO on language models has no entropy bonus (Huang et al. 2024).
     Without `with_entropy` the second is zeros. Raises ModelError when the weight is trained.
     """
-    if weight.requires_grad:
+    if weight.requires_grad and torch.is_grad_enabled():
         raise ModelError("lm_head", found="trainable", expected="frozen: its gradient is not computed here")
     result: tuple[Tensor, Tensor] = _TokenLogps.apply(hidden, weight, targets, temperature, with_entropy)  # type: ignore[no-untyped-call]
     return result
