@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dic
     from trueup.pipeline import Pipeline
     from trueup.stages import STAGES
 
-    console = Console(highlight=False)
+    console, began = Console(highlight=False), time.monotonic()
     run_file = _lay_out(folder)
     name = "demo" + ("" if seed == 0 else f"-seed{seed}") + ("" if method == "dpo" else f"-{method}")
     overrides = (f"name={name}", f"seed={seed}", f"method={method}", f"labelstudio.port={port}")
@@ -42,7 +43,7 @@ def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dic
                 _collect(pipeline, human, seed, console)
             else:
                 pipeline.execute(stage.name)
-        found = summary.make(pipeline, simulated=not human)
+        found = summary.make(pipeline, simulated=not human, wall_s=time.monotonic() - began)
         summary.show(found, pipeline, console)
     finally:
         _stop(pipeline)

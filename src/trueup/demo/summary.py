@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 NUM_ANSWERS = 3
 
 
-def make(pipeline: Pipeline, *, simulated: bool) -> dict[str, Any]:
+def make(pipeline: Pipeline, *, simulated: bool, wall_s: float) -> dict[str, Any]:
     """Collect the figures of a finished run from its records, and write runs/<name>/summary.json.
 
+    `wall_s` is the time of this call, people and servers included; what was complete already cost it nothing.
     With simulated annotators the win rate is that of their hidden preference; with people it is the reward model's.
     """
     from trueup.evaluation import intervals
@@ -49,6 +50,7 @@ def make(pipeline: Pipeline, *, simulated: bool) -> dict[str, Any]:
         "reward_held_out_accuracy": records["reward"]["metrics"].get("held_out_accuracy"),
         "seconds": {name: record["wall_s"] for name, record in records.items()},
         "seconds_in_all": round(sum(record["wall_s"] for record in records.values()), 1),
+        "wall_s": round(wall_s, 1),
         "linear4bit_layers": report["linear4bit_layers"],
         "weights_bytes": max(r["metrics"].get("weights_bytes", 0) for r in records.values()),
         "peak_rss_bytes": max(record["peak_rss_bytes"] for record in records.values()),
@@ -91,7 +93,7 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
     console.print(table)
     console.print(
         f"{found['linear4bit_layers']} 4-bit layers, one base: {found['weights_bytes'] / 1e6:.0f} MB with all "
-        f"adapters; peak memory {found['peak_rss_bytes'] / 1e9:.1f} GB; {found['seconds_in_all'] / 60:.1f} minutes."
+        f"adapters; peak memory {found['peak_rss_bytes'] / 1e9:.1f} GB; {found['wall_s'] / 60:.1f} minutes."
     )
     agreement, correlation = found["annotator_agreement"], found["hidden_preference_length_correlation"]
     if agreement is not None and correlation is not None:
