@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from trueup.feedback.server import Connection
 
 CHUNK = 500  # uids in one filter: it travels in the URL
 OVERLAP = timedelta(minutes=1)  # of two pulls: a vote may become visible after a later one
+SERVER_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # the only form its filters read
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones
 
 
@@ -104,10 +105,15 @@ class Watch:
     def look(self, *, whole: bool = False) -> list[dict[str, Any]]:
         """Every task as it is now; `whole` pulls all of them again, which also shows what was deleted."""
         newest = max((str(task["updated_at"]) for task in self._tasks.values()), default=None)
-        since = None if whole or newest is None else (datetime.fromisoformat(newest) - OVERLAP).isoformat()
+        since = None if whole or newest is None else _ago(newest)
         fresh = {int(task["id"]): task for task in self._client.pull(self._project, since)}
         self._tasks = fresh if since is None else self._tasks | fresh
         return list(self._tasks.values())
+
+
+def _ago(moment: str) -> str:
+    """The overlap before an ISO 8601 moment, as the server's filters read it."""
+    return (datetime.fromisoformat(moment) - OVERLAP).astimezone(UTC).strftime(SERVER_TIME)
 
 
 def _plain(task: Any) -> dict[str, Any]:
