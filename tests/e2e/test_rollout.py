@@ -7,6 +7,7 @@ import torch
 from scipy.stats import chisquare
 from tiny import WORDS
 
+from trueup.cpu import precision
 from trueup.models import adapters, base, logps
 from trueup.pipeline import Pipeline
 from trueup.rollout.generate import Sampling, engine, sample
@@ -25,9 +26,11 @@ def policy(folder: str, base_folder: str, four_bit: bool) -> tuple[object, objec
 
 
 @pytest.mark.parametrize("engine", ["auto", "merged"])
-def test_greedy_decoding_gives_the_tokens_of_generate_in_fp32(pipeline: Pipeline, engine: str) -> None:
+def test_greedy_decoding_gives_the_tokens_of_generate_in_fp32(
+    pipeline: Pipeline, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
     model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, False)
-    model = model.float()
     ours = sample(model, tokenizer, PROMPTS, Sampling(**(vars(GREEDY) | {"engine": engine})))
     theirs = sample(model, tokenizer, PROMPTS, Sampling(**(vars(GREEDY) | {"engine": "generate"})))
     assert [answer.text for answer in ours] == [answer.text for answer in theirs]
