@@ -111,14 +111,15 @@ def dequantized(shape: Shape, setup: Setup) -> int:
 
 
 def logits(shape: Shape, setup: Setup, load: Load) -> int:
-    """Bytes of the head: logits of labelled positions in fp32, a chunk at a time and twice; the output layer in the
-    compute dtype where it is stored in another.
+    """Bytes of the head: logits of labelled positions in fp32, a chunk at a time and twice, while those of the chunk
+    before are still there; the output layer in the compute dtype where it is stored in another.
     """
     if not load.labelled:
         return 0
-    chunk = min(CHUNK_TOKENS, load.rows * load.labelled)
+    labelled = load.rows * load.labelled
+    held = min(labelled, CHUNK_TOKENS) + min(max(labelled - CHUNK_TOKENS, 0), CHUNK_TOKENS)  # one chunk, and the next
     dense = shape.vocabulary * shape.hidden * setup.compute_bytes if setup.compute_bytes != STORED else 0
-    return 2 * FP32 * shape.vocabulary * chunk + dense
+    return 2 * FP32 * shape.vocabulary * held + dense
 
 
 def kv_cache(shape: Shape, setup: Setup, load: Load) -> int:
@@ -137,12 +138,12 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
     """Every term in bytes, and their sum as "peak". Training and sampling take turns: the larger one counts."""
     one = adapter_parameters(shape, setup)
     trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
-    head, flow = logits(shape, setup, load), backward(shape, setup, load) + dequantized(shape, setup)
     turns = [
         {
             "activations": activations(shape, setup, load),
             "states": states(shape, setup, load),
-            **({"logits": head} if head > flow else {"backward": flow}),
+            "logits": logits(shape, setup, load),
+            "backward": backward(shape, setup, load) + dequantized(shape, setup),
             "gradients": FP32 * trained,
             "optimizer": 2 * FP32 * trained,  # AdamW's two moments
         },
@@ -173,8 +174,8 @@ def mapped_file(shape: Shape, setup: Setup) -> int:
 
 def overhead(total: int, setup: Setup) -> int:
     """What no tensor explains. On a GPU: the context and kernels, and 5 % lost between blocks (not measured). On a CPU:
-    modules imported late, the tokenizer, heaps of the threads, scratch buffers; measured, see docs/memory.md.
+    17 % between blocks of a heap that is never given back; fitted to measurements, see docs/memory.md.
     """
     if setup.on_gpu:
         return round(0.6e9 + 0.05 * total)
-    return round(0.31e9)
+    return round(0.17 * total)
