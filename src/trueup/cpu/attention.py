@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -58,9 +60,14 @@ def _probabilities(queries: Tensor, keys: Tensor, node: Node) -> Tensor:
     n, m = node.end - node.start, keys.shape[1]
     scores = (queries @ keys.transpose(1, 2)).mul_(queries.shape[-1] ** -0.5)
     if n > 1:
-        future = torch.ones(n, n, dtype=torch.bool).triu_(1)
-        scores.view(len(keys), -1, n, m)[..., m - n :].masked_fill_(future, -torch.inf)
+        scores.view(len(keys), -1, n, m)[..., m - n :].masked_fill_(_future(n), -torch.inf)
     return torch.softmax(scores, -1, dtype=torch.float32).to(queries.dtype)
+
+
+@lru_cache(maxsize=64)
+def _future(n: int) -> Tensor:
+    """True where a key comes after the query, (n, n)."""
+    return torch.ones(n, n, dtype=torch.bool).triu_(1)
 
 
 def _group(x: Tensor, num_kv_heads: int) -> Tensor:

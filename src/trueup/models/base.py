@@ -140,7 +140,9 @@ def weights_bytes(model: Any) -> int:
     total = sum(t.numel() * t.element_size() for t in tensors.values())
     for layer in linear4bit_layers(model):
         state = layer.weight.quant_state
-        for part in (state.absmax, state.code, *((state.state2.absmax, state.state2.code) if state.nested else ())):
+        nested = (state.state2.absmax, state.state2.code) if state.nested else ()
+        kept = (state.block_scales,) if hasattr(state, "block_scales") else ()
+        for part in (state.absmax, state.code, *nested, *kept):
             if part.data_ptr() not in tensors:
                 tensors[part.data_ptr()] = part
                 total += part.numel() * part.element_size()

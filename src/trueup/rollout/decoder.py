@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trueup.cpu import block, trunk
-from trueup.cpu.linear import Dequantizer, Linear
+from trueup.cpu.linear import Linear, dequantize
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
 from trueup.rollout.generate import Generated
@@ -48,7 +48,7 @@ class Projection:
 
     def __init__(self, linears: list[Linear], dtype: torch.dtype, merged: bool) -> None:
         self.dtype = dtype
-        self.weights = [Dequantizer(m.weight) for m in linears]
+        self.weights = [m.weight for m in linears]
         self.bias = None
         if linears[0].bias is not None:
             self.bias = torch.cat([m.bias.to(dtype) for m in linears if m.bias is not None])[:, None]
@@ -63,7 +63,7 @@ class Projection:
         if self.copy is not None:
             y = self.copy @ x
         else:
-            parts = [weight(self.dtype) @ x for weight in self.weights]
+            parts = [dequantize(weight, self.dtype) @ x for weight in self.weights]
             y = parts[0] if len(parts) == 1 else torch.cat(parts)
         if self.bias is not None:
             y += self.bias
