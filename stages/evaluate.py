@@ -59,13 +59,13 @@ def run(
         "aligned": ("default", prompts),
     }
     contestants |= {label: (None, put) for label, put in put_by.items()}  # the base, adapters off
-    texts, lengths, scores, metrics = {}, {}, {}, {}
+    texts, lengths, metrics = {}, {}, {}
     with bars("evaluate") as bar:
         for label, (name, put) in contestants.items():
             advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
             done, metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
             texts[label], lengths[label] = [answer.text for answer in done], [answer.num_tokens for answer in done]
-            scores[label] = compare.rewards(model, head, tokenizer, prompts, texts[label])
+    scores = compare.rewards_of_each(model, head, tokenizer, prompts, texts)
     kl = compare.kl_to_both(model, tokenizer, prompts, texts["aligned"])
     ids = [row["id"] for row in rows]
     won = {

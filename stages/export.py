@@ -30,7 +30,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
         probe = load_file(aligned.path / "probe.safetensors")
         with torch.no_grad():
-            policy = logps.next_token_logps(model, probe)
+            policy = logps.next_token_logps(model, logps.labelled_states(model, probe)[0])
         bare = model.unload()
         if base.linear4bit_layers(bare):
             bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
@@ -39,7 +39,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         del bare, model
         merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
         with torch.no_grad():
-            written = logps.next_token_logps(merged, probe)
+            written = logps.next_token_logps(merged, logps.labelled_states(merged, probe)[0])
         cost = (policy.exp() * (policy - written)).sum(dim=-1).mean().item()
         tokenizer = base.load_tokenizer(context.run.model.base)
         tokenizer.save_pretrained(context.out / "merged")

@@ -12,7 +12,7 @@ from trueup.models import adapters, base
 from trueup.pipeline import Pipeline
 from trueup.stage import Context
 from trueup.stages import STAGES
-from trueup.training import checkpoints, common, proof
+from trueup.training import checkpoints, common, head, proof, weighted
 
 
 def sft(pipeline: Pipeline) -> Adapter:
@@ -47,6 +47,34 @@ def test_alignment_proves_its_reference_first(pipeline: Pipeline, tmp_path: Path
     assert metrics["linear4bit_layers"] == 14  # 2 layers of 7 linear maps
     before, after = adapters.saved_tensors(sft(pipeline).path), adapters.saved_tensors(tmp_path / "out")
     assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(pipeline: Pipeline) -> None:
+    ids = torch.tensor(
+        [[2, 5, 6, 7], [2, 5, 8, 0], [2, 5, 6, 7], [2, 5, 9, 0]]
+    )
+    batch = {"input_ids": ids, "attention_mask": (ids != 0).long(), "completion_mask": (ids > 5).long()}
+    reference, weight = torch.tensor([-3.0, -9.0, -4.0, -2.0]), torch.tensor([1.5, 0.5])
+
+    def gradients(shared: bool) -> tuple[list[int], list[torch.Tensor]]:
+        torch.manual_seed(0)
+        model = adapters.new_adapter(base.load_base(pipeline.run.model.base, four_bit=False), pipeline.run.adapter)
+        rows: list[int] = []
+        model.get_base_model().model.embed_tokens.register_forward_hook(lambda m, i, out: rows.append(len(i[0])))
+        if shared:
+            head.install(model.get_base_model())
+            policy = weighted.summed_logps(model, batch)
+        else:
+            logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits[:, :-1].float()
+            logps = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
+            policy = (logps * batch["completion_mask"][:, 1:]).sum(1)
+        weighted.dpo_loss(policy, reference, weight, beta=0.5).backward()
+        return rows, [p.grad for p in model.parameters() if p.grad is not None]
+
+    (plain_rows, expected), (rows, found) = gradients(False), gradients(True)
+    assert (plain_rows, rows) == ([4], [3])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=1e-4)
 
 
 def test_a_planted_fresh_adapter_stops_the_run(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ def policy(folder: str, base_folder: str, four_bit: bool) -> tuple[object, objec
     return model.eval(), base.load_tokenizer(base_folder)
 
 
+@pytest.mark.parametrize("batch_size", [3, 100])
 @pytest.mark.parametrize("engine", ["auto", "merged"])
 def test_greedy_decoding_gives_the_tokens_of_generate_in_fp32(
-    pipeline: Pipeline, engine: str, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, engine: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda: False)
     model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, False)
-    ours = sample(model, tokenizer, PROMPTS, Sampling(**(vars(GREEDY) | {"engine": engine})))
+    ours = sample(model, tokenizer, PROMPTS, Sampling(**(vars(GREEDY) | {"engine": engine, "batch_size": batch_size})))
     theirs = sample(model, tokenizer, PROMPTS, Sampling(**(vars(GREEDY) | {"engine": "generate"})))
     assert [answer.text for answer in ours] == [answer.text for answer in theirs]
     assert [answer.finish for answer in ours] == [answer.finish for answer in theirs]
@@ -62,6 +63,25 @@ def test_the_same_seed_gives_the_same_texts(pipeline: Pipeline) -> None:
     model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)
     sampling = Sampling(max_new_tokens=12, temperature=1.0, top_p=1.0, batch_size=10, seed=3)
     assert sample(model, tokenizer, PROMPTS, sampling) == sample(model, tokenizer, PROMPTS, sampling)
+
+
+def test_who_is_decoded_beside_a_prompt_changes_nothing(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)
+    heard: list[int] = []
+    found = [
+        sample(
+            model,
+            tokenizer,
+            PROMPTS,
+            Sampling(max_new_tokens=12, temperature=1.0, top_p=1.0, batch_size=size, seed=3),
+            heard.append,
+        )
+        for size in (2, 3, 100)
+    ]
+    assert {answer.finish for answer in found[0]} == {"eos", "length"}
+    assert [a.text for a in found[0]] == [a.text for a in found[1]] == [a.text for a in found[2]]
+    assert sum(heard) == 3 * len(PROMPTS)
 
 
 def test_no_adapter_is_the_bare_base(pipeline: Pipeline) -> None:

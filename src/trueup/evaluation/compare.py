@@ -8,8 +8,8 @@ from typing import Any
 from trueup.rollout.generate import Sampled, Sampling, sample
 
 Messages = list[dict[str, str]]
-SCORE_BATCH_SIZE = 16
-KL_BATCH_SIZE = 8  # answers: two whole distributions a token are in memory
+BATCH_SIZE = 32  # answers a forward
+KL_TOKENS = 256  # two whole distributions a token are in memory
 
 
 def answers(
@@ -46,21 +46,27 @@ def kl_per_token(
     off do not bias it.
     """
     import torch
+    from torch.nn.functional import kl_div
 
     from trueup.models import adapters, logps
 
     total, count = 0.0, 0
     rows = [logps.encode(tokenizer, p, t) for p, t in zip(prompts, texts, strict=True)]
-    rows.sort(key=lambda row: len(row[0]) + len(row[1]))  # neighbours need little padding
-    for start in range(0, len(rows), KL_BATCH_SIZE):
-        batch = logps.pad(rows[start : start + KL_BATCH_SIZE], tokenizer.pad_token_id)
+    rows.sort()  # neighbours share their prompt
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = logps.pad(rows[start : start + BATCH_SIZE], tokenizer.pad_token_id)
+        states = []
         with torch.no_grad():
-            with adapters.using(model, policy):
-                current = logps.next_token_logps(model, batch)
-            with adapters.using(model, reference):
-                before = logps.next_token_logps(model, batch)
-            total += torch.nn.functional.kl_div(before, current, reduction="sum", log_target=True).item()
-        count += len(current)
+            for name in (policy, reference):
+                with adapters.using(model, name):
+                    states.append(logps.labelled_states(model, batch)[0])
+            for parts in zip(*(torch.split(state, KL_TOKENS) for state in states), strict=True):
+                found = []
+                for name, part in zip((policy, reference), parts, strict=True):
+                    with adapters.using(model, name):
+                        found.append(logps.next_token_logps(model, part))
+                total += kl_div(found[1], found[0], reduction="sum", log_target=True).item()
+        count += len(states[0])
     return total / count
 
 
@@ -88,11 +94,21 @@ def rewards(model: Any, head: Any, tokenizer: Any, prompts: list[Messages], text
     from trueup.models import scoring
 
     conversations = [[*p, {"role": "assistant", "content": t}] for p, t in zip(prompts, texts, strict=True)]
-    order = sorted(range(len(texts)), key=lambda i: sum(len(message["content"]) for message in conversations[i]))
+    # neighbours share their prompt
+    order = sorted(range(len(texts)), key=lambda i: [message["content"] for message in conversations[i]])
     found = [0.0] * len(texts)
-    for start in range(0, len(order), SCORE_BATCH_SIZE):
-        rows = order[start : start + SCORE_BATCH_SIZE]
+    for start in range(0, len(order), BATCH_SIZE):
+        rows = order[start : start + BATCH_SIZE]
         scores = scoring.scores(model, head, tokenizer, [conversations[i] for i in rows])
         for i, score in zip(rows, scores.tolist(), strict=True):
             found[i] = score
     return found
+
+
+def rewards_of_each(
+    model: Any, head: Any, tokenizer: Any, prompts: list[Messages], texts: dict[str, list[str]]
+) -> dict[str, list[float]]:
+    """`rewards` of several contestants' answers to the same prompts, in one pass: all share the prompts."""
+    flat = [text for found in texts.values() for text in found]
+    scores, size = rewards(model, head, tokenizer, prompts * len(texts), flat), len(prompts)
+    return {label: scores[i * size : (i + 1) * size] for i, label in enumerate(texts)}

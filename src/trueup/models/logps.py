@@ -31,22 +31,22 @@ def token_logps(model: Any, batch: dict[str, Any]) -> Any:
 
     from trueup.models import head
 
-    hidden, causal = _labelled_states(model, batch)
+    hidden, causal = labelled_states(model, batch)
     labels = batch["labels"][:, 1:].to(hidden.device)
     mask = labels != -100
     logps, _ = head.token_logps(hidden, causal.lm_head.weight, labels[mask], with_entropy=False)
     return torch.zeros(mask.shape, device=hidden.device).masked_scatter(mask, logps)
 
 
-def next_token_logps(model: Any, batch: dict[str, Any]) -> Any:
-    """log p of the whole vocabulary wherever there is a label, (labels, vocabulary) in fp32."""
+def next_token_logps(model: Any, hidden: Any) -> Any:
+    """log p of the whole vocabulary after each hidden state, (tokens, hidden) -> (tokens, vocabulary) in fp32."""
     import torch
 
-    hidden, causal = _labelled_states(model, batch)
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     return torch.log_softmax(causal.lm_head(hidden).float(), dim=-1)
 
 
-def _labelled_states(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+def labelled_states(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     """Hidden states that predict the labels, (labels, hidden), and the causal model under the adapters."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     device = next(model.parameters()).device

@@ -2,11 +2,12 @@
 
 The base stays 4-bit in memory: each layer is dequantized when it is used, once a step for the whole batch. A merged
 decoder keeps a dense copy of base plus adapter instead, and counts its bytes. What prompts begin with is computed once,
-and so is a prompt that is completed several times; finished rows leave.
+and so is a prompt that is completed several times; the place of a finished row goes to the next prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,8 @@ from trueup.rollout.generate import Generated
 from trueup.rollout.sampler import draw
 
 VOCABULARY_BLOCK = 4096  # rows of the output matrix in the compute dtype at once: they stay in the processor's cache
-LEAVING = 0.125  # share of rows that are done before the cache is copied without them
+LEAVING = 0.125  # share of rows that are done before others take their place, or the cache is copied without them
+Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows x K, width, D)
 
 
 def fits(model: Any) -> bool:
@@ -107,19 +109,31 @@ class Decoder:
 
     @torch.no_grad()
     def generate(
-        self, prompts: list[list[int]], *, max_new_tokens: int, temperature: float, top_p: float, eos_id: int, seed: int
+        self,
+        prompts: list[list[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        eos_id: int,
+        seed: int,
+        batch_size: int,
+        progress: Callable[[int], None] = lambda done: None,
     ) -> list[Generated]:
-        """A completion of each prompt, in the order given."""
-        random = torch.Generator().manual_seed(seed)
-        num_rows = len(prompts)
+        """A completion of each prompt, in the order given; when rows of the batch are done, others take their place."""
+        # the random numbers are each prompt's own: who is decoded beside it changes none
+        uniform = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        rows = torch.arange(num_rows)  # which prompt each row of the shrinking batch belongs to
-        alive = torch.ones(num_rows, dtype=torch.bool)
-        logits, cache = self._prefill(prompts, lengths, max_new_tokens)
+        width = int(lengths.max()) + max_new_tokens
         done = [Generated([], []) for _ in prompts]
-        for step in range(max_new_tokens):
-            uniform = torch.rand(num_rows, generator=random)  # one a prompt, so that leaving rows change nothing
-            tokens = draw(logits, uniform[rows], temperature, top_p)
+        rows = torch.arange(min(batch_size, len(prompts)))  # which prompt is in each place of the batch
+        waiting = len(rows)  # the first prompt that has no place yet
+        ages = torch.zeros_like(rows)  # tokens drawn for each
+        alive = torch.ones_like(rows, dtype=torch.bool)
+        cache = self._empty_cache(len(rows), width)
+        logits = self._admit([prompts[row] for row in rows], rows, cache)
+        while True:
+            tokens = draw(logits, uniform[rows, ages.clamp(max=max_new_tokens - 1)], temperature, top_p)
             scaled = logits if temperature in (0, 1) else logits / temperature
             logps = scaled.gather(1, tokens[:, None])[:, 0] - scaled.logsumexp(-1)
             drawn = zip(rows.tolist(), tokens.tolist(), logps.tolist(), alive.tolist(), strict=True)
@@ -127,40 +141,48 @@ class Decoder:
                 if going:
                     done[row].ids.append(token)
                     done[row].logps.append(logp)
-            alive &= tokens != eos_id
-            if not alive.any() or step == max_new_tokens - 1:
-                break
-            if alive.float().mean() < 1 - LEAVING:
-                rows, tokens, lengths = rows[alive], tokens[alive], lengths[alive]
+            ages += alive
+            going_on = alive & (tokens != eos_id) & (ages < max_new_tokens)
+            progress(int((alive & ~going_on).sum()))
+            alive = going_on
+            free, all_placed = (~alive).nonzero()[:, 0], waiting == len(prompts)
+            if all_placed and not alive.any():
+                return done
+            if all_placed and len(free) > len(rows) * LEAVING:
                 kept = alive.repeat_interleave(self.num_kv_heads)
                 cache = [(keys[kept], values[kept]) for keys, values in cache]
-                alive = alive[alive]
-            logits = self._step(tokens, lengths + step, cache)
-        return done
+                rows, tokens, ages, alive = rows[alive], tokens[alive], ages[alive], alive[alive]
+            if alive.any():
+                logits = self._step(tokens, lengths[rows] + ages - 1, cache)
+            if not all_placed and len(free) >= len(rows) * LEAVING:
+                free = free[: len(prompts) - waiting]
+                rows[free] = torch.arange(waiting, waiting + len(free))
+                waiting += len(free)
+                ages[free], alive[free] = 0, True
+                logits[free] = self._admit([prompts[row] for row in rows[free]], free, cache)
 
-    def _prefill(
-        self, prompts: list[list[int]], lengths: Tensor, max_new_tokens: int
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Logits after each prompt, (rows, vocabulary) in fp32; keys and values, (rows x K, width, D) a layer."""
+    def _empty_cache(self, num_rows: int, width: int) -> Cache:
+        """Zero keys and values, each (rows x K, width, D), of every layer."""
+        shape = (num_rows * self.num_kv_heads, width, self.head_dim)
+        return [(torch.zeros(shape, dtype=self.dtype), torch.zeros(shape, dtype=self.dtype)) for _ in self.layers]
+
+    def _admit(self, prompts: list[list[int]], places: Tensor, cache: Cache) -> Tensor:
+        """Put prompts into these places of the batch; logits after each, (prompts, vocabulary) in fp32."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
         width = int(lengths.max())
         real = torch.arange(width) < lengths[:, None]
         packed = pack(torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in prompts]), real)
         x = self.trunk.embed_tokens(packed.ids)
         rotary = self._rotary(x, packed.positions)
-        shape = (len(prompts), width + max_new_tokens, self.num_kv_heads, self.head_dim)
-        cache = []
-        for layer in self.layers:
+        for layer, pair in zip(self.layers, cache, strict=True):
             x, kept = block.forward(layer.block, x, rotary, packed.nodes)
-            pair = []
-            for whole in (kept[2], kept[3]):  # keys and values of each packed token, (N, K, D)
-                padded = torch.zeros(shape, dtype=self.dtype)
-                padded[:, :width] = whole[packed.place]
-                pair.append(padded.transpose(1, 2).reshape(-1, shape[1], self.head_dim))
-            cache.append((pair[0], pair[1]))
+            for whole, new in zip(pair, (kept[2], kept[3]), strict=True):  # keys, values: (N, K, D) of packed tokens
+                by_row = whole.view(-1, self.num_kv_heads, *whole.shape[1:])
+                by_row[places, :, :width] = new[packed.place].transpose(1, 2)
         last = packed.place[torch.arange(len(prompts)), lengths - 1]
-        return self._logits(x[last]), cache
+        return self._logits(x[last])
 
-    def _step(self, tokens: Tensor, positions: Tensor, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
         num_rows, end = len(tokens), int(positions.max()) + 1
         x = self.trunk.embed_tokens(tokens)

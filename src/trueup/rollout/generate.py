@@ -33,6 +33,9 @@ class Generated:
     logps: list[float]
 
 
+Run = Callable[[list[list[int]], int], list[Generated]]
+
+
 @dataclass(frozen=True)
 class Sampled:
     """One completion: text without the end token, tokens with it, log-probability in nats, and why it ended."""
@@ -51,35 +54,34 @@ def sample(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Sampled]:
     """One completion for each prompt, in the order given. The same seed and batch size give the same texts."""
-    run = engine(model, tokenizer, sampling)
+    run = engine(model, tokenizer, sampling, progress)
     encoded = [
         tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=True, return_dict=False) for p in prompts
     ]
-    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+    order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]))  # equal prompts are neighbours
     results: dict[int, Sampled] = {}
-    for number, start in enumerate(range(0, len(order), sampling.batch_size)):
-        chunk = order[start : start + sampling.batch_size]
-        done = run([encoded[i] for i in chunk], sampling.seed * 100_003 + number)
-        for i, generated in zip(chunk, done, strict=True):
-            ids = generated.ids
-            ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
-            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-            results[i] = Sampled(text, len(ids), sum(generated.logps), "eos" if ended else "length")
-        progress(len(chunk))
+    for i, generated in zip(order, run([encoded[i] for i in order], sampling.seed), strict=True):
+        ids = generated.ids
+        ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
+        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        results[i] = Sampled(text, len(ids), sum(generated.logps), "eos" if ended else "length")
     return [results[i] for i in range(len(prompts))]
 
 
-def engine(model: Any, tokenizer: Any, sampling: Sampling) -> Callable[[list[list[int]], int], list[Generated]]:
-    """What completes a batch of prompts (token ids) under a seed, with the model's active adapter as it is now."""
+def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[int], None] = lambda done: None) -> Run:
+    """What completes prompts (token ids) under a seed, with the model's active adapter as it is now.
+
+    At most `sampling.batch_size` are worked on at a time; `progress` hears of those that are done.
+    """
     from trueup.rollout import decoder
 
     model.eval()
     if sampling.engine == "vllm":
         from trueup.rollout import vllm_engine
 
-        return vllm_engine.engine(model, tokenizer, sampling)
+        return vllm_engine.engine(model, tokenizer, sampling, progress)
     if sampling.engine == "generate" or not decoder.fits(model):
-        return lambda prompts, seed: _generate(model, tokenizer, prompts, sampling, seed)
+        return lambda prompts, seed: _in_batches(model, tokenizer, prompts, sampling, seed, progress)
     ours = decoder.Decoder(model, merged=sampling.engine == "merged")
     return lambda prompts, seed: ours.generate(
         prompts,
@@ -88,6 +90,8 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling) -> Callable[[list[lis
         top_p=sampling.top_p,
         eos_id=tokenizer.eos_token_id,
         seed=seed,
+        batch_size=sampling.batch_size,
+        progress=progress,
     )
 
 
@@ -96,6 +100,22 @@ def engine_bytes(model: Any, name: Engine) -> int:
     from trueup.rollout import decoder
 
     return decoder.merged_bytes(model) if name == "merged" and decoder.fits(model) else 0
+
+
+def _in_batches(
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    seed: int,
+    progress: Callable[[int], None],
+) -> list[Generated]:
+    done: list[Generated] = []
+    for number, start in enumerate(range(0, len(prompts), sampling.batch_size)):
+        chunk = prompts[start : start + sampling.batch_size]
+        done += _generate(model, tokenizer, chunk, sampling, seed * 100_003 + number)
+        progress(len(chunk))
+    return done
 
 
 def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Generated]:

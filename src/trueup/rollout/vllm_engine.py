@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.rollout.generate import Generated, Sampling
+from trueup.rollout.generate import Generated, Run, Sampling
 
 GPU_SHARE = 0.4  # of the GPU's memory, for vLLM's weights and KV cache; the rest trains
 MAX_TOKENS = 4096  # prompt + completion
@@ -22,8 +22,8 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 _ids = itertools.count(1)  # never twice: vLLM finds adapters, and the prefixes it cached for them, by id and name
 
 
-def engine(model: Any, tokenizer: Any, sampling: Sampling) -> Callable[[list[list[int]], int], list[Generated]]:
-    """What completes a batch of prompts (token ids) under a seed, with the active adapter of `model` as it is now.
+def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[int], None] = lambda done: None) -> Run:
+    """What completes prompts (token ids) under a seed, with the active adapter of `model` as it is now.
 
     Log-probabilities are those sampled from: under the temperature, and under top-p where that is below 1. Raises
     ModelError without vLLM, without a GPU, or for an adapter that vLLM cannot load.
@@ -53,6 +53,7 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling) -> Callable[[list[lis
                 lora_request=LoRARequest(f"policy-{number}", number, path),
                 use_tqdm=False,
             )
+        progress(len(prompts))
         return [_generated(output.outputs[0]) for output in outputs]
 
     return run

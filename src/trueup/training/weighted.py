@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
 from trueup.errors import FeedbackError
+from trueup.training.by_prompt import ByPrompt
 
 
 def dpo_loss(policy: Any, reference: Any, weight: Any, beta: float) -> Any:
@@ -65,7 +67,30 @@ class Weights:
         return batch
 
 
-class WeightedDPOTrainer(DPOTrainer):  # type: ignore[misc]
+class PairsByPrompt:
+    """A trainer of pairs whose batches keep those of one prompt together (see `ByPrompt`)."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ByPrompt:
+        return ByPrompt([name.rsplit("/", 1)[0] for name in self.train_dataset["id"]], self.args.seed)  # type: ignore[attr-defined]
+
+
+def distinct(*columns: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The distinct rows of some (B, T) tensors, each (U, T), and (B,) where each row went: x[where] is x of all rows.
+
+    The pairs of a prompt hold each completion several times; the model need see it once.
+    """
+    rows, where = torch.unique(torch.stack(columns, 1), dim=0, return_inverse=True)
+    return list(rows.unbind(1)), where
+
+
+def summed_logps(model: Any, batch: dict[str, Any]) -> Any:
+    """(rows,) log-probability of each row's completion in nats, under the adapter in use."""
+    (ids, mask, completion), where = distinct(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+    labels = ids.masked_fill(completion == 0, -100)
+    return model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs.sum(1)[where]
+
+
+class WeightedDPOTrainer(PairsByPrompt, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer with weighted pairs. Reference logps are computed once, before step 1, under adapter "ref"."""
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -74,12 +99,7 @@ class WeightedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             self._signature_columns.append("weight")
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        completion = inputs["completion_mask"] == 0
-        labels = inputs["input_ids"].masked_fill(completion, -100)
-        outputs = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels, fused_lm_head=True
-        )
-        policy = outputs.log_probs.sum(1)
+        policy = summed_logps(model, inputs)
         reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]]).to(policy)
         loss = dpo_loss(policy, reference, inputs["weight"].to(policy), self.beta)
         with torch.no_grad():
@@ -87,7 +107,7 @@ class WeightedDPOTrainer(DPOTrainer):  # type: ignore[misc]
             mode = "train" if self.model.training else "eval"
             self._metrics[mode]["rewards/accuracies"].append((chosen > rejected).float().mean().item())
             self._metrics[mode]["rewards/margins"].append((chosen - rejected).mean().item())
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"log_probs": policy}) if return_outputs else loss
 
 
 class WeightedKTOTrainer(KTOTrainer):  # type: ignore[misc]
@@ -120,7 +140,7 @@ class WeightedKTOTrainer(KTOTrainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
 
-class WeightedRewardTrainer(RewardTrainer):  # type: ignore[misc]
+class WeightedRewardTrainer(PairsByPrompt, RewardTrainer):  # type: ignore[misc]
     """RewardTrainer with weighted pairs."""
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -131,10 +151,10 @@ class WeightedRewardTrainer(RewardTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        weight = inputs.pop("weight")
-        inputs["use_cache"] = False
-        outputs = model(**inputs)
-        chosen, rejected = outputs.logits.float().squeeze(-1).chunk(2)
+        weight = inputs["weight"]
+        (ids, mask), where = distinct(inputs["input_ids"], inputs["attention_mask"])
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        chosen, rejected = logits.float().squeeze(-1)[where].chunk(2)
         loss = bradley_terry_loss(chosen, rejected, weight.to(chosen))
         mode = "train" if self.model.training else "eval"
         self._metrics[mode]["accuracy"].append((chosen > rejected).float().mean().item())
@@ -156,11 +176,7 @@ def precompute_reference(trainer: Any) -> None:
         for start in range(0, len(dataset), size):
             rows = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
             batch = {k: v.to(model.device) for k, v in trainer.data_collator(rows).items()}
-            labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-            sums = model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
-            ).log_probs.sum(1)
-            first, second = sums.cpu().chunk(2)
+            first, second = summed_logps(model, batch).cpu().chunk(2)
             chosen += first.tolist()
             rejected += second.tolist()
     columns = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
