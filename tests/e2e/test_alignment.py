@@ -50,9 +50,7 @@ def test_alignment_proves_its_reference_first(pipeline: Pipeline, tmp_path: Path
 
 
 def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(pipeline: Pipeline) -> None:
-    ids = torch.tensor(
-        [[2, 5, 6, 7], [2, 5, 8, 0], [2, 5, 6, 7], [2, 5, 9, 0]]
-    )
+    ids = torch.tensor([[2, 5, 6, 7], [2, 5, 8, 0], [2, 5, 6, 7], [2, 5, 9, 0]])
     batch = {"input_ids": ids, "attention_mask": (ids != 0).long(), "completion_mask": (ids > 5).long()}
     reference, weight = torch.tensor([-3.0, -9.0, -4.0, -2.0]), torch.tensor([1.5, 0.5])
 
