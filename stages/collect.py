@@ -69,7 +69,9 @@ def run(config: Config, context: Context, completions: Completions | None = None
             if not done:
                 time.sleep(settings.poll_s)
             whole = done  # before freezing: a deleted task shows only in a whole pull
-    votes = [preferences.Vote(row["uid"], row["annotator"], row["up"]) for row in current]
+    every = [preferences.Vote(row["uid"], row["annotator"], row["up"]) for row in current]
+    asked = {row["uid"] for row in rows}
+    votes = [vote for vote in every if vote.uid in asked]  # of this round
     if len({vote.up for vote in votes}) == 1:
         raise FeedbackError(
             "collect",
@@ -77,7 +79,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
             expected="both kinds: alignment learns from the difference",
             next_step="change or add some in Label Studio, then type the same command again",
         )
-    dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
+    dataset = preferences.build(every, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     _freeze(context, current, dataset)
     return {
         "num_published": num_published,

@@ -42,7 +42,8 @@ def check(file: Path, full: bool, page: Path) -> None:
     click.echo(f"page: {check_page.write(surveys, page)}")
     num_faults = sum(found.count for survey in surveys for found in findings(survey) if found.level == "fault")
     if num_faults:
-        click.echo(f"{num_faults:,} faults; mend them, or: trueup data prepare {file} --out DIR", err=True)
+        said = "1 fault; mend it" if num_faults == 1 else f"{num_faults:,} faults; mend them"
+        click.echo(f"{said}, or: trueup data prepare {file} --out DIR", err=True)
         raise SystemExit(2)
 
 

@@ -1,7 +1,9 @@
 """The real Label Studio server, started and stopped by trueup."""
 
 import socket
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -24,6 +26,14 @@ def test_the_token_works_without_a_click_and_stays_private(labelstudio: Path) ->
     assert stat.S_IMODE((labelstudio / "credentials.json").stat().st_mode) == 0o600
     assert connection.token not in repr(connection)
     assert connection.token not in (labelstudio / "server.log").read_text()
+
+
+def test_a_server_starts_from_a_migrated_database_without_users(labelstudio: Path) -> None:
+    with closing(sqlite3.connect(server.empty_database(server.environment()))) as empty:
+        assert empty.execute("SELECT count(*) FROM htx_user").fetchone() == (0,)
+    with closing(sqlite3.connect(labelstudio / server.DATABASE)) as ours:
+        assert ours.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert ours.execute("SELECT count(*) FROM htx_user").fetchone() != (0,)
 
 
 def test_a_second_start_finds_the_running_server(labelstudio: Path, port: int) -> None:

@@ -176,7 +176,8 @@ def gradients(sharp: Pipeline, **changes: Any) -> list[torch.Tensor]:
     optimizer = update.new_optimizer(on_base, settings)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-    update.update(on_base, optimizer, experience, settings, 0)
+    scaler = update.new_scaler(torch.device("cpu"), torch.float32)
+    update.update(on_base, optimizer, scaler, experience, settings, 0)
     trained = [*on_base.policy_parameters(), *on_base.value_parameters()]
     assert all(p.dtype == torch.float32 and p.grad is not None for p in trained)
     untrained = [p for p in on_base.model.parameters() if all(p is not q for q in trained)]

@@ -1,5 +1,6 @@
 """The details of docs/ppo.md that no formula shows: each against values worked by hand, or a plain computation."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -61,6 +62,23 @@ def test_adam_has_the_papers_epsilon_and_no_weight_decay(sharp: Pipeline) -> Non
             # the first step is rate g / (|g| + epsilon), which is rate / 2 where |g| = epsilon = 1e-5
             torch.testing.assert_close(start - p.detach(), torch.full_like(p, rate / 2), atol=1e-5, rtol=1e-4)
             p.grad = None
+
+
+def test_a_scaled_loss_gives_the_same_step_and_an_overflow_none(sharp: Pipeline) -> None:
+    settings = Settings(**QUICK)
+    stepped: list[list[torch.Tensor]] = []
+    for scaler in (update.new_scaler(torch.device("cpu"), torch.float32), torch.amp.GradScaler("cpu", 2.0**10)):
+        on_base = build(sharp)
+        experience = rollout.collect(on_base, prompts(on_base), PART, settings, 0.0, 0)
+        update.update(on_base, update.new_optimizer(on_base, settings), scaler, experience, settings, 0)
+        stepped.append([p.detach().clone() for p in on_base.policy_parameters()])
+    for plain, scaled in zip(*stepped, strict=True):
+        torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-5)
+    overflowing = torch.amp.GradScaler("cpu", 1e38)
+    steep = dataclasses.replace(experience, advantages=experience.advantages * 1e8)
+    update.update(on_base, update.new_optimizer(on_base, settings), overflowing, steep, settings, 0)
+    assert all(torch.equal(p, q) for p, q in zip(on_base.policy_parameters(), stepped[1], strict=True))
+    assert overflowing.get_scale() < 1e38
 
 
 def test_learning_rates_fall_linearly_to_0(sharp: Pipeline) -> None:

@@ -63,8 +63,9 @@ def _goal(page: Page, goal: dict[str, Any]) -> None:
     rows = []
     if "win_rate" in goal:
         part = goal["win_rate"]
-        wanted = f"lower end at least {part['wanted_at_least']:.1%}"
-        rows.append(["win rate over SFT", f"{part['found']['low']:.1%}", wanted, _met(part)])
+        found, wanted = part["found"], f"lower end at least {part['wanted_at_least']:.1%}"
+        interval = f"{found['estimate']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
+        rows.append(["win rate over SFT", interval, wanted, _met(part)])
     if "kl" in goal:
         part = goal["kl"]
         rows.append(

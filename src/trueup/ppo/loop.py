@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from trueup.errors import ReferenceProofError
+from trueup.models import base
 from trueup.ppo import curves, mathematics, state
 from trueup.ppo.batch import collate
 from trueup.ppo.log import Log, describe, summary
@@ -17,7 +18,7 @@ from trueup.ppo.rewards import Part
 from trueup.ppo.roles import Roles
 from trueup.ppo.rollout import collect
 from trueup.ppo.settings import Settings
-from trueup.ppo.update import anneal, new_optimizer, update
+from trueup.ppo.update import anneal, new_optimizer, new_scaler, update
 from trueup.progress import bars
 from trueup.stage import Metrics
 from trueup.training import proof
@@ -45,6 +46,8 @@ def train(
     optimizer = new_optimizer(roles, settings)
     first_step, numbers = state.restore(out / "checkpoints", roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
+    scaler = new_scaler(roles.device, base.compute_dtype())
+    scaler.load_state_dict(numbers.get("loss_scale", scaler.state_dict()))
     log = Log(out, settings.report_to, name, first_step)
     stopped = ""
     with bars("ppo") as bar:
@@ -60,7 +63,7 @@ def train(
                 stopped = f"KL {row['kl']:.3f} nats a token is above stop_kl {settings.stop_kl} at step {step + 1}"
                 break
             rolled_out = time.monotonic()
-            row |= update(roles, optimizer, experience, settings, step_seed)
+            row |= update(roles, optimizer, scaler, experience, settings, step_seed)
             ended = time.monotonic()
             row |= {
                 "step": step + 1,
@@ -79,7 +82,8 @@ def train(
                 asked = [prompt.messages for prompt in experience.prompts]
                 log.write_completions(step + 1, asked, experience.texts, experience.scores.tolist())
             if (step + 1) % settings.save_steps == 0 or step + 1 == settings.num_steps:
-                state.save(out / "checkpoints", step + 1, roles, optimizer, {"kl_coef": kl_coef})
+                numbers = {"kl_coef": kl_coef, "loss_scale": scaler.state_dict()}
+                state.save(out / "checkpoints", step + 1, roles, optimizer, numbers)
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
     rows = log.finish()
     curves.write(rows, f"{name}: PPO, step by step", out / "curves.html")

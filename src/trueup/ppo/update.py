@@ -21,6 +21,14 @@ def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
 
 
+def new_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
+    """Scales the loss where gradients pass through fp16, which rounds small ones to 0 (Micikevicius et al. 2018).
+
+    Elsewhere it does nothing.
+    """
+    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+
 def anneal(optimizer: torch.optim.Optimizer, settings: Settings, step: int) -> None:
     """Learning rates fall linearly to 0 over the run (Huang et al. 2024). `step` counts from 0."""
     left = 1 - step / settings.num_steps
@@ -29,12 +37,17 @@ def anneal(optimizer: torch.optim.Optimizer, settings: Settings, step: int) -> N
 
 
 def update(
-    roles: Roles, optimizer: torch.optim.Optimizer, experience: Experience, settings: Settings, seed: int
+    roles: Roles,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    experience: Experience,
+    settings: Settings,
+    seed: int,
 ) -> dict[str, float]:
     """Several epochs of clipped policy and value losses on one rollout; means over them for the log.
 
     A minibatch's loss is a mean over its tokens, whatever the micro-batches. Raises StageError before a step that is
-    not finite, so that the weights stay good.
+    not finite, so that the weights stay good; with scaled losses such a step is left out, and the scale halved.
     """
     roles.model.train(settings.gradient_checkpointing)  # there is no dropout; checkpointing asks for train mode
     order = torch.Generator().manual_seed(seed)
@@ -45,7 +58,8 @@ def update(
         num_epochs += 1
         shuffled = torch.randperm(len(experience.completions), generator=order).tolist()
         for start in range(0, len(shuffled), size):
-            stats.append(_minibatch(roles, optimizer, experience, settings, shuffled[start : start + size]))
+            rows = shuffled[start : start + size]
+            stats.append(_minibatch(roles, optimizer, scaler, experience, settings, rows))
         update_kl = stats[-1]["update_kl"]
         if settings.max_update_kl is not None and update_kl > settings.max_update_kl:
             break
@@ -54,26 +68,38 @@ def update(
 
 
 def _minibatch(
-    roles: Roles, optimizer: torch.optim.Optimizer, experience: Experience, settings: Settings, rows: list[int]
+    roles: Roles,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    experience: Experience,
+    settings: Settings,
+    rows: list[int],
 ) -> dict[str, float]:
     num_tokens = experience.mask[rows].sum().item()
     totals = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "update_kl"), 0.0)
     optimizer.zero_grad(set_to_none=True)
     rows = experience.by_length(rows)
     for start in range(0, len(rows), settings.micro_batch_size):
-        for name, total in _micro_batch(
-            roles, experience, settings, rows[start : start + settings.micro_batch_size], num_tokens
-        ).items():
+        part = rows[start : start + settings.micro_batch_size]
+        for name, total in _micro_batch(roles, scaler, experience, settings, part, num_tokens).items():
             totals[name] += total
+    scaler.unscale_(optimizer)
     for group in optimizer.param_groups:
         norm = torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
-        refuse_not_finite("ppo", "the gradient's norm", norm)
-    optimizer.step()
+        if not scaler.is_enabled() or scaler.get_scale() < 1:
+            refuse_not_finite("ppo", "the gradient's norm", norm)
+    scaler.step(optimizer)
+    scaler.update()
     return totals
 
 
 def _micro_batch(
-    roles: Roles, experience: Experience, settings: Settings, rows: list[int], num_tokens: float
+    roles: Roles,
+    scaler: torch.amp.GradScaler,
+    experience: Experience,
+    settings: Settings,
+    rows: list[int],
+    num_tokens: float,
 ) -> dict[str, float]:
     """Add this micro-batch's part of the minibatch's gradients; return its part of the minibatch's means."""
     batch = experience.batch(rows, roles.tokenizer.pad_token_id).to(roles.device)
@@ -90,14 +116,14 @@ def _micro_batch(
     policy_loss = policy.sum() / num_tokens
     refuse_not_finite("ppo", "the policy's loss", policy_loss)
     if values is None:
-        policy_loss.backward()  # type: ignore[no-untyped-call]
+        scaler.scale(policy_loss).backward()  # type: ignore[no-untyped-call]
         with roles.valuing():  # backward inside: gradient checkpointing runs the forward again
             values = roles.values(batch)
             value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
-            value_loss.backward()  # type: ignore[no-untyped-call]
+            scaler.scale(value_loss).backward()  # type: ignore[no-untyped-call]
     else:
         value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
-        (policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
     update_kl = mathematics.kl(old_logps, logps.detach(), "k3").masked_fill(~batch.mask, 0)
     return {
         "policy_loss": policy_loss.item(),
