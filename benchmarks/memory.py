@@ -53,8 +53,9 @@ def main() -> None:
                 settings = {"name": "case", "method": method, "model": {"base": options.base}}
                 run_file.write_text(json.dumps(settings | {name: section(name, rows, tokens)}))
                 pipeline = Pipeline(load(run_file, {s.name: s.config for s in STAGES}), STAGES, Path(scratch) / "runs")
-                of_base = shapes.of_base(options.base)[0]
-                prompt = lengths.Lengths(longest_prompt=tokens // 2)
+                of_base, _, folder = shapes.of_base(options.base)
+                begins = lengths.shared(pipeline.run.data, folder)
+                prompt = lengths.Lengths(longest_prompt=tokens // 2, shared_tokens=begins)
                 planned = stages.plan(name, pipeline.run, prompt)
                 if planned is None:
                     raise SystemExit(f"{name} loads no model")

@@ -23,6 +23,12 @@ LINEAR = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
 SETUP = memory.Setup(four_bit=True, r=16, targets=tuple(SHAPE.linear))
 
 
+def test_what_all_rows_begin_with_is_counted_once_where_it_is_computed_once() -> None:
+    load = memory.Load(rows=4, tokens=10, shared=3)
+    assert memory.positions(SETUP, load) == 3 + 4 * 7
+    assert memory.positions(replace(SETUP, packed=False), load) == 40
+
+
 def test_four_bit_weights_scales_tables_and_what_stays_16_bit() -> None:
     assert SHAPE.linear_parameters == LINEAR == 73_728
     blocks = LINEAR // 64
@@ -30,10 +36,11 @@ def test_four_bit_weights_scales_tables_and_what_stays_16_bit() -> None:
     tables = 2 * 7 * 4 * (16 + 256)
     embedding, norms = 320 * 64, 5 * 64
     expected = LINEAR // 2 + blocks + scales + tables + 2 * (embedding + norms)
-    assert memory.weights(SHAPE, SETUP) == expected
+    assert memory.weights(SHAPE, replace(SETUP, packed=False)) == expected
+    assert memory.weights(SHAPE, SETUP) == expected + 4 * blocks  # unpacked, and kept
     assert memory.weights(SHAPE, replace(SETUP, four_bit=False)) == 2 * (LINEAR + embedding + norms)
     untied = replace(SHAPE, tied=False)
-    assert memory.weights(untied, SETUP) == expected + 2 * embedding
+    assert memory.weights(untied, SETUP) == expected + 4 * blocks + 2 * embedding
 
 
 def test_an_adapter_is_r_times_in_plus_out() -> None:

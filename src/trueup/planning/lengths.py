@@ -26,6 +26,7 @@ class Lengths:
     prompt_tokens: float = 0
     longest_prompt: int = 0
     num_held_out: int = 0
+    shared_tokens: int = 0  # with which every conversation begins: the system message, examples
 
 
 def measure(data: DataConfig, folder: Path | None) -> tuple[Lengths, list[str]]:
@@ -43,7 +44,25 @@ def measure(data: DataConfig, folder: Path | None) -> tuple[Lengths, list[str]]:
         return len(rows), sum(tokens) / len(tokens), max(tokens)
 
     demonstrations, prompts, held_out = read("demonstrations"), read("prompts"), read("held_out")
-    return Lengths(*demonstrations, *prompts, held_out[0]), missing
+    return Lengths(*demonstrations, *prompts, held_out[0], shared(data, folder)), missing
+
+
+def shared(data: DataConfig, folder: Path | None) -> int:
+    """Tokens with which all conversations of a run begin, under the chat template; 0 without a tokenizer here."""
+    from trueup.models import base
+    from trueup.training.tokens import common_prefix
+
+    if folder is None or not (folder / "tokenizer_config.json").exists():
+        return 0
+    tokenizer = base.load_tokenizer(str(folder))
+    head = [{"role": "system", "content": data.system}] if data.system else []
+    for shot in data.few_shot:
+        head += [{"role": "user", "content": shot.prompt}, {"role": "assistant", "content": shot.response}]
+    one, other = (
+        tokenizer.apply_chat_template([*head, {"role": "user", "content": text}], tokenize=True, return_dict=False)
+        for text in ("a", "1")
+    )
+    return common_prefix(one, other)
 
 
 def _tokens(messages: list[dict[str, str]], count: Any) -> int:

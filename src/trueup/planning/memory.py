@@ -37,6 +37,7 @@ class Load:
 
     rows: int = 0  # sequences in one forward pass with gradients
     tokens: int = 0  # of each, padding included
+    shared: int = 0  # with which all of them begin, such as a system message
     labelled: int = 0  # of each, with logits
     score_head: bool = False
     num_adapters: int = 1
@@ -48,9 +49,14 @@ class Load:
     copy: Literal["none", "merged", "dequantized"] = "none"  # of the linear maps, in the compute dtype
 
 
+def positions(setup: Setup, load: Load) -> int:
+    """N: the packed forward computes once what all rows begin with."""
+    return load.rows * load.tokens - (max(load.rows - 1, 0) * load.shared if setup.packed else 0)
+
+
 def weights(shape: Shape, setup: Setup) -> int:
     """Bytes of the base: 4 bits a weight, a byte a block of 64, 4 bytes a block of blocks (double quantization), and
-    the two code tables of each map.
+    the two code tables of each map. The packed forward keeps the blocks' scales unpacked besides, 4 bytes each.
     """
     other = shape.other_parameters * STORED
     if not setup.four_bit:
@@ -59,6 +65,7 @@ def weights(shape: Shape, setup: Setup) -> int:
     for rows, columns in shape.linear.values():
         blocks = math.ceil(rows * columns / BLOCK)
         packed += rows * columns // 2 + blocks + FP32 * math.ceil(blocks / NESTED_BLOCK) + CODE_TABLES
+        packed += FP32 * blocks if setup.packed else 0
     return other + shape.num_layers * packed
 
 
@@ -75,33 +82,33 @@ def layer_activations(shape: Shape, setup: Setup, load: Load) -> int:
     and two norms' scales in fp32. Else what autograd keeps: norms their input in fp32, the maps their inputs (shared
     by q, k and v, and by gate and up; peft's copy of each besides), attention q, k, v and its output, the MLP four.
     """
-    positions, c = load.rows * load.tokens, setup.compute_bytes
+    n, c = positions(setup, load), setup.compute_bytes
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     if setup.packed:
-        return positions * (c * (2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate) + 2 * FP32)
+        return n * (c * (2 * shape.hidden + 2 * queries + 2 * keys + 2 * shape.intermediate) + 2 * FP32)
     kept = 2 * FP32 * shape.hidden + c * (2 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate)
     kept += c * sum(shape.linear[name][0] + setup.r for name in setup.targets)
-    return positions * kept
+    return n * kept
 
 
 def activations(shape: Shape, setup: Setup, load: Load) -> int:
     """Bytes kept of all layers; with checkpointing one hidden state a layer, and one layer whole."""
     layer = layer_activations(shape, setup, load)
     if load.checkpointing:
-        return layer + shape.num_layers * load.rows * load.tokens * shape.hidden * setup.compute_bytes
+        return layer + shape.num_layers * positions(setup, load) * shape.hidden * setup.compute_bytes
     return shape.num_layers * layer
 
 
 def states(shape: Shape, setup: Setup, load: Load) -> int:
     """Bytes of the last hidden states: normalized in fp32, padded again, chosen, and their gradient in fp32."""
-    positions, labelled = load.rows * load.tokens, load.rows * load.labelled
-    return shape.hidden * (positions * (2 * FP32 + 2 * setup.compute_bytes) + labelled * (setup.compute_bytes + FP32))
+    padded, labelled = load.rows * load.tokens, load.rows * load.labelled
+    return shape.hidden * (padded * (2 * FP32 + 2 * setup.compute_bytes) + labelled * (setup.compute_bytes + FP32))
 
 
 def backward(shape: Shape, setup: Setup, load: Load) -> int:
     """Bytes of one layer's gradients while they flow: five as wide as the MLP, eight hidden states."""
     width = 5 * shape.intermediate + 8 * shape.hidden
-    return load.rows * load.tokens * width * setup.compute_bytes
+    return positions(setup, load) * width * setup.compute_bytes
 
 
 def dequantized(shape: Shape, setup: Setup) -> int:

@@ -44,6 +44,7 @@ def _sft(values: Values, lengths: Lengths, run: RunFile) -> Planned:
     load = Load(
         rows=values["per_device_train_batch_size"],
         tokens=length,
+        shared=min(lengths.shared_tokens, length),
         labelled=length,
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
@@ -60,6 +61,7 @@ def _pairs(values: Values, lengths: Lengths, run: RunFile, *, score_head: bool) 
     load = Load(
         rows=2 * values["per_device_train_batch_size"],
         tokens=length,
+        shared=min(lengths.shared_tokens, length),
         labelled=0 if score_head else length,
         score_head=score_head,
         num_adapters=1 if score_head else 2,
@@ -84,6 +86,7 @@ def _kto(values: Values, lengths: Lengths, run: RunFile) -> Planned:
     load = Load(
         rows=values["per_device_train_batch_size"],
         tokens=length,
+        shared=min(lengths.shared_tokens, length),
         labelled=length,
         num_adapters=2,
         num_trained=1,
@@ -101,6 +104,7 @@ def _ppo(values: Values, lengths: Lengths, run: RunFile) -> Planned:
     load = Load(
         rows=values["micro_batch_size"],
         tokens=prompt + new,
+        shared=min(lengths.shared_tokens, prompt),
         labelled=new,
         num_adapters=2 + (values["reward_model_weight"] != 0) + own_value,
         num_trained=1 + own_value,
@@ -127,6 +131,7 @@ def _grpo(values: Values, lengths: Lengths, run: RunFile) -> Planned:
     load = Load(
         rows=rows,
         tokens=prompt + new,
+        shared=min(lengths.shared_tokens, prompt),
         labelled=new,
         num_adapters=2 + (values["reward_model_weight"] != 0),
         num_trained=1,
