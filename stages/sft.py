@@ -31,7 +31,7 @@ def run(config: Config, context: Context) -> Metrics:
     from trl import SFTConfig
 
     from trueup.data import identify, read_demonstrations
-    from trueup.training import common, preflight, proof
+    from trueup.training import adalora, common, preflight, proof
     from trueup.training.lean import LeanSFTTrainer
 
     rows = [
@@ -53,7 +53,7 @@ def run(config: Config, context: Context) -> Metrics:
         model=model,
         processing_class=tokenizer,
         args=SFTConfig(
-            **common.trainer_args(context, eval_strategy="epoch", load_best_model_at_end=True, **_by_epoch()),
+            **common.trainer_args(context, eval_strategy="epoch", **_by_epoch(context.run.adapter.kind)),
             **options,
             completion_only_loss=True,
         ),
@@ -62,22 +62,34 @@ def run(config: Config, context: Context) -> Metrics:
     )
     checked = preflight.check(trainer, train, context)
     common.make_ready(trainer, start)
+    adapts_rank = context.run.adapter.kind == "adalora" and start is None
+    if adapts_rank:
+        trainer.add_callback(adalora.Allocate())
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    if adapts_rank:
+        adalora.save_as_lora(trainer.model, context.out)
+    else:
+        common.save_adapter(trainer, context.out)
     probes = [{"messages": r["prompt"], "completion": r["completion"][0]["content"]} for r in train]
     proof.record_probe(trainer.model, tokenizer, probes, context.out)
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     return metrics | {
-        "eval_loss": min(losses),
+        "eval_loss": losses[-1] if adapts_rank else min(losses),
         "eval_loss_by_epoch": losses,
         "num_train": len(train),
         "preflight": checked,
     }
 
 
-def _by_epoch() -> dict[str, object]:
+def _by_epoch(kind: str) -> dict[str, object]:
+    """Checkpoints by epoch, and the best of them in the end. Of AdaLoRA the last state is taken: its ranks shrink, and
+    peft loads no checkpoint of other ranks; a killed run begins anew.
+    """
+    if kind == "adalora":
+        return {"save_strategy": "no", "train_sampling_strategy": "group_by_length"}
     return {
         "save_strategy": "epoch",
+        "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "train_sampling_strategy": "group_by_length",
     }

@@ -104,6 +104,9 @@ def _annotators(page: Page, records: list[dict[str, Any]]) -> None:
     if metrics is None:
         page.text("No labels of this run are known.")
         return
+    if "num_judged" in metrics:
+        page.text(f"{metrics['num_judged']:,} preferences that were there already; nobody was asked.")
+        return
     if metrics["agreement"] is None:
         agree = "Nobody judged the same answer as somebody else, so their agreement is not known."
     else:

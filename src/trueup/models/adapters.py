@@ -14,8 +14,11 @@ from trueup.errors import ModelError
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
-def peft_config(config: AdapterConfig, *, task_type: str = "CAUSAL_LM", total_steps: int | None = None) -> Any:
-    """The peft configuration of `adapter`. DoRA separates magnitude from direction; AdaLoRA adapts the rank."""
+def peft_config(config: AdapterConfig, *, task_type: str = "CAUSAL_LM") -> Any:
+    """The peft configuration of `adapter`. DoRA separates magnitude from direction; AdaLoRA adapts the rank.
+
+    AdaLoRA's schedule is set when the number of steps is known, by `trueup.training.adalora`.
+    """
     from peft import AdaLoraConfig, LoraConfig
 
     targets = {"attention": ATTENTION}.get(str(config.targets), config.targets)
@@ -27,9 +30,7 @@ def peft_config(config: AdapterConfig, *, task_type: str = "CAUSAL_LM", total_st
         "task_type": task_type,
     }
     if config.kind == "adalora":
-        steps = total_steps or 100
-        common |= {"init_r": config.r, "target_r": max(config.r // 2, 1), "total_step": steps}
-        return AdaLoraConfig(**common, tinit=steps // 10, tfinal=steps // 3)
+        return AdaLoraConfig(**common, init_r=config.r, target_r=max(config.r // 2, 1), total_step=100)
     return LoraConfig(**common, use_dora=config.kind == "dora")
 
 
@@ -40,6 +41,30 @@ def new_adapter(base: Any, config: AdapterConfig, **options: Any) -> Any:
     model = get_peft_model(base, peft_config(config, **options))
     trainable_to_fp32(model)
     return model
+
+
+def new_like(base: Any, folder: Path, *, task_type: str) -> Any:
+    """`base` with a trainable adapter "default" for `task_type`, its shape and weights those saved in `folder`."""
+    from peft import PeftConfig, get_peft_model
+
+    config = PeftConfig.from_pretrained(str(folder))
+    config.task_type, config.inference_mode = task_type, False
+    model = get_peft_model(base, config)
+    copy_into(model, saved_tensors(folder))
+    return model
+
+
+def copy_into(model: Any, tensors: dict[str, Any], name: str = "default") -> None:
+    """Copy saved tensors, all in fp32, over those of adapter `name`, which has their shapes."""
+    import torch
+
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            found = parameters.get(f"{key.removesuffix('.weight')}.{name}.weight")
+            if found is None:
+                raise ModelError(key, found="no such tensor in the model", expected="an adapter of the same kind")
+            found.copy_(tensor)
 
 
 def load_adapter(base: Any, folder: Path, *, trainable: bool) -> Any:

@@ -11,18 +11,12 @@ from trueup.models import adapters
 
 def load_reward(model: Any, folder: Path, name: str = "reward") -> Any:
     """Load the reward adapter of `folder` into `model`, frozen; return its score weight, (1, hidden) in fp32."""
-    import torch
-
     tensors = adapters.saved_tensors(folder)
     heads = [tensor for key, tensor in tensors.items() if key.endswith("score.weight")]
     if len(heads) != 1:
         raise ModelError(str(folder), found=f"{len(heads)} score heads", expected="a reward adapter with one")
-    model.load_adapter(str(folder), name, is_trainable=False)
-    parameters = dict(model.named_parameters())
-    for key, tensor in tensors.items():
-        parameter = parameters.get(key.replace(".weight", f".{name}.weight"))
-        if parameter is not None:
-            parameter.data = tensor.to(parameter.device, torch.float32)
+    adapters.load_frozen(model, folder, name)
+    adapters.copy_into(model, {key: tensor for key, tensor in tensors.items() if "lora_" in key}, name)
     return heads[0].to(next(model.parameters()).device)
 
 

@@ -131,14 +131,13 @@ def build(
 
 def _add(model: Any, name: str, folder: Path) -> None:
     """The adapter saved in `folder`, as `name`; a classifier's loses its head, which no causal model has."""
-    from peft import PeftConfig, set_peft_model_state_dict
+    from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(str(folder))
     config.task_type, config.modules_to_save, config.init_lora_weights = "CAUSAL_LM", None, True
     model.add_adapter(name, config)
     tensors = {key: value for key, value in adapters.saved_tensors(folder).items() if "lora_" in key}
-    set_peft_model_state_dict(model, tensors, adapter_name=name)
-    adapters.trainable_to_fp32(model)
+    adapters.copy_into(model, tensors, name)
     if adapters.tensors_sha256(adapters.adapter_tensors(model, name)) != adapters.tensors_sha256(tensors):
         raise ModelError(
             str(folder), found=f"weights that do not fit as adapter {name!r}", expected="an adapter of ours"

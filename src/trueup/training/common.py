@@ -48,27 +48,15 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
         return adapters.new_adapter(base.stand_in(tokenizer, num_labels), AdapterConfig(), task_type=task), tokenizer
     bare = base.load_base(run.model.base, four_bit=run.adapter.kind != "lora", num_labels=num_labels)
     bare.config.pad_token_id = tokenizer.pad_token_id
-    if adapter is None or num_labels is not None:
+    if adapter is None:
         model = adapters.new_adapter(bare, run.adapter, task_type=task)
-        if adapter is not None:
-            start_from(model, adapters.saved_tensors(adapter.path))
+    elif num_labels is not None:
+        model = adapters.new_like(bare, adapter.path, task_type=task)
     else:
         if adapter.path == run.adapter.start:
             transfer.refuse_unfit(bare, run.adapter, adapter.path)
         model = adapters.load_adapter(bare, adapter.path, trainable=True)
     return model, tokenizer
-
-
-def start_from(model: Any, tensors: dict[str, Any]) -> int:
-    """Copy saved adapter tensors into adapter "default" of a model of another task; return how many."""
-    import torch
-
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            name = key.replace(".weight", ".default.weight")
-            parameters[name].copy_(tensor)
-    return len(tensors)
 
 
 def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: bool = False) -> None:
@@ -80,7 +68,7 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
     model = trainer.model
     adapters.trainable_to_fp32(model)
     if start is not None:
-        start_from(model, adapters.saved_tensors(start.path))
+        adapters.copy_into(model, adapters.saved_tensors(start.path))
     if "ref" in model.peft_config:
         parameters = dict(model.named_parameters())
         for name, parameter in parameters.items():
