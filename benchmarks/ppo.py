@@ -17,7 +17,8 @@ from typing import Any
 import common
 from common import BASE
 
-BATCH, NEW_TOKENS, EPOCHS, MICRO = 16, 48, 4, 8
+BATCH, NEW_TOKENS, EPOCHS, MICRO = 16, 48, 4, 16
+VALUE_ON = "trunk"
 TOPICS = ["tea", "rain", "maps", "wool", "salt", "boats", "clocks", "bread", "glass", "snow", "kites", "stone"]
 PROMPTS = [f"{ask} {topic}." for topic in TOPICS for ask in ("Tell me about", "Give me one tip for", "Why do we like")]
 LORA = {"r": 16, "lora_alpha": 32}
@@ -51,7 +52,7 @@ def ours(steps: int) -> dict[str, Any]:
     del model
     began = time.monotonic()
     model = adapters.load_adapter(base.load_base(BASE, four_bit=True), folder / "policy", trainable=True)
-    options = {"reward": folder / "reward", "value_on": "adapter", "temperature": 1.0}
+    options = {"reward": folder / "reward", "value_on": VALUE_ON, "temperature": 1.0}
     on_base = roles.build(model, tokenizer, policy=folder / "policy", **options)
     prompts, _ = encode(tokenizer, rows, 256)
     part = rewards.Part("reward_model", 1.0, rewards.of_model(model, on_base.score_head, tokenizer, BATCH))

@@ -19,7 +19,7 @@ Metrics = dict[str, Any]  # JSON values only; the record keeps them
 class Section(BaseModel):
     """A section of the run file. Unknown keys are refused; values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 class Waiting(Exception):
