@@ -10,7 +10,7 @@ from tiny import WORDS
 from trueup.cpu import precision
 from trueup.models import adapters, base, logps
 from trueup.pipeline import Pipeline
-from trueup.rollout.generate import Sampling, engine, sample
+from trueup.rollout.generate import Sampling, _alike, engine, sample
 from trueup.rollout.sampler import draw, nucleus
 
 PROMPTS = [[{"role": "user", "content": " ".join(WORDS[i : i + 1 + i % 4])}] for i in range(10)]
@@ -82,6 +82,11 @@ def test_who_is_decoded_beside_a_prompt_changes_nothing(pipeline: Pipeline, monk
     assert {answer.finish for answer in found[0]} == {"eos", "length"}
     assert [a.text for a in found[0]] == [a.text for a in found[1]] == [a.text for a in found[2]]
     assert sum(heard) == 3 * len(PROMPTS)
+
+
+def test_a_long_prompt_does_not_widen_the_cache_of_short_ones() -> None:
+    widths = [70, 2000, 72, 110, 100, 1900]
+    assert _alike([0, 2, 4, 3, 5, 1], widths) == [[0, 2, 4], [3], [5, 1]]
 
 
 def test_no_adapter_is_the_bare_base(pipeline: Pipeline) -> None:

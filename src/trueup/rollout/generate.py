@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+MOST_WIDER = 1.5  # times the shortest prompt and answer of a group that are decoded together
+
 # auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own | vllm: on a GPU
 Engine = Literal["auto", "merged", "generate", "vllm"]
 
@@ -60,12 +62,24 @@ def sample(
     ]
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]))  # equal prompts are neighbours
     results: dict[int, Sampled] = {}
-    for i, generated in zip(order, run([encoded[i] for i in order], sampling.seed), strict=True):
-        ids = generated.ids
-        ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
-        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-        results[i] = Sampled(text, len(ids), sum(generated.logps), "eos" if ended else "length")
+    for number, group in enumerate(_alike(order, [len(ids) + sampling.max_new_tokens for ids in encoded])):
+        done = run([encoded[i] for i in group], sampling.seed + 100_003 * number)
+        for i, generated in zip(group, done, strict=True):
+            ids = generated.ids
+            ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
+            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            results[i] = Sampled(text, len(ids), sum(generated.logps), "eos" if ended else "length")
     return [results[i] for i in range(len(prompts))]
+
+
+def _alike(order: list[int], widths: list[int]) -> list[list[int]]:
+    """`order`, shortest first, cut where a width is far above its group's first: all rows take the widest's memory."""
+    groups: list[list[int]] = []
+    for i in order:
+        if not groups or widths[i] > MOST_WIDER * widths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
 
 
 def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[int], None] = lambda done: None) -> Run:
