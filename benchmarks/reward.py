@@ -51,6 +51,8 @@ def peer(folder: Path) -> dict[str, Any]:
         train_dataset=Dataset.from_list(rows),
         peft_config=LoraConfig(**plain_trl.LORA, task_type="SEQ_CLS"),
     )
+    dtype = base.compute_dtype()  # TRL rounds the head to bf16, which an fp32 model cannot run
+    trainer.model.get_base_model().score.to(dtype)
     return plain_trl.trained(trainer, began)
 
 
