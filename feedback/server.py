@@ -58,7 +58,7 @@ def empty_database(folder: Path) -> Path:
     if not made.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             env = _server_env(Path(scratch), {"email": "", "password": "", "token": "", "url": ""})
-            script = next(folder.glob("lib/python3*/site-packages/label_studio/manage.py"))
+            script = next(folder.glob("lib/python3*/site-packages/label_studio/manage.py"), folder / "manage.py")
             _run([str(folder / "bin/python"), str(script), "migrate", "--no-input"], env)
             database = Path(scratch) / DATABASE
             with closing(sqlite3.connect(database)) as connection:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import make_model
 
-from trueup.config import RunFile, load
+from trueup.config import DataConfig, RunFile, load
 from trueup.errors import ConfigError, ModelError
 from trueup.models import base
-from trueup.planning import devices, duration, fit, memory, shapes
+from trueup.planning import devices, duration, fit, lengths, memory, shapes
 from trueup.planning.lengths import Lengths
 from trueup.planning.stages import Work, plan
 from trueup.stage import Context
@@ -27,6 +28,19 @@ def test_what_all_rows_begin_with_is_counted_once_where_it_is_computed_once() ->
     load = memory.Load(rows=4, tokens=10, shared=3)
     assert memory.positions(SETUP, load) == 3 + 4 * 7
     assert memory.positions(replace(SETUP, packed=False), load) == 40
+
+
+def test_what_all_conversations_begin_with_is_read_from_the_template(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    tokenizer = base.load_tokenizer(str(tmp_path))
+    data = DataConfig(system="red tent")
+    begins = "<|im_start|>system\nred tent<|im_end|>\n<|im_start|>user\n"
+    assert (
+        lengths.shared(data, tmp_path) == len(tokenizer(begins)["input_ids"]) > lengths.shared(DataConfig(), tmp_path)
+    )
+    tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer.save_pretrained(tmp_path)
+    assert lengths.shared(data, tmp_path) == lengths.shared(data, None) == 0
 
 
 def test_four_bit_weights_scales_tables_and_what_stays_16_bit() -> None:

@@ -48,20 +48,30 @@ def measure(data: DataConfig, folder: Path | None) -> tuple[Lengths, list[str]]:
 
 
 def shared(data: DataConfig, folder: Path | None) -> int:
-    """Tokens with which all conversations of a run begin, under the chat template; 0 without a tokenizer here."""
-    from trueup.models import base
+    """Tokens with which all conversations of a run begin, under the chat template; 0 without a tokenizer here.
+
+    0 also where there is no template, or one that refuses the system message: preflight says so.
+    """
+    from jinja2.exceptions import TemplateError
+    from transformers import PreTrainedTokenizerFast  # AutoTokenizer would import torch, and take seconds
+
     from trueup.training.tokens import common_prefix
 
-    if folder is None or not (folder / "tokenizer_config.json").exists():
+    if folder is None or not (folder / "tokenizer.json").exists():
         return 0
-    tokenizer = base.load_tokenizer(str(folder))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if tokenizer.chat_template is None:
+        return 0
     head = [{"role": "system", "content": data.system}] if data.system else []
     for shot in data.few_shot:
         head += [{"role": "user", "content": shot.prompt}, {"role": "assistant", "content": shot.response}]
-    one, other = (
-        tokenizer.apply_chat_template([*head, {"role": "user", "content": text}], tokenize=True, return_dict=False)
-        for text in ("a", "1")
-    )
+    try:
+        one, other = (
+            tokenizer.apply_chat_template([*head, {"role": "user", "content": text}], tokenize=True, return_dict=False)
+            for text in ("a", "1")
+        )
+    except TemplateError:
+        return 0
     return common_prefix(one, other)
 
 
