@@ -163,6 +163,7 @@ def test_a_planted_bug_fails_a_check(bug: str) -> None:
 
 def test_token_logps_and_their_gradient_are_those_of_log_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
+    monkeypatch.setattr(head, "VOCABULARY_BLOCK", 5)  # 17 logits in four blocks
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(10, 6, generator=generator, dtype=torch.float32, requires_grad=True)
     weight = torch.randn(17, 6, generator=generator)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from trueup.config import AdapterConfig
 from trueup.cpu import attention, block, linear, precision, trunk
+from trueup.cpu.grouping import group
 from trueup.cpu.packing import pack
 from trueup.models import adapters, base
 
@@ -88,9 +89,10 @@ def test_attention_and_its_gradients_are_those_of_torch() -> None:
         expected = expected.index_put((at,), seen)
     wanted = torch.autograd.grad(expected, (q, k, v), grad)
     with torch.no_grad():
-        out = attention.forward(q, k, v, packed.nodes)
+        groups = group(packed.nodes)
+        out = attention.forward(q, k, v, groups)
         assert relative(out, expected) < 1e-5
-        for found, right in zip(attention.backward(grad, q, k, v, out, packed.nodes), wanted, strict=True):
+        for found, right in zip(attention.backward(grad, q, k, v, out, groups), wanted, strict=True):
             assert relative(found, right) < 1e-5
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from trueup.cpu import attention
 from trueup.cpu.linear import Linear
-from trueup.cpu.packing import Node
+from trueup.cpu.grouping import Group
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,30 @@ class Block:
 
 @dataclass(frozen=True)
 class Rotary:
-    """cos and sin of each token's position, (N, 1, D) each."""
+    """cos and sin of each token's position, (N, 1, D) each; the first half of sin is negative."""
 
     cos: Tensor
     sin: Tensor
 
+    @staticmethod
+    def of(trunk: Any, x: Tensor, positions: Tensor) -> Rotary:
+        """The angles of the model's trunk at `positions`, (N,), in the dtype of `x`."""
+        cos, sin = (angles[0].unsqueeze(1) for angles in trunk.rotary_emb(x[None], positions[None]))
+        first, second = sin.chunk(2, -1)
+        return Rotary(cos, torch.cat([-first, second], -1))
+
     def turn(self, x: Tensor) -> Tensor:
         """Rotary position embedding (Su et al. 2021, eq. 34), Llama's half-split layout: (N, H, D) -> (N, H, D)."""
-        return x * self.cos + _half_turned(x) * self.sin
+        return torch.addcmul(x * self.cos, x.roll(x.shape[-1] // 2, -1), self.sin)
 
     def turn_back(self, grad: Tensor) -> Tensor:
         """The transpose of `turn`, for gradients."""
-        return grad * self.cos - _half_turned(grad) * self.sin
+        return torch.addcmul(grad * self.cos, grad.roll(grad.shape[-1] // 2, -1), self.sin, value=-1)
 
 
-def run(block: Block, x: Tensor, rotary: Rotary, nodes: list[Node], checkpoint: bool) -> Tensor:
+def run(block: Block, x: Tensor, rotary: Rotary, groups: list[Group], checkpoint: bool) -> Tensor:
     """The block's output for packed tokens, (N, hidden) -> (N, hidden)."""
-    y: Tensor = BlockFunction.apply(x, block, rotary, nodes, checkpoint, *block.parameters())  # type: ignore[no-untyped-call]
+    y: Tensor = BlockFunction.apply(x, block, rotary, groups, checkpoint, *block.parameters())  # type: ignore[no-untyped-call]
     return y
 
 
@@ -86,10 +93,10 @@ class BlockFunction(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, block: Block, rotary: Rotary, nodes: list[Node], checkpoint: bool, *parameters: Tensor
+        ctx: Any, x: Tensor, block: Block, rotary: Rotary, groups: list[Group], checkpoint: bool, *parameters: Tensor
     ) -> Tensor:
-        y, kept = forward(block, x, rotary, nodes)
-        ctx.block, ctx.rotary, ctx.nodes = block, rotary, nodes
+        y, kept = forward(block, x, rotary, groups)
+        ctx.block, ctx.rotary, ctx.groups = block, rotary, groups
         ctx.save_for_backward(x, *(() if checkpoint else kept))
         return y
 
@@ -97,19 +104,19 @@ class BlockFunction(Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Any, ...]:
         x, *kept = ctx.saved_tensors
         if not kept:
-            _, kept = forward(ctx.block, x, ctx.rotary, ctx.nodes)
-        grad_x, grads = _backward(ctx.block, grad_y, x, kept, ctx.rotary, ctx.nodes, ctx.needs_input_grad[0])
+            _, kept = forward(ctx.block, x, ctx.rotary, ctx.groups)
+        grad_x, grads = _backward(ctx.block, grad_y, x, kept, ctx.rotary, ctx.groups, ctx.needs_input_grad[0])
         return (grad_x, None, None, None, None, *grads)
 
 
-def forward(block: Block, x: Tensor, rotary: Rotary, nodes: list[Node]) -> tuple[Tensor, list[Tensor]]:
+def forward(block: Block, x: Tensor, rotary: Rotary, groups: list[Group]) -> tuple[Tensor, list[Tensor]]:
     """The block's output and what its backward needs; queries, keys and values are at 1, 2 and 3, (N, heads, D)."""
     normed, scale_in = norm(block.norm_in, x)
     heads = (len(x), -1, block.head_dim)
     q = rotary.turn(block.q.forward(normed).view(heads))
     k = rotary.turn(block.k.forward(normed).view(heads))
     v = block.v.forward(normed).view(heads)
-    seen = attention.forward(q, k, v, nodes)
+    seen = attention.forward(q, k, v, groups)
     middle = block.o.forward(seen.view(len(x), -1)).add_(x)
     normed, scale_mlp = norm(block.norm_mlp, middle)
     gate, up = block.gate.forward(normed), block.up.forward(normed)
@@ -118,21 +125,20 @@ def forward(block: Block, x: Tensor, rotary: Rotary, nodes: list[Node]) -> tuple
 
 
 def _backward(
-    block: Block, grad_y: Tensor, x: Tensor, kept: list[Tensor], rotary: Rotary, nodes: list[Node], need_x: bool
+    block: Block, grad_y: Tensor, x: Tensor, kept: list[Tensor], rotary: Rotary, groups: list[Group], need_x: bool
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     scale_in, q, k, v, seen, middle, scale_mlp, gate, up = kept
-    sigmoid = torch.sigmoid(gate)
-    silu = gate * sigmoid
+    silu = functional.silu(gate)
     grad_product, *down = block.down.backward(grad_y, silu * up)
-    grad_up = grad_product * silu
-    grad_gate = grad_product.mul_(up).mul_(sigmoid.add_(silu.mul_(1 - sigmoid)))  # silu' = s + g s (1 - s)
+    grad_up = silu.mul_(grad_product)
+    grad_gate = torch.ops.aten.silu_backward(grad_product.mul_(up), gate)
     normed = _apply(block.norm_mlp, middle, scale_mlp)
     through_gate, *gates = block.gate.backward(grad_gate, normed)
     through_up, *ups = block.up.backward(grad_up, normed)
     grad_middle = norm_backward(block.norm_mlp, through_gate.add_(through_up), middle, scale_mlp).add_(grad_y)
 
     grad_seen, *outs = block.o.backward(grad_middle, seen.view(len(x), -1))
-    grad_q, grad_k, grad_v = attention.backward(grad_seen.view_as(seen), q, k, v, seen, nodes)
+    grad_q, grad_k, grad_v = attention.backward(grad_seen.view_as(seen), q, k, v, seen, groups)
     normed = _apply(block.norm_in, x, scale_in)
     flat = (len(x), -1)
     through_q, *qs = block.q.backward(rotary.turn_back(grad_q).view(flat), normed, need_x)
@@ -164,8 +170,3 @@ def norm_backward(module: Any, grad: Tensor, x: Tensor, scale: Tensor) -> Tensor
     inner = (weighted * normed).mean(-1, keepdim=True)
     through: Tensor = weighted.sub_(normed.mul_(inner)).mul_(scale)
     return through.to(x.dtype)
-
-
-def _half_turned(x: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    return torch.cat((-x[..., half:], x[..., :half]), dim=-1)

@@ -11,6 +11,7 @@ import torch
 
 from trueup.cpu import block
 from trueup.cpu.linear import active_adapter
+from trueup.cpu.grouping import group
 from trueup.cpu.packing import pack
 
 KNOWN = ("llama", "qwen2")
@@ -58,12 +59,12 @@ def _forward(
 
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     packed = pack(input_ids, mask)
+    groups = group(packed.nodes)
     x = self.embed_tokens(packed.ids)
-    cos, sin = self.rotary_emb(x[None], packed.positions[None])
-    rotary = block.Rotary(cos[0].unsqueeze(1), sin[0].unsqueeze(1))
+    rotary = block.Rotary.of(self, x, packed.positions)
     checkpoint = bool(self.training and getattr(self, "gradient_checkpointing", False))
     for layer in self.layers:
-        x = block.run(block.Block.of(layer), x, rotary, packed.nodes, checkpoint)
+        x = block.run(block.Block.of(layer), x, rotary, groups, checkpoint)
     return BaseModelOutputWithPast(last_hidden_state=packed.unpack(self.norm(x)))
 
 

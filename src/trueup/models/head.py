@@ -1,4 +1,4 @@
-"""From hidden states to log-probabilities, without ever holding the logits of a whole batch."""
+"""From hidden states to log-probabilities, without ever holding the logits of a whole vocabulary."""
 
 from __future__ import annotations
 
@@ -9,47 +9,71 @@ from torch import Tensor
 
 from trueup.errors import ModelError
 
-CHUNK_TOKENS = 256  # logits in memory at once: CHUNK_TOKENS x vocabulary x 4 bytes
+# logits in memory at once, times 4 bytes: few enough to stay in a processor's cache
+CHUNK_TOKENS = 1024
+VOCABULARY_BLOCK = 2048
 
 
 class _TokenLogps(torch.autograd.Function):
-    """log p(y) and the entropy of softmax(W h / temperature), a chunk of tokens at a time.
+    """log p(y) and the entropy of softmax(W h / temperature), a block of tokens and vocabulary at a time.
 
-    W is frozen and each log p is one number, so its whole gradient is one vector: d log p(y) / dh =
-    (W_y - sum_v p_v W_v) / temperature. It is computed while the chunk's logits exist, and only that vector is kept.
+    The softmax is accumulated online (Milakov and Gimelshein 2018, algorithm 3), and so is its mean of W's rows: W is
+    frozen and each log p is one number, so that its whole gradient is one vector, d log p(y) / dh =
+    (W_y - sum_v p_v W_v) / temperature. Only that vector is kept.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, with_entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        dense = weight.to(hidden.dtype)
+        with_gradient = ctx.needs_input_grad[0]
         logps, entropies, gradients = [], [], []
         for h, y in zip(torch.split(hidden, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True):
-            logits = (h @ dense.T).float()
-            if temperature != 1:
-                logits = logits.div_(temperature)
-            normalizer = logits.logsumexp(-1, keepdim=True)
-            logps.append((logits.gather(-1, y.unsqueeze(-1)) - normalizer).squeeze(-1))
-            if ctx.needs_input_grad[0] or with_entropy:
-                log_probs = logits.sub_(normalizer)
-                probs = log_probs.exp() if with_entropy else log_probs.exp_()
-                if with_entropy:
-                    entropies.append(-torch.linalg.vecdot(probs, log_probs))
-                if ctx.needs_input_grad[0]:
-                    expected = probs.to(dense.dtype) @ dense
-                    gradients.append((dense[y].float() - expected.float()) / temperature)
+            chosen = weight[y].float()
+            largest, normalizer, entropy, expected = _softmax(h, weight, temperature, with_entropy, with_gradient)
+            logps.append((h.float() * chosen).sum(-1) / temperature - largest - normalizer.log())
+            entropies.append(entropy)
+            if with_gradient:
+                gradients.append((chosen - expected) / temperature)
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         ctx.dtype = hidden.dtype
-        entropy = torch.cat(entropies) if entropies else hidden.new_zeros(len(hidden), dtype=torch.float32)
+        entropy = torch.cat(entropies)
         ctx.mark_non_differentiable(entropy)
-        return torch.cat(logps) if logps else hidden.new_zeros(0, dtype=torch.float32), entropy
+        return torch.cat(logps), entropy
 
     @staticmethod
     def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_logps.unsqueeze(-1)).to(ctx.dtype), None, None, None, None
+
+
+def _softmax(
+    hidden: Tensor, weight: Tensor, temperature: float, with_entropy: bool, with_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of softmax(W h / temperature): the largest logit, the normalizer relative to it, the entropy, (N,) each, and the
+    mean of W's rows, (N, H); fp32. The last two are zeros where they are not asked for.
+    """
+    largest = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
+    normalizer, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
+    expected = torch.zeros(hidden.shape, device=hidden.device)
+    for rows in torch.split(weight, VOCABULARY_BLOCK):
+        rows = rows.to(hidden.dtype)
+        logits = (hidden @ rows.T).float()
+        if temperature != 1:
+            logits.div_(temperature)
+        so_far, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
+        logits.sub_(largest)
+        fallen = (so_far - largest).exp_()
+        if with_entropy:
+            behind = normalizer * torch.nan_to_num(so_far - largest, neginf=0.0)
+            weighted.add_(behind).mul_(fallen).add_(torch.linalg.vecdot(logits.exp(), logits).unsqueeze(-1))
+        unscaled = logits.exp_()
+        normalizer.mul_(fallen).add_(unscaled.sum(-1, keepdim=True))
+        if with_gradient:
+            expected.mul_(fallen).add_(unscaled.to(rows.dtype) @ rows)
+    entropy = normalizer.log() - weighted / normalizer if with_entropy else weighted
+    return largest[:, 0], normalizer[:, 0], entropy[:, 0], expected.div_(normalizer)
 
 
 def token_logps(

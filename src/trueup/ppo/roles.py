@@ -37,10 +37,13 @@ class Roles:
     score_head: Tensor | None  # (1, hidden)
     temperature: float  # of the rollouts: the policy that is trained is the one that samples
 
-    def policy(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(logps, entropy, values), each (B, T) in fp32; values only where the head is on the policy's trunk."""
+    def policy(self, batch: Batch, *, with_entropy: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(logps, entropy, values), each (B, T) in fp32; values only where the head is on the policy's trunk.
+
+        Without `with_entropy` the second is zeros.
+        """
         hidden = self._completion_states(batch)
-        logps, entropy = self._token_logps(hidden, batch)
+        logps, entropy = self._token_logps(hidden, batch, with_entropy)
         if self.value_on == "adapter":
             return logps, entropy, None
         return logps, entropy, self._scalar(self.value_head, hidden, batch)
@@ -48,7 +51,7 @@ class Roles:
     def reference_logps(self, batch: Batch) -> Tensor:
         """Log-probabilities under the frozen reference, (B, T) in fp32."""
         with torch.no_grad(), adapters.using(self.model, "ref"):
-            return self._token_logps(self._completion_states(batch), batch)[0]
+            return self._token_logps(self._completion_states(batch), batch, with_entropy=False)[0]
 
     def values(self, batch: Batch) -> Tensor:
         """V(s_t) under adapter "value", (B, T) in fp32. For gradients, call it and backward inside `valuing`."""
@@ -91,9 +94,10 @@ class Roles:
         rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(batch.states)
         return hidden[rows[batch.mask], batch.states[batch.mask]]
 
-    def _token_logps(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _token_logps(self, hidden: Tensor, batch: Batch, with_entropy: bool) -> tuple[Tensor, Tensor]:
         weight = self.model.get_base_model().get_output_embeddings().weight
-        logps, entropy = token_logps(hidden, weight, batch.completion_ids[batch.mask], self.temperature)
+        targets = batch.completion_ids[batch.mask]
+        logps, entropy = token_logps(hidden, weight, targets, self.temperature, with_entropy=with_entropy)
         return _scatter(logps, batch.mask), _scatter(entropy, batch.mask)
 
     def _scalar(self, head: nn.Linear, hidden: Tensor, batch: Batch) -> Tensor:

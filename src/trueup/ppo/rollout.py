@@ -136,7 +136,7 @@ def _forward(roles: Roles, rollout: Rollout, micro_batch_size: int) -> tuple[Ten
         rows = order[start : start + micro_batch_size]
         batch = rollout.batch(rows, roles.tokenizer.pad_token_id).to(roles.device)
         with torch.no_grad():
-            logps, entropy, values = roles.policy(batch)
+            logps, entropy, values = roles.policy(batch, with_entropy=True)
             if values is None:
                 with roles.valuing():
                     values = roles.values(batch)

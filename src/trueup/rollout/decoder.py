@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from trueup.cpu import block, trunk
 from trueup.cpu.linear import Linear, dequantize
+from trueup.cpu.grouping import group
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
 from trueup.rollout.generate import Generated
@@ -24,7 +25,7 @@ from trueup.rollout.sampler import draw
 
 VOCABULARY_BLOCK = 4096  # rows of the output matrix in the compute dtype at once: they stay in the processor's cache
 LEAVING = 0.125  # share of rows that are done before others take their place, or the cache is copied without them
-Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows x K, width, D)
+Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows, K, width, D)
 
 
 def fits(model: Any) -> bool:
@@ -51,6 +52,7 @@ class Projection:
     def __init__(self, linears: list[Linear], dtype: torch.dtype, merged: bool) -> None:
         self.dtype = dtype
         self.weights = [m.weight for m in linears]
+        self.sizes = [getattr(weight, "quant_state", weight).shape[0] for weight in self.weights]
         self.bias = None
         if linears[0].bias is not None:
             self.bias = torch.cat([m.bias.to(dtype) for m in linears if m.bias is not None])[:, None]
@@ -65,8 +67,9 @@ class Projection:
         if self.copy is not None:
             y = self.copy @ x
         else:
-            parts = [dequantize(weight, self.dtype) @ x for weight in self.weights]
-            y = parts[0] if len(parts) == 1 else torch.cat(parts)
+            y = x.new_empty(sum(self.sizes), x.shape[1])
+            for weight, part in zip(self.weights, torch.split(y, self.sizes), strict=True):
+                torch.mm(dequantize(weight, self.dtype), x, out=part)
         if self.bias is not None:
             y += self.bias
         if self.low is not None and self.high is not None:
@@ -149,8 +152,7 @@ class Decoder:
             if all_placed and not alive.any():
                 return done
             if all_placed and len(free) > len(rows) * LEAVING:
-                kept = alive.repeat_interleave(self.num_kv_heads)
-                cache = [(keys[kept], values[kept]) for keys, values in cache]
+                cache = [(keys[alive], values[alive]) for keys, values in cache]
                 rows, tokens, ages, alive = rows[alive], tokens[alive], ages[alive], alive[alive]
             if alive.any():
                 logits = self._step(tokens, lengths[rows] + ages - 1, cache)
@@ -162,8 +164,8 @@ class Decoder:
                 logits[free] = self._admit([prompts[row] for row in rows[free]], free, cache)
 
     def _empty_cache(self, num_rows: int, width: int) -> Cache:
-        """Zero keys and values, each (rows x K, width, D), of every layer."""
-        shape = (num_rows * self.num_kv_heads, width, self.head_dim)
+        """Zero keys and values, each (rows, K, width, D), of every layer."""
+        shape = (num_rows, self.num_kv_heads, width, self.head_dim)
         return [(torch.zeros(shape, dtype=self.dtype), torch.zeros(shape, dtype=self.dtype)) for _ in self.layers]
 
     def _admit(self, prompts: list[list[int]], places: Tensor, cache: Cache) -> Tensor:
@@ -172,13 +174,13 @@ class Decoder:
         width = int(lengths.max())
         real = torch.arange(width) < lengths[:, None]
         packed = pack(torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in prompts]), real)
+        groups = group(packed.nodes)
         x = self.trunk.embed_tokens(packed.ids)
-        rotary = self._rotary(x, packed.positions)
+        rotary = block.Rotary.of(self.trunk, x, packed.positions)
         for layer, pair in zip(self.layers, cache, strict=True):
-            x, kept = block.forward(layer.block, x, rotary, packed.nodes)
+            x, kept = block.forward(layer.block, x, rotary, groups)
             for whole, new in zip(pair, (kept[2], kept[3]), strict=True):  # keys, values: (N, K, D) of packed tokens
-                by_row = whole.view(-1, self.num_kv_heads, *whole.shape[1:])
-                by_row[places, :, :width] = new[packed.place].transpose(1, 2)
+                whole[places, :, :width] = new[packed.place].transpose(1, 2)
         last = packed.place[torch.arange(len(prompts)), lengths - 1]
         return self._logits(x[last])
 
@@ -186,42 +188,43 @@ class Decoder:
         """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
         num_rows, end = len(tokens), int(positions.max()) + 1
         x = self.trunk.embed_tokens(tokens)
-        rotary = self._rotary(x, positions)
+        rotary = block.Rotary.of(self.trunk, x, positions)
         x = x.T.contiguous()
-        place = positions.repeat_interleave(self.num_kv_heads)
-        every = torch.arange(len(place))
-        future = (torch.arange(end) > place[:, None])[:, None]
-        widths = [self.num_heads * self.head_dim, *[self.num_kv_heads * self.head_dim] * 2]
+        rows = torch.arange(num_rows)
+        unseen = torch.zeros(num_rows, end, dtype=self.dtype)
+        unseen.masked_fill_(torch.arange(end) > positions[:, None], -torch.inf)
+        unseen = unseen.repeat_interleave(self.num_kv_heads, 0)[:, None]
+        turned = self.num_heads + self.num_kv_heads
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
-            q, k, v = torch.split(layer.qkv(_norm(layer.block.norm_in, x)).T, widths, -1)
-            q = rotary.turn(q.reshape(num_rows, self.num_heads, self.head_dim))
-            k = rotary.turn(k.reshape(num_rows, self.num_kv_heads, self.head_dim))
-            keys[every, place] = k.reshape(-1, self.head_dim)
-            values[every, place] = v.reshape(-1, self.head_dim)
-            q = q.reshape(len(place), -1, self.head_dim).mul_(self.head_dim**-0.5)
-            scores = torch.bmm(q, keys[:, :end].transpose(1, 2)).masked_fill_(future, -torch.inf)
-            weights = torch.softmax(scores, -1, dtype=torch.float32).to(self.dtype)
-            seen = torch.bmm(weights, values[:, :end])
-            x = layer.out(seen.reshape(num_rows, -1).T).add_(x)
+            heads = layer.qkv(_norm(layer.block.norm_in, x)).T.reshape(num_rows, -1, self.head_dim)
+            q, k = rotary.turn(heads[:, :turned]).split([self.num_heads, self.num_kv_heads], 1)
+            keys[rows, :, positions], values[rows, :, positions] = k, heads[:, turned:]
+            seeing = (each.flatten(0, 1)[:, :end] for each in (keys, values))
+            seen = _attention(q.reshape(len(unseen), -1, self.head_dim), *seeing, unseen)
+            x = layer.out(seen.view(num_rows, -1).T).add_(x)
             gate, up = layer.gate_up(_norm(layer.block.norm_mlp, x)).chunk(2)
             x = layer.down(functional.silu(gate).mul_(up)).add_(x)
         return self._logits(x.T)
-
-    def _rotary(self, x: Tensor, positions: Tensor) -> block.Rotary:
-        cos, sin = self.trunk.rotary_emb(x[None], positions[None])
-        return block.Rotary(cos[0].unsqueeze(1), sin[0].unsqueeze(1))
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.trunk.norm(x)
         if self.head.weight.dtype == x.dtype:
             return functional.linear(x, self.head.weight).float()
-        parts = torch.split(self.head.weight, VOCABULARY_BLOCK)
-        return torch.cat([part.to(x.dtype) @ x.T for part in parts]).T.contiguous()
+        logits = x.new_empty(len(self.head.weight), len(x))
+        for rows, part in zip(self.head.weight.split(VOCABULARY_BLOCK), logits.split(VOCABULARY_BLOCK), strict=True):
+            torch.mm(rows.to(x.dtype), x.T, out=part)
+        return logits.T.contiguous()
+
+
+def _attention(q: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
+    """(rows x K, H / K, D) -> the same: attention to keys and values, (rows x K, end, D); `unseen` is 0 or -inf."""
+    scores = torch.baddbmm(unseen, q, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype), values)
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
     """RMSNorm of each column, (hidden, rows) -> (hidden, rows)."""
     wide = x.float()
-    scale = torch.rsqrt(wide.square().mean(0, keepdim=True) + module.variance_epsilon)
-    normed: Tensor = (wide * scale).to(x.dtype) * module.weight[:, None]
-    return normed
+    scale = wide.new_ones(1, len(x)) @ wide.square()  # a product is three times as fast as a sum over columns
+    scale.div_(len(x)).add_(module.variance_epsilon).rsqrt_()
+    return (wide * scale).to(x.dtype).mul_(module.weight[:, None])
