@@ -18,7 +18,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     from safetensors.torch import load_file
 
     from trueup.export import card
-    from trueup.models import adapters, base, logps
+    from trueup.models import adapters, base, head, logps
     from trueup.training import preflight
 
     shutil.copytree(
@@ -30,7 +30,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
         probe = load_file(aligned.path / "probe.safetensors")
         with torch.no_grad():
-            policy = logps.next_token_logps(model, logps.labelled_states(model, probe)[0])
+            policy, _ = logps.labelled_states(model, probe)
         bare = model.unload()
         if base.linear4bit_layers(bare):
             bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
@@ -39,8 +39,8 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         del bare, model
         merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
         with torch.no_grad():
-            written = logps.next_token_logps(merged, logps.labelled_states(merged, probe)[0])
-        cost = (policy.exp() * (policy - written)).sum(dim=-1).mean().item()
+            written, causal = logps.labelled_states(merged, probe)
+            cost = head.kl(policy, written, causal.lm_head.weight).mean().item()
         tokenizer = base.load_tokenizer(context.run.model.base)
         tokenizer.save_pretrained(context.out / "merged")
         checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)

@@ -106,7 +106,7 @@ def test_planted_faults_in_logps_are_caught(sharp: Pipeline, monkeypatch: pytest
     elif bug == "temperature forgotten":
         real = roles.token_logps
         monkeypatch.setattr(
-            roles, "token_logps", lambda hidden, weight, targets, _, **asked: real(hidden, weight, targets, 1.0, **asked)
+            roles, "token_logps", lambda hidden, weight, targets, _, **asked: real(hidden, weight, targets, **asked)
         )
     else:
         wrong = replace(right, attention_mask=right.attention_mask.flip(1))

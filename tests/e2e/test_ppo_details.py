@@ -205,7 +205,7 @@ PLANTED = {
     "old logps of the policy's first version": (
         roles.Roles,
         "policy",
-        lambda real: lambda self, batch: stale(real, self, batch),
+        lambda real: lambda self, batch, **asked: stale(real, self, batch, **asked),
     ),
     "advantages not whitened": (mathematics, "whiten", lambda real: lambda values, mask, **options: values),
     "no penalty for a missing end": (
@@ -221,9 +221,9 @@ def unadapted(on_base: roles.Roles, batch: Batch) -> torch.Tensor:
         return on_base.policy(batch)[0]
 
 
-def stale(real: Any, on_base: roles.Roles, batch: Batch) -> Any:
+def stale(real: Any, on_base: roles.Roles, batch: Batch, **asked: bool) -> Any:
     with adapters.using(on_base.model, "ref"):
-        return real(on_base, batch)
+        return real(on_base, batch, **asked)
 
 
 def all_ended(found: rollout.Rollout) -> rollout.Rollout:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch.nn import functional
 
 from trueup.models import head
 from trueup.ppo import mathematics
@@ -159,6 +160,17 @@ def test_a_planted_bug_fails_a_check(bug: str) -> None:
         except AssertionError:
             failed += 1
     assert failed
+
+
+def test_kl_of_two_heads_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
+    monkeypatch.setattr(head, "VOCABULARY_BLOCK", 5)  # 17 logits in four blocks
+    generator = torch.Generator().manual_seed(0)
+    hidden, other, weight = (torch.randn(n, 6, generator=generator) for n in (10, 10, 17))
+    p, q = (torch.log_softmax(3 * states @ weight.T, -1) for states in (hidden, other))
+    expected = functional.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(head.kl(3 * hidden, 3 * other, weight), expected)
+    assert head.kl(hidden, hidden, weight).abs().max() < 1e-6
 
 
 def test_token_logps_and_their_gradient_are_those_of_log_softmax(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tiny import make_model
 
 from trueup.config import DataConfig, RunFile, load
 from trueup.errors import ConfigError, ModelError
-from trueup.models import base
+from trueup.models import base, head
 from trueup.planning import devices, duration, fit, lengths, memory, shapes
 from trueup.planning.lengths import Lengths
 from trueup.planning.stages import Work, plan
@@ -72,8 +72,12 @@ def test_activations_cache_and_optimizer_by_hand() -> None:
     checkpointed = replace(load, checkpointing=True)
     assert memory.activations(SHAPE, SETUP, checkpointed) == positions * kept + 2 * positions * 64 * 4
     assert memory.kv_cache(SHAPE, SETUP, load) == 3 * 10 * (2 * 2 * 2 * 16) * 4
-    assert memory.logits(SHAPE, SETUP, load) == 2 * 4 * 320 * 30 + 4 * 320 * 64  # and the output layer in fp32
-    assert memory.logits(SHAPE, replace(SETUP, compute_bytes=2), load) == 2 * 4 * 320 * 30
+    means = 3 * 30 * 64 * 4
+    assert memory.logits(SHAPE, SETUP, load) == 2 * 320 * (30 * 4 + 64 * 4) + means  # and the output layer's rows
+    assert memory.logits(SHAPE, replace(SETUP, compute_bytes=2), load) == 2 * 320 * (30 * 4 + 64 * 2) + means
+    blocks = replace(load, labelled=1000), replace(SHAPE, vocabulary=10_000)  # a chunk of 1024 tokens, blocks of 2048
+    assert memory.logits(blocks[1], SETUP, blocks[0]) == 2 * 2048 * (1024 * 4 + 64 * 4) + 3 * 1024 * 64 * 4
+    assert (memory.CHUNK_TOKENS, memory.VOCABULARY_BLOCK) == (head.CHUNK_TOKENS, head.VOCABULARY_BLOCK)
     assert memory.logits(SHAPE, SETUP, replace(load, labelled=0)) == 0
     big = replace(load, rows=4000)  # large enough for training to be the peak, not loading
     terms = memory.peak(SHAPE, SETUP, big)

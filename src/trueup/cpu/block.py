@@ -16,8 +16,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from trueup.cpu import attention
-from trueup.cpu.linear import Linear
 from trueup.cpu.grouping import Group
+from trueup.cpu.linear import Linear
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from trueup.cpu import block
-from trueup.cpu.linear import active_adapter
 from trueup.cpu.grouping import group
+from trueup.cpu.linear import active_adapter
 from trueup.cpu.packing import pack
 
 KNOWN = ("llama", "qwen2")

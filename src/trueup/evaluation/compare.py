@@ -9,7 +9,6 @@ from trueup.rollout.generate import Sampled, Sampling, sample
 
 Messages = list[dict[str, str]]
 BATCH_SIZE = 32  # answers a forward
-KL_TOKENS = 256  # two whole distributions a token are in memory
 
 
 def answers(
@@ -46,27 +45,22 @@ def kl_per_token(
     off do not bias it.
     """
     import torch
-    from torch.nn.functional import kl_div
 
-    from trueup.models import adapters, logps
+    from trueup.models import adapters, head, logps
 
     total, count = 0.0, 0
     rows = [logps.encode(tokenizer, p, t) for p, t in zip(prompts, texts, strict=True)]
     rows.sort()  # neighbours share their prompt
     for start in range(0, len(rows), BATCH_SIZE):
         batch = logps.pad(rows[start : start + BATCH_SIZE], tokenizer.pad_token_id)
-        states = []
+        states: dict[str, Any] = {}
         with torch.no_grad():
             for name in (policy, reference):
                 with adapters.using(model, name):
-                    states.append(logps.labelled_states(model, batch)[0])
-            for parts in zip(*(torch.split(state, KL_TOKENS) for state in states), strict=True):
-                found = []
-                for name, part in zip((policy, reference), parts, strict=True):
-                    with adapters.using(model, name):
-                        found.append(logps.next_token_logps(model, part))
-                total += kl_div(found[1], found[0], reduction="sum", log_target=True).item()
-        count += len(states[0])
+                    hidden, causal = logps.labelled_states(model, batch)
+                states[name] = hidden
+            total += head.kl(states[policy], states[reference], causal.lm_head.weight).sum().item()
+        count += len(hidden)
     return total / count
 
 

@@ -88,3 +88,35 @@ def token_logps(
         raise ModelError("lm_head", found="trainable", expected="frozen: its gradient is not computed here")
     result: tuple[Tensor, Tensor] = _TokenLogps.apply(hidden, weight, targets, temperature, with_entropy)  # type: ignore[no-untyped-call]
     return result
+
+
+def kl(hidden: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    """KL(softmax(W h) || softmax(W h')) of N tokens in nats, exact, fp32: (N, H), (N, H), (V, H) -> (N,).
+
+    With logits l and l': sum_v p_v (l_v - l'_v) - log Z + log Z', accumulated over blocks of the vocabulary; where
+    rounding leaves less than 0, 0.
+    """
+    parts = zip(torch.split(hidden, CHUNK_TOKENS), torch.split(other, CHUNK_TOKENS), strict=True)
+    return torch.cat([_kl(h, o, weight) for h, o in parts])
+
+
+def _kl(hidden: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    largest, largest_other = (torch.full((len(hidden), 1), -torch.inf, device=hidden.device) for _ in range(2))
+    normalizer, normalizer_other, difference = (torch.zeros_like(largest) for _ in range(3))
+    for rows in torch.split(weight, VOCABULARY_BLOCK):
+        rows = rows.to(hidden.dtype)
+        logits, logits_other = (hidden @ rows.T).float(), (other @ rows.T).float()
+        apart = logits - logits_other
+        largest, fallen, unscaled = _rescaled(largest, logits)
+        difference.mul_(fallen).add_(torch.linalg.vecdot(unscaled, apart).unsqueeze(-1))
+        normalizer.mul_(fallen).add_(unscaled.sum(-1, keepdim=True))
+        largest_other, fallen, unscaled = _rescaled(largest_other, logits_other)
+        normalizer_other.mul_(fallen).add_(unscaled.sum(-1, keepdim=True))
+    log_z, log_z_other = largest + normalizer.log(), largest_other + normalizer_other.log()
+    return (difference / normalizer - log_z + log_z_other).squeeze(-1).clamp_(min=0)
+
+
+def _rescaled(largest: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest logit so far, the factor of what was summed before, and exp of `logits` (overwritten) below it."""
+    so_far, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
+    return largest, (so_far - largest).exp_(), logits.sub_(largest).exp_()

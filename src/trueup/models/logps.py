@@ -38,14 +38,6 @@ def token_logps(model: Any, batch: dict[str, Any]) -> Any:
     return torch.zeros(mask.shape, device=hidden.device).masked_scatter(mask, logps)
 
 
-def next_token_logps(model: Any, hidden: Any) -> Any:
-    """log p of the whole vocabulary after each hidden state, (tokens, hidden) -> (tokens, vocabulary) in fp32."""
-    import torch
-
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return torch.log_softmax(causal.lm_head(hidden).float(), dim=-1)
-
-
 def labelled_states(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     """Hidden states that predict the labels, (labels, hidden), and the causal model under the adapters."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -15,7 +15,7 @@ FP32 = 4
 STORED = 2  # bytes of a weight that is not quantized: bf16, or fp16 on older GPUs
 CODE_TABLES = FP32 * (16 + 256)  # bytes a map: what 4 bits and 8 bits stand for
 BLOCK, NESTED_BLOCK = 64, 256  # weights a scale; scales a scale of scales (bitsandbytes, Dettmers et al. 2023)
-CHUNK_TOKENS = 256  # positions whose logits are in memory at once
+CHUNK_TOKENS, VOCABULARY_BLOCK = 1024, 2048  # logits in memory at once (models/head.py)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +118,14 @@ def dequantized(shape: Shape, setup: Setup) -> int:
 
 
 def logits(shape: Shape, setup: Setup, load: Load) -> int:
-    """Bytes of the head: logits of labelled positions in fp32, a chunk at a time and twice, while those of the chunk
-    before are still there; the output layer in the compute dtype where it is stored in another.
+    """Bytes of the head: logits in fp32 and the output layer's rows, a block at a time while the one before is still
+    there; and of each position in a chunk the row of its label, the mean row, and what is added to it.
     """
-    if not load.labelled:
+    positions = min(load.rows * load.labelled, CHUNK_TOKENS)
+    if not positions:
         return 0
-    labelled = load.rows * load.labelled
-    held = min(labelled, CHUNK_TOKENS) + min(max(labelled - CHUNK_TOKENS, 0), CHUNK_TOKENS)  # one chunk, and the next
-    dense = shape.vocabulary * shape.hidden * setup.compute_bytes if setup.compute_bytes != STORED else 0
-    return 2 * FP32 * shape.vocabulary * held + dense
+    block = min(VOCABULARY_BLOCK, shape.vocabulary)
+    return 2 * block * (FP32 * positions + setup.compute_bytes * shape.hidden) + 3 * FP32 * positions * shape.hidden
 
 
 def kv_cache(shape: Shape, setup: Setup, load: Load) -> int:

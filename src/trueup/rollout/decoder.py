@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trueup.cpu import block, trunk
-from trueup.cpu.linear import Linear, dequantize
 from trueup.cpu.grouping import group
+from trueup.cpu.linear import Linear, dequantize
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
 from trueup.rollout.generate import Generated
@@ -197,10 +197,10 @@ class Decoder:
         turned = self.num_heads + self.num_kv_heads
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
             heads = layer.qkv(_norm(layer.block.norm_in, x)).T.reshape(num_rows, -1, self.head_dim)
-            q, k = rotary.turn(heads[:, :turned]).split([self.num_heads, self.num_kv_heads], 1)
+            q, k = torch.split(rotary.turn(heads[:, :turned]), [self.num_heads, self.num_kv_heads], 1)
             keys[rows, :, positions], values[rows, :, positions] = k, heads[:, turned:]
-            seeing = (each.flatten(0, 1)[:, :end] for each in (keys, values))
-            seen = _attention(q.reshape(len(unseen), -1, self.head_dim), *seeing, unseen)
+            seen_keys, seen_values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]
+            seen = _attention(q.reshape(len(unseen), -1, self.head_dim), seen_keys, seen_values, unseen)
             x = layer.out(seen.view(num_rows, -1).T).add_(x)
             gate, up = layer.gate_up(_norm(layer.block.norm_mlp, x)).chunk(2)
             x = layer.down(functional.silu(gate).mul_(up)).add_(x)
@@ -211,7 +211,8 @@ class Decoder:
         if self.head.weight.dtype == x.dtype:
             return functional.linear(x, self.head.weight).float()
         logits = x.new_empty(len(self.head.weight), len(x))
-        for rows, part in zip(self.head.weight.split(VOCABULARY_BLOCK), logits.split(VOCABULARY_BLOCK), strict=True):
+        parts = (torch.split(whole, VOCABULARY_BLOCK) for whole in (self.head.weight, logits))
+        for rows, part in zip(*parts, strict=True):
             torch.mm(rows.to(x.dtype), x.T, out=part)
         return logits.T.contiguous()
 
