@@ -23,12 +23,12 @@ def one(name: str, batch: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from trueup.config import AdapterConfig
-    from trueup.cpu.trunk import keep_memory
+    from trueup.cpu import heap
     from trueup.models import adapters, base
     from trueup.rollout import decoder
     from trueup.rollout.generate import Sampling, engine
 
-    keep_memory()  # of the process, so of both sides
+    heap.keep()  # of the process, so of both sides
     tokenizer = base.load_tokenizer(BASE)
     torch.manual_seed(0)
     made = adapters.new_adapter(base.load_base(BASE, four_bit=True), AdapterConfig())

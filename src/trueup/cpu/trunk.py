@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import types
 from typing import Any
 
 import torch
 
-from trueup.cpu import block
+from trueup.cpu import block, heap
 from trueup.cpu.grouping import group
 from trueup.cpu.linear import active_adapter
 from trueup.cpu.packing import pack
@@ -25,7 +23,7 @@ def install(model: Any) -> bool:
     """
     if next(model.parameters()).device.type != "cpu":
         return False
-    keep_memory()
+    heap.keep()
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     trunk = whole.base_model
     if whole.config.model_type not in KNOWN or hasattr(trunk, "usual_forward"):
@@ -81,12 +79,3 @@ def plain(trunk: Any) -> bool:
             if type(module).__name__.startswith("SVD") or (isinstance(dropout, torch.nn.Dropout) and dropout.p > 0):
                 return False
     return True
-
-
-def keep_memory() -> None:
-    """Keep freed memory in the process: giving each large tensor back to Linux and faulting it in anew costs half."""
-    if sys.platform == "linux":
-        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)

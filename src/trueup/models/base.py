@@ -64,7 +64,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-    from trueup.cpu import precision
+    from trueup.cpu import heap, precision
 
     quiet()
     compute = compute_dtype()
@@ -89,6 +89,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     if compute == torch.float32:
         precision.flow_in_fp32(model)
     model.requires_grad_(False)
+    heap.give_back()
     return model
 
 
