@@ -1,6 +1,7 @@
 """The packed forward and its hand-written backward give the hidden states and gradients of transformers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from tiny import make_model
 from torch.nn import functional
 
 from trueup.config import AdapterConfig
-from trueup.cpu import attention, block, linear, precision, trunk
-from trueup.cpu.grouping import group
+from trueup.cpu import attention, block, grouping, linear, precision, trunk
 from trueup.cpu.packing import pack
 from trueup.models import adapters, base
 
@@ -75,7 +75,9 @@ def test_equal_rows_and_a_row_that_begins_another() -> None:
     assert torch.equal(packed.ids[packed.place][mask.bool()], ids[mask.bool()])
 
 
-def test_attention_and_its_gradients_are_those_of_torch() -> None:
+@pytest.mark.parametrize("waste", [0, grouping.WASTE])
+def test_attention_and_its_gradients_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, waste: int) -> None:
+    monkeypatch.setattr(grouping, "WASTE", waste)
     ids, mask = batch()
     packed = pack(ids, mask)
     n = len(packed.ids)
@@ -89,11 +91,22 @@ def test_attention_and_its_gradients_are_those_of_torch() -> None:
         expected = expected.index_put((at,), seen)
     wanted = torch.autograd.grad(expected, (q, k, v), grad)
     with torch.no_grad():
-        groups = group(packed.nodes)
+        groups = grouping.group(packed.nodes)
+        assert any(group.padding is not None for group in groups) == (waste > 0)
         out = attention.forward(q, k, v, groups)
         assert relative(out, expected) < 1e-5
         for found, right in zip(attention.backward(grad, q, k, v, out, groups), wanted, strict=True):
             assert relative(found, right) < 1e-5
+
+
+def test_every_token_is_in_one_group_and_no_group_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pack(*batch())
+    for largest in (1, 1000, grouping.LARGEST):
+        monkeypatch.setattr(grouping, "LARGEST", largest)
+        groups = grouping.group(packed.nodes)
+        assert sorted(torch.cat([group.own for group in groups]).tolist()) == list(range(len(packed.ids)))
+        assert all(len(group.queries) == 1 or group.unseen.numel() <= largest for group in groups)
+    assert len(groups) < len(packed.nodes)
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +171,14 @@ def test_in_bf16_it_is_that_of_transformers_within_rounding(folder: Path, monkey
 
 
 @pytest.mark.usefixtures("fp32")
-@pytest.mark.parametrize("bug", ["no context", "rotation not undone", "norm's mean forgotten", "scaling forgotten"])
+@pytest.mark.parametrize(
+    "bug", ["no context", "padding seen", "rotation not undone", "norm's mean forgotten", "scaling forgotten"]
+)
 def test_a_planted_bug_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch, bug: str) -> None:
     if bug == "no context":
         monkeypatch.setattr(trunk, "pack", lambda ids, mask: _without_context(pack(ids, mask)))
+    elif bug == "padding seen":
+        monkeypatch.setattr(trunk, "group", lambda nodes: [_all_past_seen(g) for g in grouping.group(nodes)])
     elif bug == "rotation not undone":
         monkeypatch.setattr(block.Rotary, "turn_back", block.Rotary.turn)
     elif bug == "norm's mean forgotten":
@@ -179,9 +196,12 @@ def test_a_planted_bug_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def _without_context(packed: Any) -> Any:
-    from dataclasses import replace
-
     return replace(packed, nodes=[replace(node, context=None) for node in packed.nodes])
+
+
+def _all_past_seen(group: grouping.Group) -> grouping.Group:
+    n, m = group.unseen.shape[-2:]
+    return replace(group, unseen=torch.arange(m) > m - n + torch.arange(n)[:, None])
 
 
 def test_what_is_no_plain_lora_goes_the_usual_way(folder: Path) -> None:
