@@ -187,3 +187,14 @@ def test_token_logps_and_their_gradient_are_those_of_log_softmax(monkeypatch: py
     torch.testing.assert_close(logps, expected)
     torch.testing.assert_close(entropy, -(plain.exp() * plain).sum(-1))
     torch.testing.assert_close(gradient, torch.autograd.grad((expected * upstream).sum(), hidden)[0])
+
+
+def test_in_bf16_log_probabilities_are_those_of_the_rounded_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "VOCABULARY_BLOCK", 5)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 64, generator=generator).bfloat16() for n in (40, 17))
+    plain = torch.log_softmax((6 * hidden @ weight.T).float(), -1)
+    targets = plain.argmax(-1)  # nearly certain: where a logit rounded otherwise would make p exceed 1
+    logps, _ = head.token_logps(6 * hidden, weight, targets)
+    assert logps.max() <= 0
+    torch.testing.assert_close(logps, plain.amax(-1), rtol=0, atol=1e-4)

@@ -75,8 +75,8 @@ def test_activations_cache_and_optimizer_by_hand() -> None:
     means = 3 * 30 * 64 * 4
     assert memory.logits(SHAPE, SETUP, load) == 2 * 320 * (30 * 4 + 64 * 4) + means  # and the output layer's rows
     assert memory.logits(SHAPE, replace(SETUP, compute_bytes=2), load) == 2 * 320 * (30 * 4 + 64 * 2) + means
-    blocks = replace(load, labelled=1000), replace(SHAPE, vocabulary=10_000)  # a chunk of 1024 tokens, blocks of 2048
-    assert memory.logits(blocks[1], SETUP, blocks[0]) == 2 * 2048 * (1024 * 4 + 64 * 4) + 3 * 1024 * 64 * 4
+    many, wide = replace(load, labelled=1000), replace(SHAPE, vocabulary=10_000)  # chunks of 1024, blocks of 2048
+    assert memory.logits(wide, SETUP, many) == 2 * 2048 * (1024 * 4 + 64 * 4) + 3 * 1024 * 64 * 4
     assert (memory.CHUNK_TOKENS, memory.VOCABULARY_BLOCK) == (head.CHUNK_TOKENS, head.VOCABULARY_BLOCK)
     assert memory.logits(SHAPE, SETUP, replace(load, labelled=0)) == 0
     big = replace(load, rows=4000)  # large enough for training to be the peak, not loading

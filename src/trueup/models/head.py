@@ -29,12 +29,11 @@ class _TokenLogps(torch.autograd.Function):
         with_gradient = ctx.needs_input_grad[0]
         logps, entropies, gradients = [], [], []
         for h, y in zip(torch.split(hidden, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True):
-            chosen = weight[y].float()
-            largest, normalizer, entropy, expected = _softmax(h, weight, temperature, with_entropy, with_gradient)
-            logps.append((h.float() * chosen).sum(-1) / temperature - largest - normalizer.log())
+            logp, entropy, expected = _softmax(h, weight, y, temperature, with_entropy, with_gradient)
+            logps.append(logp)
             entropies.append(entropy)
             if with_gradient:
-                gradients.append((chosen - expected) / temperature)
+                gradients.append((weight[y].float() - expected) / temperature)
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         ctx.dtype = hidden.dtype
@@ -49,31 +48,35 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def _softmax(
-    hidden: Tensor, weight: Tensor, temperature: float, with_entropy: bool, with_gradient: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of softmax(W h / temperature): the largest logit, the normalizer relative to it, the entropy, (N,) each, and the
-    mean of W's rows, (N, H); fp32. The last two are zeros where they are not asked for.
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, with_entropy: bool, with_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of softmax(W h / temperature): log p of the targets and the entropy, (N,) each, and the mean of W's rows, (N, H);
+    fp32. The last two are zeros where they are not asked for.
+
+    A target's logit is that of its block: computed apart it would be rounded otherwise than the normalizer, and in bf16
+    p could exceed 1.
     """
     largest = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
-    normalizer, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
+    chosen, normalizer, weighted = (torch.zeros_like(largest) for _ in range(3))
     expected = torch.zeros(hidden.shape, device=hidden.device)
-    for rows in torch.split(weight, VOCABULARY_BLOCK):
+    for number, rows in enumerate(torch.split(weight, VOCABULARY_BLOCK)):
         rows = rows.to(hidden.dtype)
         logits = (hidden @ rows.T).float()
         if temperature != 1:
             logits.div_(temperature)
-        so_far, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
-        logits.sub_(largest)
-        fallen = (so_far - largest).exp_()
-        if with_entropy:
-            behind = normalizer * torch.nan_to_num(so_far - largest, neginf=0.0)
-            weighted.add_(behind).mul_(fallen).add_(torch.linalg.vecdot(logits.exp(), logits).unsqueeze(-1))
-        unscaled = logits.exp_()
+        here = (targets - number * VOCABULARY_BLOCK).unsqueeze(-1)
+        inside = (here >= 0) & (here < len(rows))
+        chosen = torch.where(inside, logits.gather(-1, here.clamp(0, len(rows) - 1)), chosen)
+        raw = logits.clone() if with_entropy else logits
+        largest, fallen, unscaled = _rescaled(largest, logits)
         normalizer.mul_(fallen).add_(unscaled.sum(-1, keepdim=True))
+        if with_entropy:
+            weighted.mul_(fallen).add_(torch.linalg.vecdot(unscaled, raw).unsqueeze(-1))
         if with_gradient:
             expected.mul_(fallen).add_(unscaled.to(rows.dtype) @ rows)
-    entropy = normalizer.log() - weighted / normalizer if with_entropy else weighted
-    return largest[:, 0], normalizer[:, 0], entropy[:, 0], expected.div_(normalizer)
+    log_z = largest + normalizer.log()
+    entropy = log_z - weighted / normalizer if with_entropy else weighted
+    return (chosen - log_z)[:, 0], entropy[:, 0], expected.div_(normalizer)
 
 
 def token_logps(
