@@ -46,7 +46,7 @@ class Load:
     cache_rows: int = 0  # sequences sampled at once
     cache_tokens: int = 0  # of each, prompt and completion
     cache_prompt: int = 0  # of these, in the first forward pass
-    copy: Literal["none", "merged", "dequantized"] = "none"  # of the linear maps, in the compute dtype
+    copy: Literal["none", "merged", "dequantized"] = "none"  # of the linear maps: in bf16, or in the compute dtype
 
 
 def positions(setup: Setup, load: Load) -> int:
@@ -156,7 +156,8 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
         {
             "kv_cache": kv_cache(shape, setup, load),
             "sampling": sampling(shape, setup, load),
-            "copy": 0 if load.copy == "none" else shape.linear_parameters * setup.compute_bytes,
+            "copy": shape.linear_parameters
+            * {"none": 0, "merged": STORED, "dequantized": setup.compute_bytes}[load.copy],
             "optimizer": 2 * FP32 * trained,
         },
     ]

@@ -1,7 +1,7 @@
 """Decoding a Llama-shaped policy on a CPU without `generate`'s overhead.
 
-The base stays 4-bit in memory: each layer is dequantized when it is used, once a step for the whole batch. A merged
-decoder keeps a dense copy of base plus adapter instead, and counts its bytes. What prompts begin with is computed once,
+The base stays 4-bit in memory: each layer is decoded when it is used, once a step for the whole batch. A merged decoder
+keeps a bf16 copy of base plus adapter instead, and counts its bytes. What prompts begin with is computed once,
 and so is a prompt that is completed several times; the place of a finished row goes to the next prompt.
 """
 
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trueup.cpu import block, trunk
+from trueup.cpu import block, kernels, trunk
 from trueup.cpu.grouping import group
-from trueup.cpu.linear import Linear, dequantize
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
+from trueup.rollout import projection
 from trueup.rollout.generate import Generated
+from trueup.rollout.projection import Head, Projection
 from trueup.rollout.sampler import draw
 
-VOCABULARY_BLOCK = 4096  # rows of the output matrix in the compute dtype at once: they stay in the processor's cache
 LEAVING = 0.125  # share of rows that are done before others take their place, or the cache is copied without them
 Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows, K, width, D)
 
@@ -35,53 +35,11 @@ def fits(model: Any) -> bool:
 
 
 def merged_bytes(model: Any) -> int:
-    """Bytes of the dense copy that a merged decoder of `model` holds beside it."""
+    """Bytes of the bf16 copy that a merged decoder of `model` holds beside it."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    linears = [linear for layer in causal.model.layers for linear in block.Block.of(layer).linears()]
-    shapes = [getattr(linear.weight, "quant_state", linear.weight).shape for linear in linears]
-    num_weights = sum(int(rows) * int(columns) for rows, columns in shapes)
-    return num_weights * int(compute_dtype().itemsize)
-
-
-class Projection:
-    """Linear maps that read the same input, (in, rows) -> (outs, rows), their outputs one below the other.
-
-    Rows are columns here: with few of them, W x is twice as fast as x W^T.
-    """
-
-    def __init__(self, linears: list[Linear], dtype: torch.dtype, merged: bool) -> None:
-        self.dtype = dtype
-        self.weights = [m.weight for m in linears]
-        self.sizes = [getattr(weight, "quant_state", weight).shape[0] for weight in self.weights]
-        self.bias = None
-        if linears[0].bias is not None:
-            self.bias = torch.cat([m.bias.to(dtype) for m in linears if m.bias is not None])[:, None]
-        self.copy = torch.cat([_merged(m).to(dtype) for m in linears]) if merged else None
-        self.low = self.high = None
-        if not merged and linears[0].a is not None:
-            pairs = [(m.a.detach(), m.b.detach() * m.scaling) for m in linears if m.a is not None and m.b is not None]
-            self.low = torch.cat([a for a, _ in pairs]).to(dtype)
-            self.high = torch.block_diag(*[b for _, b in pairs]).to(dtype)  # type: ignore[no-untyped-call]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.copy is not None:
-            y = self.copy @ x
-        else:
-            y = x.new_empty(sum(self.sizes), x.shape[1])
-            for weight, part in zip(self.weights, torch.split(y, self.sizes), strict=True):
-                torch.mm(dequantize(weight, self.dtype), x, out=part)
-        if self.bias is not None:
-            y += self.bias
-        if self.low is not None and self.high is not None:
-            y.addmm_(self.high, self.low @ x)
-        return y
-
-
-def _merged(linear: Linear) -> Tensor:
-    weight = linear.frozen(torch.float32)
-    if linear.a is None or linear.b is None:
-        return weight
-    return torch.addmm(weight, linear.b.detach(), linear.a.detach(), alpha=linear.scaling)
+    return projection.merged_bytes(
+        [linear for layer in causal.model.layers for linear in block.Block.of(layer).linears()]
+    )
 
 
 @dataclass
@@ -100,14 +58,14 @@ class Decoder:
 
     def __init__(self, model: Any, *, merged: bool = False) -> None:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.trunk, self.head = causal.model, causal.lm_head
+        self.trunk, self.head = causal.model, Head(causal.lm_head.weight)
         self.dtype = compute_dtype()
         self.num_heads, self.num_kv_heads = causal.config.num_attention_heads, causal.config.num_key_value_heads
         self.layers = []
         for module in self.trunk.layers:
             b = block.Block.of(module)
             groups = ([b.q, b.k, b.v], [b.o], [b.gate, b.up], [b.down])
-            self.layers.append(Layer(b, *(Projection(group, self.dtype, merged) for group in groups)))
+            self.layers.append(Layer(b, *(Projection(group, merged=merged) for group in groups)))
         self.head_dim = self.layers[0].block.head_dim
 
     @torch.no_grad()
@@ -187,34 +145,58 @@ class Decoder:
     def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
         num_rows, end = len(tokens), int(positions.max()) + 1
-        x = self.trunk.embed_tokens(tokens)
-        rotary = block.Rotary.of(self.trunk, x, positions)
-        x = x.T.contiguous()
-        rows = torch.arange(num_rows)
+        places = torch.arange(num_rows * self.num_kv_heads) * cache[0][0].shape[2]  # in the cache, of each head's token
+        places += positions.repeat_interleave(self.num_kv_heads)
         unseen = torch.zeros(num_rows, end, dtype=self.dtype)
         unseen.masked_fill_(torch.arange(end) > positions[:, None], -torch.inf)
         unseen = unseen.repeat_interleave(self.num_kv_heads, 0)[:, None]
-        turned = self.num_heads + self.num_kv_heads
+        x = self.trunk.embed_tokens(tokens)
+        turns = _Turns.of(block.Rotary.of(self.trunk, x, positions), self.num_heads + self.num_kv_heads)
+        x = _columns(x)
+        sizes = [self.num_heads * self.head_dim, *[self.num_kv_heads * self.head_dim] * 2]
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
-            heads = layer.qkv(_norm(layer.block.norm_in, x)).T.reshape(num_rows, -1, self.head_dim)
-            q, k = torch.split(rotary.turn(heads[:, :turned]), [self.num_heads, self.num_kv_heads], 1)
-            keys[rows, :, positions], values[rows, :, positions] = k, heads[:, turned:]
+            heads = turns.turn(layer.qkv(_norm(layer.block.norm_in, x)))
+            q, k, v = (part[:, :num_rows].T for part in torch.split(heads, sizes))
+            keys.view(-1, self.head_dim).index_copy_(0, places, k.reshape(len(places), -1))
+            values.view(-1, self.head_dim).index_copy_(0, places, v.reshape(len(places), -1))
             seen_keys, seen_values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]
-            seen = _attention(q.reshape(len(unseen), -1, self.head_dim), seen_keys, seen_values, unseen)
-            x = layer.out(seen.view(num_rows, -1).T).add_(x)
+            seen = _attention(q.reshape(len(places), -1, self.head_dim), seen_keys, seen_values, unseen)
+            x = layer.out(_columns(seen.view(num_rows, -1))).add_(x)
             gate, up = layer.gate_up(_norm(layer.block.norm_mlp, x)).chunk(2)
             x = layer.down(functional.silu(gate).mul_(up)).add_(x)
-        return self._logits(x.T)
+        return self._logits(x[:, :num_rows].T)
 
     def _logits(self, x: Tensor) -> Tensor:
-        x = self.trunk.norm(x)
-        if self.head.weight.dtype == x.dtype:
-            return functional.linear(x, self.head.weight).float()
-        logits = x.new_empty(len(self.head.weight), len(x))
-        parts = (torch.split(whole, VOCABULARY_BLOCK) for whole in (self.head.weight, logits))
-        for rows, part in zip(*parts, strict=True):
-            torch.mm(rows.to(x.dtype), x.T, out=part)
-        return logits.T.contiguous()
+        """Of final hidden states, (rows, hidden) -> (rows, vocabulary) in fp32."""
+        return self.head(_columns(self.trunk.norm(x)))[: len(x)]
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """`Rotary` for heads one below the other, (heads x D, rows): what turns the first half of D, and the second."""
+
+    cos: Tensor  # (2, D / 2, rows)
+    sin: Tensor
+    num_heads: int  # that are turned; the values below them are not
+
+    @staticmethod
+    def of(rotary: block.Rotary, num_heads: int) -> _Turns:
+        cos, sin = (
+            _columns(angles[:, 0]).view(2, -1, kernels.padded(len(angles))) for angles in (rotary.cos, rotary.sin)
+        )
+        return _Turns(cos, sin, num_heads)
+
+    def turn(self, heads: Tensor) -> Tensor:
+        """In place."""
+        turned = heads.view(-1, *self.cos.shape)[: self.num_heads]
+        swapped = turned.flip(1).mul_(self.sin)
+        turned.mul_(self.cos).add_(swapped)
+        return heads
+
+
+def _columns(x: Tensor) -> Tensor:
+    """(rows, n) -> (n, rows), with columns of zeros up to what a kernel computes."""
+    return functional.pad(x.T, (0, kernels.padded(len(x)) - len(x))).contiguous()
 
 
 def _attention(q: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
@@ -226,6 +208,6 @@ def _attention(q: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tenso
 def _norm(module: Any, x: Tensor) -> Tensor:
     """RMSNorm of each column, (hidden, rows) -> (hidden, rows)."""
     wide = x.float()
-    scale = wide.new_ones(1, len(x)) @ wide.square()  # a product is three times as fast as a sum over columns
-    scale.div_(len(x)).add_(module.variance_epsilon).rsqrt_()
+    scale = wide.new_full((1, len(x)), 1 / len(x)) @ wide.square()  # three times as fast as a mean over columns
+    scale.add_(module.variance_epsilon).rsqrt_()
     return (wide * scale).to(x.dtype).mul_(module.weight[:, None])

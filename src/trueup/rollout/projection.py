@@ -1,0 +1,84 @@
+"""Linear maps of the policy at one token a row: rows of the batch are columns here."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trueup.cpu import kernels
+from trueup.cpu.linear import Linear, dequantize
+from trueup.models.base import compute_dtype
+
+COPY = torch.bfloat16  # of the merged weights
+
+
+class Projection:
+    """Linear maps that read the same input, (in, rows) -> (outs, rows), their outputs one below the other.
+
+    With few rows, W x is twice as fast as x W^T, and a kernel that reads W as it is stored faster again.
+    """
+
+    def __init__(self, linears: list[Linear], *, merged: bool) -> None:
+        self.dtype = compute_dtype()
+        self.weights = [_merged(m).to(COPY) if merged else m.weight for m in linears]
+        self.sizes = [getattr(weight, "quant_state", weight).shape[0] for weight in self.weights]
+        self.bias = None
+        if linears[0].bias is not None:
+            self.bias = torch.cat([m.bias.to(self.dtype) for m in linears if m.bias is not None])[:, None]
+        adapted = [] if merged else [m for m in linears if m.a is not None]
+        self.low = torch.cat([m.a.detach() for m in adapted if m.a is not None]).to(self.dtype) if adapted else None
+        self.highs = [None if merged or m.b is None else (m.b.detach() * m.scaling).to(self.dtype) for m in linears]
+        self.ranks = [0 if high is None else high.shape[1] for high in self.highs]
+        self.products = None
+        if self.dtype == torch.float32 and all(map(kernels.fits, self.weights)):
+            pairs = zip(self.weights, self.highs, strict=True)
+            self.products = [kernels.Product(weight, high) for weight, high in pairs]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = x.new_empty(sum(self.sizes), x.shape[1])
+        outs = torch.split(y, self.sizes)
+        low = x[:0] if self.low is None else self.low @ x
+        lows = torch.split(low, self.ranks)
+        if self.products is not None:
+            for product, part, out in zip(self.products, lows, outs, strict=True):
+                product(x, part, out)
+        else:
+            for weight, high, part, out in zip(self.weights, self.highs, lows, outs, strict=True):
+                torch.mm(dequantize(weight, self.dtype), x, out=out)
+                if high is not None:
+                    out.addmm_(high, part)
+        return y if self.bias is None else y.add_(self.bias)
+
+
+class Head:
+    """The output layer, (hidden, rows) -> logits (rows, vocabulary) in fp32."""
+
+    BLOCK = 4096  # rows of the matrix in the compute dtype at once: they stay in the processor's cache
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.product = None
+        if compute_dtype() == torch.float32 and kernels.fits(weight):
+            self.product = kernels.Product(weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = x.new_empty(len(self.weight), x.shape[1])
+        if self.product is not None:
+            self.product(x, x[:0], logits)
+        else:
+            for rows, out in zip(torch.split(self.weight, self.BLOCK), torch.split(logits, self.BLOCK), strict=True):
+                torch.mm(rows.to(x.dtype), x, out=out)
+        return logits.T.float().contiguous()
+
+
+def merged_bytes(linears: list[Linear]) -> int:
+    """Bytes of the dense copies of some maps that a merged decoder holds."""
+    shapes = [getattr(m.weight, "quant_state", m.weight).shape for m in linears]
+    return sum(int(rows) * int(columns) for rows, columns in shapes) * COPY.itemsize
+
+
+def _merged(linear: Linear) -> Tensor:
+    weight = linear.frozen(torch.float32)
+    if linear.a is None or linear.b is None:
+        return weight
+    return torch.addmm(weight, linear.b.detach(), linear.a.detach(), alpha=linear.scaling)
