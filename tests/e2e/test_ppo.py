@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from tiny_ppo import CONVERSATIONS, QUICK, build, likes_gear, prompts, reward_model, train
 
 from trueup.artifacts import Adapter, Completions, read_jsonl
-from trueup.cpu import precision
 from trueup.errors import ReferenceProofError
 from trueup.models import adapters
 from trueup.pipeline import Pipeline
@@ -242,7 +241,6 @@ def test_reward_and_value_are_copies_on_the_base_of_the_classifier(sharp: Pipeli
 
 def test_the_bytes_of_the_merged_copy_are_those_of_its_weights(sharp: Pipeline) -> None:
     on_base = build(sharp)
-    # two layers of q 64x64, k and v 64x32, o 64x64, gate and up 64x128, down 128x64, in the dtype of the arithmetic
-    width = 2 if precision.has_bf16() else 4
-    assert engine_bytes(on_base.model, "merged") == width * 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    # two layers of q 64x64, k and v 64x32, o 64x64, gate and up 64x128, down 128x64, in bf16
+    assert engine_bytes(on_base.model, "merged") == 2 * 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
     assert engine_bytes(on_base.model, "auto") == engine_bytes(on_base.model, "generate") == 0

@@ -51,6 +51,7 @@ class Experience(Rollout):
     mismatch: Tensor  # |log-probability of the trainer - of the engine|
     advantages: Tensor  # whitened
     returns: Tensor
+    graph: list[tuple[Tensor, Tensor | None]]  # logps and values with their graph, where the first epoch needs the same
 
 
 def collect(
@@ -70,7 +71,7 @@ def collect(
     scores = torch.tensor([sum(term) for term in zip(*terms.values(), strict=True)])
     scores = scores - settings.missing_eos_penalty * (~torch.tensor(rollout.ended)).float()
 
-    old_logps, reference_logps, entropy, values, mask = _forward(roles, rollout, settings.micro_batch_size)
+    old_logps, reference_logps, entropy, values, mask, graph = _forward(roles, rollout, settings)
     sampler_logps = torch.zeros_like(old_logps).masked_scatter(mask, torch.tensor(sampled))
     mismatch = (old_logps - sampler_logps).abs()
     refuse_another_policy(mathematics.masked_mean(mismatch, mask).item(), settings)
@@ -92,6 +93,7 @@ def collect(
         mismatch=mismatch,
         advantages=mathematics.whiten(advantages, mask),
         returns=returns,
+        graph=graph,
     )
 
 
@@ -126,21 +128,32 @@ def refuse_another_policy(mismatch: float, settings: Settings) -> None:
         )
 
 
-def _forward(roles: Roles, rollout: Rollout, micro_batch_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Old logps, reference logps, entropy, values and mask, each (B, T) on the CPU, from the trainer's own forward."""
+def _forward(
+    roles: Roles, rollout: Rollout, settings: Settings
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[tuple[Tensor, Tensor | None]]]:
+    """Old logps, reference logps, entropy, values and mask, each (B, T) on the CPU, from the trainer's own forward.
+
+    Where one micro-batch is the whole rollout, the first epoch would compute these logps once more, from the same
+    weights: the last element keeps their graph for it.
+    """
     lengths = torch.tensor([len(ids) for ids in rollout.completions])
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     filled = [torch.zeros(mask.shape) for _ in range(4)]
     order = rollout.by_length(range(len(rollout.prompts)))
-    for start in range(0, len(order), micro_batch_size):
-        rows = order[start : start + micro_batch_size]
+    whole = len(order) <= settings.micro_batch_size and settings.num_mini_batches == 1
+    graph: list[tuple[Tensor, Tensor | None]] = []
+    for start in range(0, len(order), settings.micro_batch_size):
+        rows = order[start : start + settings.micro_batch_size]
         batch = rollout.batch(rows, roles.tokenizer.pad_token_id).to(roles.device)
-        with torch.no_grad():
-            logps, entropy, values = roles.policy(batch, with_entropy=True)
-            if values is None:
-                with roles.valuing():
-                    values = roles.values(batch)
-            found = (logps, roles.reference_logps(batch), entropy, values)
-        for whole, part in zip(filled, found, strict=True):
-            whole[rows, : part.shape[1]] = part.cpu()
-    return filled[0], filled[1], filled[2], filled[3], mask
+        reference_logps = roles.reference_logps(batch)
+        with torch.set_grad_enabled(whole and not settings.gradient_checkpointing):
+            logps, entropy, on_trunk = roles.policy(batch, with_entropy=True)
+        if logps.requires_grad:
+            graph.append((logps, on_trunk))
+        values = on_trunk
+        if values is None:
+            with torch.no_grad(), roles.valuing():
+                values = roles.values(batch)
+        for tensor, part in zip(filled, (logps, reference_logps, entropy, values), strict=True):
+            tensor[rows, : part.shape[1]] = part.detach().cpu()
+    return filled[0], filled[1], filled[2], filled[3], mask, graph

@@ -109,7 +109,7 @@ def _micro_batch(
         return values[rows, :width].to(roles.device)
 
     old_logps, old_values, returns = old(experience.old_logps), old(experience.values), old(experience.returns)
-    logps, _, values = roles.policy(batch)
+    logps, values = experience.graph.pop() if experience.graph else roles.policy(batch)[::2]
     policy, clipped = mathematics.policy_loss(
         logps, old_logps, old(experience.advantages), batch.mask, settings.cliprange, old(experience.weights)
     )

@@ -201,7 +201,7 @@ def _columns(x: Tensor) -> Tensor:
 
 def _attention(q: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
     """(rows x K, H / K, D) -> the same: attention to keys and values, (rows x K, end, D); `unseen` is 0 or -inf."""
-    scores = torch.baddbmm(unseen, q, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    scores = torch.bmm(q * q.shape[-1] ** -0.5, keys.transpose(1, 2)).add_(unseen)
     return torch.bmm(torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype), values)
 
 
