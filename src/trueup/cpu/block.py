@@ -7,7 +7,7 @@ computed again. With checkpointing only the input is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,11 @@ class Block:
 
     def linears(self) -> tuple[Linear, ...]:
         return (self.q, self.k, self.v, self.o, self.gate, self.up, self.down)
+
+    def merged(self) -> Block:
+        """The same with bf16 copies of the maps, the adapter in them."""
+        maps = ("q", "k", "v", "o", "gate", "up", "down")
+        return replace(self, **{name: getattr(self, name).merged() for name in maps})
 
     def parameters(self) -> list[Tensor | None]:
         """A and B of each map, in the order `BlockFunction` returns their gradients."""

@@ -48,6 +48,10 @@ class Linear:
             weight.addmm_(self.b.detach(), self.a.detach(), alpha=self.scaling)
         return weight
 
+    def merged(self) -> Linear:
+        """The same map with its LoRA terms in a bf16 copy of the weight."""
+        return Linear(self.dense(torch.float32).to(torch.bfloat16), self.bias, None, None, 0.0)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out): x W^T + scaling (x A^T) B^T (Hu et al. 2021, eq. 3)."""
         bias = None if self.bias is None else self.bias.to(x.dtype)

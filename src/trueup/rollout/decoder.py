@@ -19,7 +19,6 @@ from trueup.cpu import block, kernels, trunk
 from trueup.cpu.grouping import group
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
-from trueup.rollout import projection
 from trueup.rollout.generate import Generated
 from trueup.rollout.projection import Head, Projection
 from trueup.rollout.sampler import draw
@@ -37,9 +36,9 @@ def fits(model: Any) -> bool:
 def merged_bytes(model: Any) -> int:
     """Bytes of the bf16 copy that a merged decoder of `model` holds beside it."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return projection.merged_bytes(
-        [linear for layer in causal.model.layers for linear in block.Block.of(layer).linears()]
-    )
+    maps = [linear for layer in causal.model.layers for linear in block.Block.of(layer).linears()]
+    shapes = [getattr(linear.weight, "quant_state", linear.weight).shape for linear in maps]
+    return sum(int(rows) * int(columns) for rows, columns in shapes) * torch.bfloat16.itemsize
 
 
 @dataclass
@@ -63,9 +62,9 @@ class Decoder:
         self.num_heads, self.num_kv_heads = causal.config.num_attention_heads, causal.config.num_key_value_heads
         self.layers = []
         for module in self.trunk.layers:
-            b = block.Block.of(module)
+            b = block.Block.of(module).merged() if merged else block.Block.of(module)
             groups = ([b.q, b.k, b.v], [b.o], [b.gate, b.up], [b.down])
-            self.layers.append(Layer(b, *(Projection(group, merged=merged) for group in groups)))
+            self.layers.append(Layer(b, *(Projection(group) for group in groups)))
         self.head_dim = self.layers[0].block.head_dim
 
     @torch.no_grad()

@@ -9,8 +9,6 @@ from trueup.cpu import kernels
 from trueup.cpu.linear import Linear, dequantize
 from trueup.models.base import compute_dtype
 
-COPY = torch.bfloat16  # of the merged weights
-
 
 class Projection:
     """Linear maps that read the same input, (in, rows) -> (outs, rows), their outputs one below the other.
@@ -18,16 +16,16 @@ class Projection:
     With few rows, W x is twice as fast as x W^T, and a kernel that reads W as it is stored faster again.
     """
 
-    def __init__(self, linears: list[Linear], *, merged: bool) -> None:
+    def __init__(self, linears: list[Linear]) -> None:
         self.dtype = compute_dtype()
-        self.weights = [_merged(m).to(COPY) if merged else m.weight for m in linears]
+        self.weights = [m.weight for m in linears]
         self.sizes = [getattr(weight, "quant_state", weight).shape[0] for weight in self.weights]
         self.bias = None
         if linears[0].bias is not None:
             self.bias = torch.cat([m.bias.to(self.dtype) for m in linears if m.bias is not None])[:, None]
-        adapted = [] if merged else [m for m in linears if m.a is not None]
-        self.low = torch.cat([m.a.detach() for m in adapted if m.a is not None]).to(self.dtype) if adapted else None
-        self.highs = [None if merged or m.b is None else (m.b.detach() * m.scaling).to(self.dtype) for m in linears]
+        lows = [m.a.detach() for m in linears if m.a is not None]
+        self.low = torch.cat(lows).to(self.dtype) if lows else None
+        self.highs = [None if m.b is None else (m.b.detach() * m.scaling).to(self.dtype) for m in linears]
         self.ranks = [0 if high is None else high.shape[1] for high in self.highs]
         self.products = None
         if self.dtype == torch.float32 and all(map(kernels.fits, self.weights)):
@@ -69,16 +67,3 @@ class Head:
             for rows, out in zip(torch.split(self.weight, self.BLOCK), torch.split(logits, self.BLOCK), strict=True):
                 torch.mm(rows.to(x.dtype), x, out=out)
         return logits.T.float().contiguous()
-
-
-def merged_bytes(linears: list[Linear]) -> int:
-    """Bytes of the dense copies of some maps that a merged decoder holds."""
-    shapes = [getattr(m.weight, "quant_state", m.weight).shape for m in linears]
-    return sum(int(rows) * int(columns) for rows, columns in shapes) * COPY.itemsize
-
-
-def _merged(linear: Linear) -> Tensor:
-    weight = linear.frozen(torch.float32)
-    if linear.a is None or linear.b is None:
-        return weight
-    return torch.addmm(weight, linear.b.detach(), linear.a.detach(), alpha=linear.scaling)
