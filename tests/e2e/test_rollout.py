@@ -114,16 +114,17 @@ def test_no_adapter_is_the_bare_base(pipeline: Pipeline) -> None:
 def test_drawing_follows_the_distribution() -> None:
     probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3] + [0.0] * 400)
     logits = probabilities.log().expand(20_000, -1)
-    tokens = draw(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)), 1.0, 1.0)
+    tokens, logps = draw(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)), 1.0, 1.0)
     counts = torch.bincount(tokens, minlength=4)
     assert counts[1] == counts[4:].sum() == 0
+    torch.testing.assert_close(logps, probabilities[tokens].log())
     assert chisquare(counts[[0, 2, 3]].numpy(), [10_000, 4_000, 6_000]).pvalue > 1e-3
 
 
 def test_the_ends_of_the_unit_interval_draw_tokens_with_probability() -> None:
     logits = torch.full((2, 600), -torch.inf)
     logits[:, 300], logits[:, 599] = 0.0, 0.0
-    assert draw(logits, torch.tensor([0.0, 1 - 1e-7]), 1.0, 1.0).tolist() == [300, 599]
+    assert draw(logits, torch.tensor([0.0, 1 - 1e-7]), 1.0, 1.0)[0].tolist() == [300, 599]
 
 
 def test_a_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:

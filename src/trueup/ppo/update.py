@@ -13,11 +13,18 @@ from trueup.training.finite import refuse_not_finite
 
 
 def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
-    """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay."""
+    """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay.
+
+    Gradients have their place from the start: allocated in a backward pass, between activations that are freed, they
+    cut up the memory that the next micro-batch needs.
+    """
     groups = [
         {"params": roles.policy_parameters(), "lr": settings.learning_rate},
         {"params": roles.value_parameters(), "lr": settings.value_learning_rate},
     ]
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
     return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
 
 
@@ -77,7 +84,7 @@ def _minibatch(
 ) -> dict[str, float]:
     num_tokens = experience.mask[rows].sum().item()
     totals = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "update_kl"), 0.0)
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=False)
     rows = experience.by_length(rows)
     for start in range(0, len(rows), settings.micro_batch_size):
         part = rows[start : start + settings.micro_batch_size]

@@ -93,9 +93,7 @@ class Decoder:
         cache = self._empty_cache(len(rows), width)
         logits = self._admit([prompts[row] for row in rows], rows, cache)
         while True:
-            tokens = draw(logits, uniform[rows, ages.clamp(max=max_new_tokens - 1)], temperature, top_p)
-            scaled = logits if temperature in (0, 1) else logits / temperature
-            logps = scaled.gather(1, tokens[:, None])[:, 0] - scaled.logsumexp(-1)
+            tokens, logps = draw(logits, uniform[rows, ages.clamp(max=max_new_tokens - 1)], temperature, top_p)
             drawn = zip(rows.tolist(), tokens.tolist(), logps.tolist(), alive.tolist(), strict=True)
             for row, token, logp, going in drawn:
                 if going:

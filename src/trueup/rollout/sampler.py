@@ -10,17 +10,24 @@ from torch.nn import functional
 BLOCK = 256
 
 
-def draw(logits: Any, uniform: Any, temperature: float, top_p: float) -> Any:
-    """One token a row by inverting the distribution function at `uniform`; greedy for temperature 0.
+def draw(logits: Any, uniform: Any, temperature: float, top_p: float) -> tuple[Any, Any]:
+    """One token a row, greedy for temperature 0, and its log-probability in nats: (rows,), (rows,).
 
-    `logits` is (rows, vocabulary) in fp32, `uniform` (rows,) in [0, 1). Two levels: the block of 256 tokens in which
-    the running sum passes the number drawn, then the token within it.
+    That is under the temperature (1 when greedy) and before top-p. `logits` is (rows, vocabulary) in fp32, `uniform`
+    (rows,) in [0, 1).
     """
+    probabilities = torch.softmax(logits if temperature in (0, 1) else logits / temperature, -1)
     if temperature == 0:
-        return logits.argmax(-1)
-    probabilities = torch.softmax(logits / temperature, -1)
-    if top_p < 1:
-        probabilities = nucleus(probabilities, top_p)
+        tokens = logits.argmax(-1)
+    else:
+        tokens = _inverted(nucleus(probabilities, top_p) if top_p < 1 else probabilities, uniform)
+    return tokens, probabilities.gather(1, tokens[:, None])[:, 0].log()
+
+
+def _inverted(probabilities: Any, uniform: Any) -> Any:
+    """Each row's distribution function, inverted at `uniform`. Two levels: the block of 256 tokens in which the running
+    sum passes the number drawn, then the token within it.
+    """
     blocks = functional.pad(probabilities, (0, -probabilities.shape[-1] % BLOCK))
     blocks = blocks.reshape(len(blocks), -1, BLOCK)
     sums = blocks.sum(-1).cumsum(-1)
