@@ -63,8 +63,7 @@ def module(kind: str) -> str:
         for vector, columns in zip(vectors, ROWS, strict=True)
     ]
     threads = ["declare i32 @omp_get_thread_num()", "declare i32 @omp_get_num_threads()"]
-    smaller = "declare i64 @llvm.umin.i64(i64, i64)"
-    return "\n".join([*threads, smaller, *products, *(_tiles(kind, columns) for columns in ROWS), _entry()])
+    return "\n".join([*threads, *products, *(_tiles(kind, columns) for columns in ROWS), _entry()])
 
 
 def _parameters(prefix: str = "", own: tuple[str, ...] = (), ending: str = "") -> str:
