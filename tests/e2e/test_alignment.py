@@ -1,5 +1,6 @@
 """SFT then DPO and KTO on a tiny 4-bit Llama built here: the proof holds, and planted faults stop the run."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from tiny import WORDS
 
 from trueup.artifacts import Adapter, Feedback, write_jsonl
+from trueup.cpu import heap
 from trueup.errors import ReferenceProofError, StageError
 from trueup.models import adapters, base
 from trueup.pipeline import Pipeline
@@ -47,6 +49,25 @@ def test_alignment_proves_its_reference_first(pipeline: Pipeline, tmp_path: Path
     assert metrics["linear4bit_layers"] == 14  # 2 layers of 7 linear maps
     before, after = adapters.saved_tensors(sft(pipeline).path), adapters.saved_tensors(tmp_path / "out")
     assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what helps only CPUs")
+def test_gradients_keep_their_place(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[tuple[torch.Tensor, int]] = []
+    place = heap.place_gradients
+
+    def noting(parameters: Iterable[torch.Tensor]) -> None:
+        trained = [p for p in parameters if p.requires_grad]
+        place(trained)
+        placed.extend((p, p.grad.data_ptr()) for p in trained if p.grad is not None)
+
+    monkeypatch.setattr(heap, "place_gradients", noting)
+    stage = next(stage for stage in STAGES if stage.name == "dpo")
+    config = stage.config(per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    metrics = stage.run(config, context(pipeline, tmp_path / "out"), policy=sft(pipeline), feedback=feedback(tmp_path))
+    assert metrics["num_steps"] > 2
+    assert placed
+    assert all(p.grad is not None and p.grad.data_ptr() == where for p, where in placed)
 
 
 def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(pipeline: Pipeline) -> None:

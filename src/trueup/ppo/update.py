@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from trueup.cpu import heap
 from trueup.ppo import mathematics
 from trueup.ppo.roles import Roles
 from trueup.ppo.rollout import Experience
@@ -13,18 +16,13 @@ from trueup.training.finite import refuse_not_finite
 
 
 def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
-    """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay.
-
-    Gradients have their place from the start: allocated in a backward pass, between activations that are freed, they
-    cut up the memory that the next micro-batch needs.
-    """
-    groups = [
+    """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay."""
+    groups: list[dict[str, Any]] = [
         {"params": roles.policy_parameters(), "lr": settings.learning_rate},
         {"params": roles.value_parameters(), "lr": settings.value_learning_rate},
     ]
     for group in groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+        heap.place_gradients(group["params"])
     return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
 
 

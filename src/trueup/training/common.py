@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
 
 from trueup.artifacts import Artifact
 from trueup.config import AdapterConfig
-from trueup.cpu import trunk
+from trueup.cpu import heap, trunk
 from trueup.models import adapters, base, transfer
 from trueup.stage import Context, Metrics
 from trueup.training import checkpoints, finite, head, progress
@@ -81,6 +82,9 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
         score = model.get_base_model().score
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
     trunk.install(model)
+    if model.device.type == "cpu":
+        heap.place_gradients(model.parameters())
+        model.zero_grad = functools.partial(model.zero_grad, set_to_none=False)
     trainer.add_callback(checkpoints.sealing_callback())
     stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
     trainer.add_callback(finite.Finite(stage))
