@@ -141,7 +141,10 @@ def sampling(shape: Shape, setup: Setup, load: Load) -> int:
 
 
 def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
-    """Every term in bytes, and their sum as "peak". Training and sampling take turns: the larger one counts."""
+    """Every term in bytes, and their sum as "peak". Training and sampling take turns: the larger one counts.
+
+    Gradients and moments stay from one turn to the next.
+    """
     one = adapter_parameters(shape, setup)
     trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
     turns = [
@@ -158,6 +161,7 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
             "sampling": sampling(shape, setup, load),
             "copy": shape.linear_parameters
             * {"none": 0, "merged": STORED, "dequantized": setup.compute_bytes}[load.copy],
+            "gradients": FP32 * trained,
             "optimizer": 2 * FP32 * trained,
         },
     ]
