@@ -53,15 +53,15 @@ def test_adam_has_the_papers_epsilon_and_no_weight_decay(sharp: Pipeline) -> Non
     on_base = build(sharp)
     settings = Settings(learning_rate=0.25, value_learning_rate=0.5)
     optimizer = update.new_optimizer(on_base, settings)
-    for parameters, rate in ((on_base.policy_parameters(), 0.25), (on_base.value_parameters(), 0.5)):
-        before = [p.detach().clone() for p in parameters]
-        for p in parameters:
-            p.grad = torch.full_like(p, 1e-5)
-        optimizer.step()
-        for p, start in zip(parameters, before, strict=True):
+    groups = ((on_base.policy_parameters(), 0.25), (on_base.value_parameters(), 0.5))
+    for p in [p for parameters, _ in groups for p in parameters]:
+        p.grad = torch.full_like(p, 1e-5)
+    before = [[p.detach().clone() for p in parameters] for parameters, _ in groups]
+    optimizer.step()
+    for (parameters, rate), starts in zip(groups, before, strict=True):
+        for p, start in zip(parameters, starts, strict=True):
             # the first step is rate g / (|g| + epsilon), which is rate / 2 where |g| = epsilon = 1e-5
             torch.testing.assert_close(start - p.detach(), torch.full_like(p, rate / 2), atol=1e-5, rtol=1e-4)
-            p.grad = None
 
 
 def test_a_scaled_loss_gives_the_same_step_and_an_overflow_none(sharp: Pipeline) -> None:
