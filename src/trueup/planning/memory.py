@@ -185,9 +185,9 @@ def mapped_file(shape: Shape, setup: Setup) -> int:
 
 def overhead(total: int, setup: Setup) -> int:
     """What no tensor explains. On a GPU: the context and kernels, and 5 % lost between blocks (not measured). On a CPU:
-    modules imported on the way, and fragments of a heap that is never given back: 0.22 GB and 14 %, fitted to
+    modules imported on the way, and fragments of a heap that is never given back: 0.13 GB and 12 %, fitted to
     measurements, see docs/memory.md.
     """
     if setup.on_gpu:
         return round(0.6e9 + 0.05 * total)
-    return round(0.22e9 + 0.14 * total)
+    return round(0.13e9 + 0.12 * total)
