@@ -164,7 +164,7 @@ def _refuse_taken(port: int) -> None:
             raise ServerError(
                 f"127.0.0.1:{port}",
                 found="the port is taken",
-                next_step=f"another one, such as labelstudio.port: {port + 1}",
+                next_step=f"another one, such as labelstudio.port: {port + 1} (trueup demo --port {port + 1})",
             ) from None
 
 
