@@ -34,6 +34,30 @@ def parser(doc: str | None, sides: tuple[str, ...] = ("ours", "peer")) -> argpar
     return made
 
 
+def training_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """What was asked for, `max_length` and `in_order` included, and the options that ask a side for these two."""
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--in-order", action="store_true", help="the same batches on both sides: to compare losses")
+    asked = parser.parse_args()
+    if asked.side and asked.in_order:
+        _train_in_order()
+    return asked, ["--max-length", str(asked.max_length), *(["--in-order"] if asked.in_order else [])]
+
+
+def _train_in_order() -> None:
+    """Of this process: trainers take rows as they come, so that both sides' losses are of the same batches."""
+    from torch.utils.data import SequentialSampler
+    from transformers import Trainer
+
+    from trueup.training import weighted
+
+    def sampler(self: Any, dataset: Any = None) -> SequentialSampler[Any]:
+        return SequentialSampler(self.train_dataset if dataset is None else dataset)
+
+    for trainer in (Trainer, weighted.PairsByPrompt):
+        trainer._get_train_sampler = sampler
+
+
 def say(found: dict[str, Any]) -> None:
     """Print one side's figures, with the peak memory of this process."""
     print(json.dumps(found | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
@@ -50,6 +74,12 @@ def run(script: str, side: str, options: list[str], python_path: str = "") -> di
     return found
 
 
+def losses(checkpoints: Path) -> list[float]:
+    """Of each optimizer step, from the newest checkpoint of a Hugging Face trainer."""
+    newest = max(checkpoints.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    return [log["loss"] for log in json.loads(newest.read_text())["log_history"] if "loss" in log]
+
+
 def compare(
     name: str, unit: str, ours: dict[str, Any], peer: dict[str, Any], more: dict[str, Any] | None = None
 ) -> None:
@@ -63,6 +93,7 @@ def compare(
         "weights_ratio": ours["weights_bytes"] / peer["weights_bytes"],
         "rss_ratio": ours["peak_rss_bytes"] / peer["peak_rss_bytes"],
         **(more or {}),
+        **({"losses": ours["losses"], "peer_losses": peer["losses"]} if "losses" in ours else {}),
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES} | peer.get("versions", {}),
         "cores": os.cpu_count(),
     }

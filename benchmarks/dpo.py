@@ -4,7 +4,7 @@ SmolLM2-135M, NF4 + LoRA r=16 on all linear layers, human pairs (hh helpful-base
 step, the same pairs and number of steps. Timed: everything from loading the model to the last step, reference
 log-probabilities included; ours also proves the reference, saves, and records the probe.
 
-    python benchmarks/dpo.py [--pairs 32]
+    python benchmarks/dpo.py [--pairs 32] [--max-length 512] [--in-order]
 """
 
 import time
@@ -17,7 +17,7 @@ import pairs
 RATE, BETA = 5e-5, 0.1
 
 
-def ours(folder: Path) -> dict[str, Any]:
+def ours(folder: Path, max_length: int) -> dict[str, Any]:
     from trueup.stages import dpo
 
     config = dpo.Config(
@@ -26,12 +26,12 @@ def ours(folder: Path) -> dict[str, Any]:
         num_train_epochs=1,
         per_device_train_batch_size=pairs.BATCH,
         gradient_accumulation_steps=pairs.ACCUMULATION,
-        max_length=pairs.MAX_LENGTH,
+        max_length=max_length,
     )
     return pairs.ours(dpo, config, folder)
 
 
-def peer(folder: Path) -> dict[str, Any]:
+def peer(folder: Path, max_length: int) -> dict[str, Any]:
     import plain_trl
     from datasets import Dataset
     from peft import PeftModel
@@ -46,7 +46,7 @@ def peer(folder: Path) -> dict[str, Any]:
         args=DPOConfig(
             **plain_trl.arguments(pairs.BATCH, pairs.ACCUMULATION, learning_rate=RATE),
             beta=BETA,
-            max_length=pairs.MAX_LENGTH,
+            max_length=max_length,
         ),
         train_dataset=Dataset.from_list(pairs.rows(folder)),
     )

@@ -8,10 +8,10 @@ from typing import Any
 
 import common
 
-BATCH, ACCUMULATION, MAX_LENGTH = 4, 4, 512
+BATCH, ACCUMULATION = 4, 4
 
 
-def folder_of(count: int) -> Path:
+def folder_of(count: int, max_length: int) -> Path:
     """A folder with pairs.jsonl of `count` pairs (hh helpful-base) that fit, and in policy/ an adapter and probe."""
     import torch
 
@@ -27,7 +27,7 @@ def folder_of(count: int) -> Path:
     pairs: list[dict[str, Any]] = []
     for row in read_preferences(DataConfig(preferences=(source,)))[0]:
         texts = [[*row["messages"], {"role": "assistant", "content": row[side]}] for side in ("completion", "rejected")]
-        if max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts) <= MAX_LENGTH:
+        if max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts) <= max_length:
             pair = {"prompt": row["messages"], "chosen": row["completion"], "rejected": row["rejected"]}
             pairs.append(pair | {"prompt_id": row["prompt_id"], "split": "train", "weight": 1.0})
         if len(pairs) == count:
@@ -61,8 +61,9 @@ def ours(stage: Any, config: Any, folder: Path) -> dict[str, Any]:
     found = stage.run(
         config, Context(run=run, run_dir=folder, out=out), policy=Adapter(folder / "policy"), feedback=Feedback(folder)
     )
-    return {key: found[key] for key in ("weights_bytes", "num_steps", "train_loss")} | {
-        "seconds": time.monotonic() - began
+    seconds = time.monotonic() - began
+    return {"seconds": seconds, "weights_bytes": found["weights_bytes"]} | {
+        "losses": common.losses(out / "checkpoints")
     }
 
 
@@ -81,11 +82,11 @@ def main(name: str, doc: str | None, sides: dict[str, Any]) -> None:
     """Run both sides, or the one asked for."""
     parser = common.parser(doc)
     parser.add_argument("--pairs", type=int, default=32)
-    asked = parser.parse_args()
+    asked, options = common.training_options(parser)
     if asked.side:
-        common.say(sides[asked.side](folder_of(asked.pairs)))
+        common.say(sides[asked.side](folder_of(asked.pairs, asked.max_length), asked.max_length))
         return
-    them, us = (common.run(sides["script"], side, ["--pairs", str(asked.pairs)]) for side in ("peer", "ours"))
+    options += ["--pairs", str(asked.pairs)]
+    them, us = (common.run(sides["script"], side, options) for side in ("peer", "ours"))
     rates = [side | {"rate": asked.pairs / side["seconds"]} for side in (us, them)]
-    mean = sum(them["losses"]) / len(them["losses"])
-    common.compare(name, "pairs/s", *rates, {"train_loss": us["train_loss"], "peer_train_loss": mean})
+    common.compare(name, "pairs/s", *rates)

@@ -4,7 +4,7 @@ SmolLM2-135M, NF4 + LoRA r=16 on all linear layers, human pairs (hh helpful-base
 step, the same pairs and number of steps. Timed: everything from loading the model to the last step; ours starts from
 an SFT adapter and also saves.
 
-    python benchmarks/reward.py [--pairs 32]
+    python benchmarks/reward.py [--pairs 32] [--max-length 512] [--in-order]
 """
 
 import time
@@ -17,7 +17,7 @@ import pairs
 RATE = 1e-4
 
 
-def ours(folder: Path) -> dict[str, Any]:
+def ours(folder: Path, max_length: int) -> dict[str, Any]:
     from trueup.stages import reward
 
     config = reward.Config(
@@ -25,12 +25,12 @@ def ours(folder: Path) -> dict[str, Any]:
         num_train_epochs=1,
         per_device_train_batch_size=pairs.BATCH,
         gradient_accumulation_steps=pairs.ACCUMULATION,
-        max_length=pairs.MAX_LENGTH,
+        max_length=max_length,
     )
     return pairs.ours(reward, config, folder)
 
 
-def peer(folder: Path) -> dict[str, Any]:
+def peer(folder: Path, max_length: int) -> dict[str, Any]:
     import plain_trl
     from datasets import Dataset
     from peft import LoraConfig
@@ -46,7 +46,7 @@ def peer(folder: Path) -> dict[str, Any]:
         model=model,
         processing_class=tokenizer,
         args=RewardConfig(
-            **plain_trl.arguments(pairs.BATCH, pairs.ACCUMULATION, learning_rate=RATE), max_length=pairs.MAX_LENGTH
+            **plain_trl.arguments(pairs.BATCH, pairs.ACCUMULATION, learning_rate=RATE), max_length=max_length
         ),
         train_dataset=Dataset.from_list(rows),
         peft_config=LoraConfig(**plain_trl.LORA, task_type="SEQ_CLS"),

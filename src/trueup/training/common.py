@@ -28,7 +28,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "fp16": on_gpu and half == torch.float16,
         "seed": context.run.seed,
         "report_to": "none",
-        "logging_steps": 5,
+        "logging_steps": 1,
         "save_strategy": "steps",
         "save_total_limit": 2,
         "dataloader_pin_memory": on_gpu,
