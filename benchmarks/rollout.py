@@ -1,11 +1,13 @@
 """Rollout tokens/s on the NF4 + LoRA policy: our engine and `merged` against `generate`. Last line: JSON.
 
 SmolLM2-135M, LoRA r=16 on all linear layers, 32 prompts, 48 new tokens each and no end before (the end token is one
-no answer holds), the same seed. Building the engine, and merging, are inside the timed region; each side is a process.
+no answer holds), the same seed. Building the engine, and merging, are inside the timed region. Each run is a process;
+sides take turns, so that a machine's busy minutes fall on all of them, and a side's rate is its median over the rounds.
 
-    python benchmarks/rollout.py [--batch 32] [--repeats 3]
+    python benchmarks/rollout.py [--batch 32] [--rounds 5]
 """
 
+import operator
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +21,7 @@ TOPICS = ["tea", "rain", "maps", "wool", "salt", "boats", "clocks", "bread", "gl
 ASKS = ("Tell me about {} in two sentences.", "Give me one good tip for {}.", "Why do people like {} so much?")
 
 
-def one(name: str, batch: int, repeats: int) -> dict[str, Any]:
+def one(name: str, batch: int) -> dict[str, Any]:
     import torch
 
     from trueup.config import AdapterConfig
@@ -50,15 +52,12 @@ def one(name: str, batch: int, repeats: int) -> dict[str, Any]:
     ]
     tokenizer.eos_token = "<reponame>"  # noqa: S105 - a token no answer holds: every row runs to the end
     sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=1.0, top_p=1.0, batch_size=batch, seed=0, engine=name)
-    rates = []
-    for repeat in range(repeats):
-        began = time.monotonic()
-        done = engine(model, tokenizer, sampling)(prompts, repeat)
-        rates.append(sum(len(d.ids) for d in done) / (time.monotonic() - began))
+    began = time.monotonic()
+    done = engine(model, tokenizer, sampling)(prompts, 0)
+    seconds = time.monotonic() - began
     copied = decoder.merged_bytes(model) if name == "merged" else 0
     return {
-        "rate": sorted(rates)[len(rates) // 2],
-        "all": [round(rate, 1) for rate in rates],
+        "rate": sum(len(d.ids) for d in done) / seconds,
         "weights_bytes": base.weights_bytes(model) + copied,
     }
 
@@ -67,13 +66,15 @@ def main() -> None:
     sides = ("auto", "merged", "generate")
     parser = common.parser(__doc__, sides)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     if asked.side:
-        common.say(one(asked.side, asked.batch, asked.repeats))
+        common.say(one(asked.side, asked.batch))
         return
-    options = ["--batch", str(asked.batch), "--repeats", str(asked.repeats)]
-    auto, merged, peer = (common.run(__file__, side, options) for side in sides)
+    options = ["--batch", str(asked.batch)]
+    rounds = [[common.run(__file__, side, options) for side in sides] for _ in range(asked.rounds)]
+    by_side = (sorted(runs, key=operator.itemgetter("rate")) for runs in zip(*rounds, strict=True))
+    auto, merged, peer = (runs[asked.rounds // 2] for runs in by_side)
     more = {"merged": merged["rate"], "merged_ratio": merged["rate"] / peer["rate"]}
     more |= {"merged_weights_ratio": merged["weights_bytes"] / peer["weights_bytes"]}
     common.compare("rollout", "tokens/s", auto, peer, more)

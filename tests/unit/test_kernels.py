@@ -1,14 +1,18 @@
-"""Kernels that read weights as they are stored give the product of the dequantized weight."""
+"""Kernels give what torch gives: products with weights as they are stored, attention of one token, norms."""
 
 from collections.abc import Iterator
 
 import bitsandbytes as bnb
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from trueup.cpu import kernels
+from trueup.cpu import block, kernels
+from trueup.rollout import attention, norm
 
-pytestmark = pytest.mark.skipif(kernels.compiled("nf4") is None, reason="torch does not run on GNU OpenMP here")
+pytestmark = pytest.mark.skipif(
+    not kernels.fits(torch.zeros(64, 64, dtype=torch.bfloat16)), reason="torch does not run on GNU OpenMP here"
+)
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -45,6 +49,9 @@ def test_a_product_is_that_of_the_dequantized_weight(
     found = torch.full((shape[0], num_columns), torch.nan)
     kernels.Product(weight, high if rank else None)(x, low, found)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    found = torch.full((num_columns, shape[0]), torch.nan)
+    kernels.Product(weight, high if rank else None, transposed=True)(x, low, found)
+    assert (found.T - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_a_double_quantized_weight_is_read_with_its_own_scales() -> None:
@@ -90,3 +97,98 @@ def test_what_would_be_read_outside_its_memory_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"low|x:|y:|columns"):
         kernels.Product(stored("nf4", 8, 64), torch.zeros(8, 2))(x, low, out)
+
+
+def attended(
+    heads: torch.Tensor, angles: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """The same by transformers' rotary embedding and torch's attention, row by row in fp64; fills the cache."""
+    num_rows, num_kv, _, head_dim = keys.shape
+    q, k, v = torch.split(
+        heads.T[:num_rows].double().view(num_rows, -1, head_dim),
+        [heads.shape[0] // head_dim - 2 * num_kv] + 2 * [num_kv],
+        1,
+    )
+    cos, sin = angles.double().cos()[:, None], angles.double().sin()[:, None]  # (rows, 1, D)
+    q, k = apply_rotary_pos_emb(q[:, :, None], k[:, :, None], cos, sin)
+    seen = []
+    for row, position in enumerate(positions.tolist()):
+        keys[row, :, position], values[row, :, position] = k[row, :, 0], v[row]
+        whole = (cache[None, row, :, : position + 1].double() for cache in (keys, values))
+        out = torch.nn.functional.scaled_dot_product_attention(q[None, row], *whole, enable_gqa=True)
+        seen.append(out.flatten())
+    return torch.stack(seen, 1)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("by_torch", [False, True])
+@pytest.mark.parametrize(
+    ("num_rows", "num_kv", "group", "head_dim", "width"),
+    [(1, 1, 1, 16, 1), (5, 2, 4, 128, 17), (32, 3, 3, 64, 90), (9, 4, 1, 32, 33)],
+)
+def test_attention_of_one_token_is_that_of_torch(
+    by_torch: bool, num_rows: int, num_kv: int, group: int, head_dim: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_torch:
+        monkeypatch.setattr(attention, "kernel_for", lambda head_dim: None)
+    generator = torch.Generator().manual_seed(num_rows)
+    positions = torch.randint(0, width, (num_rows,), generator=generator)
+    heads = torch.zeros((group + 2) * num_kv * head_dim, kernels.padded(num_rows))
+    heads[:, :num_rows] = torch.randn(len(heads), num_rows, generator=generator) * 3
+    keys, values = torch.randn(2, num_rows, num_kv, width, head_dim, generator=generator)
+    angles = torch.randn(num_rows, head_dim // 2, generator=generator).repeat(1, 2)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    rotary = block.Rotary(cos, torch.cat([-sin[..., : head_dim // 2], sin[..., head_dim // 2 :]], -1))
+    expected_keys, expected_values = keys.clone(), values.clone()
+    expected = attended(heads, angles, expected_keys, expected_values, positions)
+    found = attention.Step(rotary, positions, num_kv)(heads, keys, values)
+    torch.testing.assert_close(found[:, :num_rows].double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(keys, expected_keys)
+    torch.testing.assert_close(values, expected_values)
+
+
+def test_scores_beyond_the_range_of_exp_do_not_overflow() -> None:
+    cos = torch.ones(2, 1, 16)
+    rotary = block.Rotary(cos, torch.zeros_like(cos))
+    heads = torch.full((48, 8), 40.0)  # a score of 6400: exp is infinite
+    keys, values = torch.zeros(2, 1, 4, 16), torch.zeros(2, 1, 4, 16)
+    found = attention.Step(rotary, torch.tensor([3, 0]), 1)(heads, keys, values)
+    torch.testing.assert_close(found[:, :2], torch.full((16, 2), 40.0))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("by_torch", [False, True])
+@pytest.mark.parametrize(("hidden", "num_columns"), [(1, 8), (48, 24), (576, 32)])
+def test_the_norm_of_a_sum_is_that_of_torch(by_torch: bool, hidden: int, num_columns: int) -> None:
+    module = torch.nn.RMSNorm(hidden, eps=1e-5)
+    module.weight.data.normal_()
+    module.variance_epsilon = module.eps
+    x, y = torch.randn(2, hidden, num_columns).mul_(torch.logspace(-4, 2, num_columns))
+    total = x + y
+    made = norm.Norm(module)
+    if by_torch:
+        made.kernel = None
+    found = made(x, y)
+    torch.testing.assert_close(found, module(total.T).T)
+    assert torch.equal(x, total)
+
+
+def test_tensors_that_a_kernel_would_read_wrongly_are_refused() -> None:
+    module = torch.nn.RMSNorm(4)
+    module.variance_epsilon = 1e-5
+    for x, y in (
+        (torch.zeros(4, 12), torch.zeros(4, 12)),
+        (torch.zeros(5, 8), torch.zeros(5, 8)),
+        (torch.zeros(8, 4).T,) * 2,
+    ):
+        with pytest.raises(ValueError, match="contiguous"):
+            norm.Norm(module)(x, y)
+    rotary = block.Rotary(torch.ones(8, 1, 16), torch.zeros(8, 1, 16))
+    step = attention.Step(rotary, torch.zeros(8, dtype=torch.long), 1)
+    with pytest.raises(ValueError, match="contiguous"):
+        step(torch.zeros(48, 8), torch.zeros(8, 1, 16, 4).transpose(2, 3), torch.zeros(8, 1, 4, 16))
+    far = attention.Step(rotary, torch.arange(8), 1)
+    with pytest.raises(ValueError, match="position 7 in a cache of 4"):
+        far(torch.zeros(48, 8), torch.zeros(8, 1, 4, 16), torch.zeros(8, 1, 4, 16))
+    with pytest.raises(ValueError, match="contiguous"):
+        step(torch.zeros(48, 8), torch.zeros(8, 1, 4, 16, dtype=torch.double), torch.zeros(8, 1, 4, 16))

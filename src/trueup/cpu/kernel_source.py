@@ -7,6 +7,8 @@ a tile; LLVM maps the vector types onto whatever registers the processor has.
 
 from __future__ import annotations
 
+import functools
+
 ARGUMENTS = ("weight", "scales", "code", "x", "y", "high", "low", "K", "R", "M", "rank")  # 64 bits each
 NUM_POINTERS = 7
 BLOCK = 64  # weights that share one scale
@@ -55,15 +57,21 @@ ROW = {
 TABLE = {"nf4": 16, "bf16": BLOCK}  # floats
 
 
-def module(kind: str) -> str:
-    """The whole module; `entry` takes the address of ARGUMENTS and computes the calling thread's share of the rows."""
+@functools.cache
+def module(kind: str, transposed: bool = False) -> str:
+    """The whole module, of y or its transpose.
+
+    `entry` takes the address of ARGUMENTS and computes the calling thread's share of the rows.
+    """
     vectors = [f"<{columns} x float>" for columns in ROWS]
     products = [
         f"declare {vector} @llvm.fmuladd.v{columns}f32({vector}, {vector}, {vector})"
         for vector, columns in zip(vectors, ROWS, strict=True)
     ]
     threads = ["declare i32 @omp_get_thread_num()", "declare i32 @omp_get_num_threads()"]
-    return "\n".join([*threads, *products, *(_tiles(kind, columns) for columns in ROWS), _entry()])
+    return "\n".join(
+        [*threads, *products, *(_tiles(kind, columns, transposed) for columns in ROWS), _entry(transposed)]
+    )
 
 
 def _parameters(prefix: str = "", own: tuple[str, ...] = (), ending: str = "") -> str:
@@ -71,7 +79,7 @@ def _parameters(prefix: str = "", own: tuple[str, ...] = (), ending: str = "") -
     return ", ".join(f"{kind}%{n}{ending if n in own else ''}" for kind, n in zip(types, ARGUMENTS, strict=True))
 
 
-def _entry() -> str:
+def _entry(transposed: bool) -> str:
     text = ["define void @entry(ptr %arguments) {\nstart:"]
     for place, name in enumerate(ARGUMENTS):
         kind = "ptr" if place < NUM_POINTERS else "i64"
@@ -94,6 +102,7 @@ def _entry() -> str:
     before = "[0, %start]"
     for columns, following in zip(ROWS, [*list(ROWS)[1:], None], strict=True):
         after = "done" if following is None else f"strips.{following}"
+        start = f"mul i64 %c.{columns}, {'%M' if transposed else '1'}"
         own = _parameters(own=("x", "y", "low"), ending=f".{columns}")
         text.append(f"""strips.{columns}:
   %c.{columns} = phi i64 {before}, [%end.{columns}, %strip.{columns}]
@@ -102,7 +111,8 @@ def _entry() -> str:
   br i1 %inside.{columns}, label %strip.{columns}, label %{after}
 strip.{columns}:
   %x.{columns} = getelementptr float, ptr %x, i64 %c.{columns}
-  %y.{columns} = getelementptr float, ptr %y, i64 %c.{columns}
+  %y.start.{columns} = {start}
+  %y.{columns} = getelementptr float, ptr %y, i64 %y.start.{columns}
   %low.{columns} = getelementptr float, ptr %low, i64 %c.{columns}
   call void @tiles.{columns}({own}, i64 %from, i64 %to)
   br label %strips.{columns}""")
@@ -110,7 +120,7 @@ strip.{columns}:
     return "\n".join([*text, "done:\n  ret void\n}"])
 
 
-def _tiles(kind: str, columns: int) -> str:
+def _tiles(kind: str, columns: int, transposed: bool) -> str:
     """Rows from..to of one strip of columns."""
     num_rows, vector = ROWS[columns], f"<{columns} x float>"
 
@@ -151,6 +161,14 @@ def _tiles(kind: str, columns: int) -> str:
   %y.start.# = mul i64 %o.#, %R
   %y.at.# = getelementptr float, ptr %y, i64 %y.start.#
   store {vector} %result.#, ptr %y.at.#, align 4""")
+    if transposed:
+        each_column = """
+  %y.row.#.COLUMN = mul i64 %M, COLUMN
+  %y.start.#.COLUMN = add i64 %y.row.#.COLUMN, %o.#
+  %y.at.#.COLUMN = getelementptr float, ptr %y, i64 %y.start.#.COLUMN
+  %one.#.COLUMN = extractelement VECTOR %result.#, i32 COLUMN
+  store float %one.#.COLUMN, ptr %y.at.#.COLUMN, align 4""".replace("VECTOR", vector)
+        written = "".join(each(each_column.replace("COLUMN", str(column))) for column in range(columns))
     return f"""define internal void @tiles.{columns}({_parameters("noalias ")}, i64 %from, i64 %to) {{
 start:{tables}
   {codes}

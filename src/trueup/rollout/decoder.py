@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trueup.cpu import block, kernels, trunk
+from trueup.cpu import block, trunk
 from trueup.cpu.grouping import group
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
+from trueup.rollout.attention import Step, columns
 from trueup.rollout.generate import Generated
+from trueup.rollout.norm import Norm
 from trueup.rollout.projection import Head, Projection
 from trueup.rollout.sampler import draw
 
@@ -46,8 +48,10 @@ class Layer:
     """One decoder layer, for many tokens at first (`block`) and then one a row."""
 
     block: block.Block
+    norm_in: Norm
     qkv: Projection
     out: Projection
+    norm_mlp: Norm
     gate_up: Projection
     down: Projection
 
@@ -59,12 +63,13 @@ class Decoder:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.trunk, self.head = causal.model, Head(causal.lm_head.weight)
         self.dtype = compute_dtype()
-        self.num_heads, self.num_kv_heads = causal.config.num_attention_heads, causal.config.num_key_value_heads
+        self.norm = Norm(self.trunk.norm)
+        self.num_kv_heads = causal.config.num_key_value_heads
         self.layers = []
         for module in self.trunk.layers:
             b = block.Block.of(module).merged() if merged else block.Block.of(module)
-            groups = ([b.q, b.k, b.v], [b.o], [b.gate, b.up], [b.down])
-            self.layers.append(Layer(b, *(Projection(group) for group in groups)))
+            qkv, out, gate_up, down = map(Projection, ([b.q, b.k, b.v], [b.o], [b.gate, b.up], [b.down]))
+            self.layers.append(Layer(b, Norm(b.norm_in), qkv, out, Norm(b.norm_mlp), gate_up, down))
         self.head_dim = self.layers[0].block.head_dim
 
     @torch.no_grad()
@@ -137,74 +142,16 @@ class Decoder:
             for whole, new in zip(pair, (kept[2], kept[3]), strict=True):  # keys, values: (N, K, D) of packed tokens
                 whole[places, :, :width] = new[packed.place].transpose(1, 2)
         last = packed.place[torch.arange(len(prompts)), lengths - 1]
-        return self._logits(x[last])
+        return self.head(columns(self.trunk.norm(x[last])))[: len(last)]
 
     def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
-        num_rows, end = len(tokens), int(positions.max()) + 1
-        places = torch.arange(num_rows * self.num_kv_heads) * cache[0][0].shape[2]  # in the cache, of each head's token
-        places += positions.repeat_interleave(self.num_kv_heads)
-        unseen = torch.zeros(num_rows, end, dtype=self.dtype)
-        unseen.masked_fill_(torch.arange(end) > positions[:, None], -torch.inf)
-        unseen = unseen.repeat_interleave(self.num_kv_heads, 0)[:, None]
         x = self.trunk.embed_tokens(tokens)
-        turns = _Turns.of(block.Rotary.of(self.trunk, x, positions), self.num_heads + self.num_kv_heads)
-        x = _columns(x)
-        sizes = [self.num_heads * self.head_dim, *[self.num_kv_heads * self.head_dim] * 2]
+        attend = Step(block.Rotary.of(self.trunk, x, positions), positions, self.num_kv_heads)
+        y = columns(x)
+        x = torch.zeros_like(y)
         for layer, (keys, values) in zip(self.layers, cache, strict=True):
-            heads = turns.turn(layer.qkv(_norm(layer.block.norm_in, x)))
-            q, k, v = (part[:, :num_rows].T for part in torch.split(heads, sizes))
-            keys.view(-1, self.head_dim).index_copy_(0, places, k.reshape(len(places), -1))
-            values.view(-1, self.head_dim).index_copy_(0, places, v.reshape(len(places), -1))
-            seen_keys, seen_values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]
-            seen = _attention(q.reshape(len(places), -1, self.head_dim), seen_keys, seen_values, unseen)
-            x = layer.out(_columns(seen.view(num_rows, -1))).add_(x)
-            gate, up = layer.gate_up(_norm(layer.block.norm_mlp, x)).chunk(2)
-            x = layer.down(functional.silu(gate).mul_(up)).add_(x)
-        return self._logits(x[:, :num_rows].T)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """Of final hidden states, (rows, hidden) -> (rows, vocabulary) in fp32."""
-        return self.head(_columns(self.trunk.norm(x)))[: len(x)]
-
-
-@dataclass(frozen=True)
-class _Turns:
-    """`Rotary` for heads one below the other, (heads x D, rows): what turns the first half of D, and the second."""
-
-    cos: Tensor  # (2, D / 2, rows)
-    sin: Tensor
-    num_heads: int  # that are turned; the values below them are not
-
-    @staticmethod
-    def of(rotary: block.Rotary, num_heads: int) -> _Turns:
-        cos, sin = (
-            _columns(angles[:, 0]).view(2, -1, kernels.padded(len(angles))) for angles in (rotary.cos, rotary.sin)
-        )
-        return _Turns(cos, sin, num_heads)
-
-    def turn(self, heads: Tensor) -> Tensor:
-        """In place."""
-        turned = heads.view(-1, *self.cos.shape)[: self.num_heads]
-        swapped = turned.flip(1).mul_(self.sin)
-        turned.mul_(self.cos).add_(swapped)
-        return heads
-
-
-def _columns(x: Tensor) -> Tensor:
-    """(rows, n) -> (n, rows), with columns of zeros up to what a kernel computes."""
-    return functional.pad(x.T, (0, kernels.padded(len(x)) - len(x))).contiguous()
-
-
-def _attention(q: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
-    """(rows x K, H / K, D) -> the same: attention to keys and values, (rows x K, end, D); `unseen` is 0 or -inf."""
-    scores = torch.bmm(q * q.shape[-1] ** -0.5, keys.transpose(1, 2)).add_(unseen)
-    return torch.bmm(torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype), values)
-
-
-def _norm(module: Any, x: Tensor) -> Tensor:
-    """RMSNorm of each column, (hidden, rows) -> (hidden, rows)."""
-    wide = x.float()
-    scale = wide.new_full((1, len(x)), 1 / len(x)) @ wide.square()  # three times as fast as a mean over columns
-    scale.add_(module.variance_epsilon).rsqrt_()
-    return (wide * scale).to(x.dtype).mul_(module.weight[:, None])
+            y = layer.out(attend(layer.qkv(layer.norm_in(x, y)), keys, values))
+            gate, up = layer.gate_up(layer.norm_mlp(x, y)).chunk(2)
+            y = layer.down(functional.silu(gate).mul_(up))
+        return self.head(self.norm(x, y))[: len(tokens)]

@@ -57,13 +57,14 @@ class Head:
         self.weight = weight
         self.product = None
         if compute_dtype() == torch.float32 and kernels.fits(weight):
-            self.product = kernels.Product(weight)
+            self.product = kernels.Product(weight, transposed=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        logits = x.new_empty(len(self.weight), x.shape[1])
         if self.product is not None:
+            logits = x.new_empty(x.shape[1], len(self.weight))
             self.product(x, x[:0], logits)
-        else:
-            for rows, out in zip(torch.split(self.weight, self.BLOCK), torch.split(logits, self.BLOCK), strict=True):
-                torch.mm(rows.to(x.dtype), x, out=out)
+            return logits
+        logits = x.new_empty(len(self.weight), x.shape[1])
+        for rows, out in zip(torch.split(self.weight, self.BLOCK), torch.split(logits, self.BLOCK), strict=True):
+            torch.mm(rows.to(x.dtype), x, out=out)
         return logits.T.float().contiguous()
