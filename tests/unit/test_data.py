@@ -88,6 +88,11 @@ def test_weights_repeat_and_thin_out_the_rows_of_each_source(tmp_path: Path) -> 
     assert again == prompts
 
 
+def test_one_source_with_a_weight_needs_no_list() -> None:
+    one = {"path": "p.csv", "weight": 0.5}
+    assert data(prompts=one) == data(prompts=[one])
+
+
 def test_prompts_are_kept_once_so_a_weight_above_1_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 1"):
         data(prompts=[{"path": "p.csv", "weight": 2}])

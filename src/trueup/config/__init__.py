@@ -45,7 +45,9 @@ class Shot(Section):
 
 
 def _as_sources(value: Any) -> Any:
-    return [{"path": value}] if isinstance(value, str | Path) else value
+    if isinstance(value, str | Path):
+        return [{"path": value}]
+    return [value] if isinstance(value, dict) else value
 
 
 def _kept_once(sources: tuple[Source, ...]) -> tuple[Source, ...]:
@@ -54,12 +56,12 @@ def _kept_once(sources: tuple[Source, ...]) -> tuple[Source, ...]:
     return sources
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources, json_schema_input_type=str | list[Source])]
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[Source])]
 SourcesOnce = Annotated[Sources, AfterValidator(_kept_once)]
 
 
 class DataConfig(Section):
-    """The user's files, relative to the run file: each a path, or a list of {path, weight, columns}."""
+    """The user's files, relative to the run file: each a path, {path, weight, columns}, or a list of the latter."""
 
     demonstrations: Sources = ()
     prompts: SourcesOnce = ()
