@@ -56,7 +56,8 @@ def _kept_once(sources: tuple[Source, ...]) -> tuple[Source, ...]:
     return sources
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[Source])]
+OneOrMore = str | Source | list[Source]
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources, json_schema_input_type=OneOrMore)]
 SourcesOnce = Annotated[Sources, AfterValidator(_kept_once)]
 
 
