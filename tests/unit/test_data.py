@@ -91,6 +91,9 @@ def test_weights_repeat_and_thin_out_the_rows_of_each_source(tmp_path: Path) -> 
 def test_one_source_with_a_weight_needs_no_list() -> None:
     one = {"path": "p.csv", "weight": 0.5}
     assert data(prompts=one) == data(prompts=[one])
+    assert data(prompts=["p.csv", one]) == data(prompts=[{"path": "p.csv"}, one])
+    with pytest.raises(ValueError, match="or a list of these"):
+        data(prompts=[7])
 
 
 def test_prompts_are_kept_once_so_a_weight_above_1_is_refused() -> None:

@@ -45,9 +45,10 @@ class Shot(Section):
 
 
 def _as_sources(value: Any) -> Any:
-    if isinstance(value, str | Path):
-        return [{"path": value}]
-    return [value] if isinstance(value, dict) else value
+    many = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, str | Path | dict | Source) for one in many):
+        raise ValueError("a path, {path, weight, columns}, or a list of these")
+    return [{"path": one} if isinstance(one, str | Path) else one for one in many]
 
 
 def _kept_once(sources: tuple[Source, ...]) -> tuple[Source, ...]:
@@ -56,13 +57,13 @@ def _kept_once(sources: tuple[Source, ...]) -> tuple[Source, ...]:
     return sources
 
 
-OneOrMore = str | Source | list[Source]
+OneOrMore = str | Source | list[str | Source]
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources, json_schema_input_type=OneOrMore)]
 SourcesOnce = Annotated[Sources, AfterValidator(_kept_once)]
 
 
 class DataConfig(Section):
-    """The user's files, relative to the run file: each a path, {path, weight, columns}, or a list of the latter."""
+    """The user's files, relative to the run file: each a path, {path, weight, columns}, or a list of these."""
 
     demonstrations: Sources = ()
     prompts: SourcesOnce = ()

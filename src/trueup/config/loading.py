@@ -77,7 +77,7 @@ def describe(fault: Any, lines: Lines, shape: type[BaseModel]) -> str:
         return f"{line}unknown key {name}" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(names)}")
     if fault["type"] == "missing":
         return f"{name} is missing"
-    return f"{line}{name}: found {fault['input']!r}; expected: {fault['msg']}"
+    return f"{line}{name}: found {fault['input']!r}; expected: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _fields(shape: type[BaseModel], at: tuple[Any, ...]) -> list[str]:

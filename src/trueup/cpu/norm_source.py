@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-POINTERS = ("x", "y", "weight", "out")
-ARGUMENTS = (*POINTERS, "n", "columns", "epsilon")  # 64 bits each; epsilon as the bits of a double
+ARGUMENTS = ("x", "y", "weight", "out", "n", "columns", "epsilon")  # 64 bits each; epsilon as the bits of a double
 
 MODULE = """
 declare i32 @omp_get_thread_num()
