@@ -1,8 +1,10 @@
 """Rollout tokens/s on the NF4 + LoRA policy: our engine and `merged` against `generate`. Last line: JSON.
 
 SmolLM2-135M, LoRA r=16 on all linear layers, 32 prompts, 48 new tokens each and no end before (the end token is one
-no answer holds), the same seed. Building the engine, and merging, are inside the timed region. Each run is a process;
-sides take turns, so that a machine's busy minutes fall on all of them, and a side's rate is its median over the rounds.
+no answer holds), the same seed. The peer is transformers' `generate` as its documentation shows it, which notes no
+log-probabilities; `engine`, beside it, is `generate` as our `engine: generate` calls it. Building the engine, and
+merging, are inside the timed region. Each run is a process; sides take turns, so that a machine's busy minutes fall on
+all of them, and a side's rate is its median over the rounds.
 
     python benchmarks/rollout.py [--batch 32] [--rounds 5]
 """
@@ -25,12 +27,10 @@ def one(name: str, batch: int) -> dict[str, Any]:
     import torch
 
     from trueup.config import AdapterConfig
-    from trueup.cpu import heap
     from trueup.models import adapters, base
     from trueup.rollout import decoder
     from trueup.rollout.generate import Sampling, engine
 
-    heap.keep()  # of the process, so of both sides
     tokenizer = base.load_tokenizer(BASE)
     torch.manual_seed(0)
     made = adapters.new_adapter(base.load_base(BASE, four_bit=True), AdapterConfig())
@@ -51,19 +51,33 @@ def one(name: str, batch: int) -> dict[str, Any]:
         for i in range(batch)
     ]
     tokenizer.eos_token = "<reponame>"  # noqa: S105 - a token no answer holds: every row runs to the end
-    sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=1.0, top_p=1.0, batch_size=batch, seed=0, engine=name)
     began = time.monotonic()
-    done = engine(model, tokenizer, sampling)(prompts, 0)
+    if name == "plain":
+        count = plain(model, tokenizer, prompts)
+    else:
+        length = {"max_new_tokens": NEW_TOKENS, "batch_size": batch}
+        run = engine(model, tokenizer, Sampling(**length, temperature=1.0, top_p=1.0, seed=0, engine=name))
+        count = sum(len(done.ids) for done in run(prompts, 0))
     seconds = time.monotonic() - began
     copied = decoder.merged_bytes(model) if name == "merged" else 0
-    return {
-        "rate": sum(len(d.ids) for d in done) / seconds,
-        "weights_bytes": base.weights_bytes(model) + copied,
-    }
+    return {"rate": count / seconds, "weights_bytes": base.weights_bytes(model) + copied}
+
+
+def plain(model: Any, tokenizer: Any, prompts: list[list[int]]) -> int:
+    """Sample with transformers' `generate`; how many tokens."""
+    import torch
+
+    tokenizer.padding_side = "left"
+    inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
+    torch.manual_seed(0)
+    end = tokenizer.eos_token_id
+    with torch.no_grad():
+        out = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=True, top_k=0, eos_token_id=end)
+    return int(out[:, inputs["input_ids"].shape[1] :].numel())
 
 
 def main() -> None:
-    sides = ("auto", "merged", "generate")
+    sides = ("auto", "merged", "generate", "plain")
     parser = common.parser(__doc__, sides)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
@@ -74,9 +88,9 @@ def main() -> None:
     options = ["--batch", str(asked.batch)]
     rounds = [[common.run(__file__, side, options) for side in sides] for _ in range(asked.rounds)]
     by_side = (sorted(runs, key=operator.itemgetter("rate")) for runs in zip(*rounds, strict=True))
-    auto, merged, peer = (runs[asked.rounds // 2] for runs in by_side)
+    auto, merged, noting, peer = (runs[asked.rounds // 2] for runs in by_side)
     more = {"merged": merged["rate"], "merged_ratio": merged["rate"] / peer["rate"]}
-    more |= {"merged_weights_ratio": merged["weights_bytes"] / peer["weights_bytes"]}
+    more |= {"engine_generate": noting["rate"], "merged_weights_ratio": merged["weights_bytes"] / peer["weights_bytes"]}
     common.compare("rollout", "tokens/s", auto, peer, more)
 
 

@@ -103,6 +103,8 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
     @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
     def command(run_file: Path, overrides: tuple[str, ...], rebuild: bool) -> None:
         pipeline = _pipeline(run_file, overrides)
+        for line in pipeline.missing_files(besides=name):
+            click.echo(f"warning: {line}", err=True)
         built = pipeline.execute(name, rebuild)
         click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
         if name == "evaluate":
@@ -136,6 +138,8 @@ for _name, _text in STAGE_HELP.items():
 def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     """All stages in order, skipping what is complete."""
     pipeline = _pipeline(run_file, overrides)
+    if lines := pipeline.missing_files():
+        raise ConfigError(str(run_file), found="\n  ".join(lines), next_step="mend the data section")
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
         click.echo(f"{stage.name}: {'built' if built else 'complete already'}")

@@ -151,6 +151,17 @@ class Pipeline:
                 )
         write_json(plan, made_of)
 
+    def missing_files(self, besides: str = "") -> list[str]:
+        """What the stages of this run, `besides` left out, will look for and not find: a line for each file."""
+        lost: dict[str, str] = {}
+        for stage in self.order():
+            reads = (*stage.reads, stage.unless) if stage.unless else stage.reads
+            for name in () if stage.name == besides else reads:
+                for source in self.run.data.sources(name):
+                    if not source.on_hub and not source.path.exists():
+                        lost.setdefault(f"data.{name}: {source.path}", stage.name)
+        return [f"{file}: no such file; {first} reads it" for file, first in lost.items()]
+
     def states(self) -> list[State]:
         """One state for each stage of this run, in order."""
         found = []

@@ -42,6 +42,18 @@ def test_a_broken_line_a_missing_text_and_an_empty_file(tmp_path: Path) -> None:
     assert "data.demonstrations: not set" in said(tmp_path, "name: x\n", "sft")
 
 
+def test_files_that_are_not_there_are_all_said_before_anyone_waits(tmp_path: Path) -> None:
+    text = "name: x\ndata: {demonstrations: d.jsonl, prompts: [p.csv, hub:a/b], held_out: h.csv}\n"
+    output = said(tmp_path, text, "run")
+    for field, name, stage in (("demonstrations", "d.jsonl", "sft"), ("prompts", "p.csv", "sample")):
+        assert f"data.{field}: {tmp_path / name}: no such file; {stage} reads it" in output
+    assert "h.csv: no such file; evaluate reads it" in output
+    assert "hub:a/b" not in output
+    output = said(tmp_path, text, "sft")
+    assert f"warning: data.prompts: {tmp_path / 'p.csv'}: no such file; sample reads it" in output
+    assert "warning: data.demonstrations" not in output
+
+
 def test_a_model_folder_without_weights_and_an_unknown_package(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")

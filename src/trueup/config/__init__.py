@@ -36,6 +36,10 @@ class Source(Section):
     weight: float = Field(default=1.0, gt=0)
     columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name
 
+    @property
+    def on_hub(self) -> bool:
+        return str(self.path).startswith("hub:")
+
 
 class Shot(Section):
     """A worked example, given as two turns after the system message."""
@@ -152,5 +156,4 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
 
 
 def _beside(source: Source, folder: Path) -> Source:
-    on_hub = str(source.path).startswith("hub:")
-    return source if on_hub else source.model_copy(update={"path": folder / source.path})
+    return source if source.on_hub else source.model_copy(update={"path": folder / source.path})

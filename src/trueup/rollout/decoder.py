@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trueup.cpu import block, trunk
+from trueup.cpu import block, heap, trunk
 from trueup.cpu.grouping import group
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
@@ -61,6 +61,7 @@ class Decoder:
 
     def __init__(self, model: Any, *, merged: bool = False) -> None:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        heap.keep()
         self.trunk, self.head = causal.model, Head(causal.lm_head.weight)
         self.dtype = compute_dtype()
         self.norm = Norm(self.trunk.norm)
