@@ -12,7 +12,7 @@ from trueup.config import Source
 from trueup.data import survey as module
 from trueup.data.check import Finding, check, findings
 from trueup.data.closer import NearDuplicates, language_of
-from trueup.data.survey import Survey, looks_cut, spread
+from trueup.data.survey import Survey, cut_sign, spread
 
 ANIMALS = ["otter", "heron", "badger", "lynx", "marten", "stoat", "weasel", "shrew", "vole", "mole", "newt", "toad"]
 ANIMALS += ["adder", "kite", "merlin", "osprey"]
@@ -43,7 +43,7 @@ PLANTED = [
     ("exact duplicate", row(3), "line 21: the same as line 4"),
     ("near duplicate", row(3, response=sentence(3).rsplit(" ", 1)[0] + " frog."), "line 21: nearly the same as line 4"),
     ("answer may be cut", row(30, response=sentence(30) + " and then " + sentence(31)[:-1]), "line 21: ends with"),
-    ("answer may be cut", row(30, response="```python\nprint(1)"), "line 21: ends with"),
+    ("answer may be cut", row(30, response="```python\nprint(1)"), "line 21: a code block never ends"),
     ("e-mail address", row(30, response="Write to jo.doe+x@example.org."), "line 21: holds"),
     ("key", row(30, prompt="Use AKIAABCDEFGHIJKLMNOP"), "line 21: holds"),
     ("key", row(30, prompt="My token is ghp_" + "a1B2" * 9), "line 21: holds"),
@@ -143,11 +143,18 @@ def test_the_language_of_a_sentence(text: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "cut"),
-    [("Yes", False), ("word " * 60 + "and", True), ("word " * 60 + "end.", False), ("語" * 250 + "。", False)],
+    ("answer", "sign"),
+    [
+        ("Yes", ""),
+        ("word " * 60 + "and", "ends with 'd word word word and'"),
+        ("word " * 60 + "end.", ""),
+        ("語" * 250 + "。", ""),
+        ("Type this:\n```\nls", "a code block never ends"),
+        ("Type this:\n```\nls\n```", ""),
+    ],
 )
-def test_an_answer_looks_cut_when_it_is_long_and_ends_in_a_word(answer: str, cut: bool) -> None:
-    assert looks_cut(answer.strip()) is cut
+def test_an_answer_looks_cut_when_long_without_an_end_mark_or_in_the_middle_of_code(answer: str, sign: str) -> None:
+    assert cut_sign(answer) == sign
 
 
 def test_a_file_that_cannot_be_read_is_a_finding_beside_the_others(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ class Survey:
         self.prompt_lengths.append(len(prompt))
         if example.completion is not None:
             self.answer_lengths.append(len(answer))
-            if looks_cut(answer):
-                self._warn(place, "answer may be cut", f"ends with {answer[-20:]!r}")
+            if sign := cut_sign(answer):
+                self._warn(place, "answer may be cut", sign)
         self._warn_of_private(place, f"{prompt}\n{answer}\n{rejected}")
         if self.full:
             self.closer.add(place, prompt, answer, rejected)
@@ -129,11 +129,12 @@ class Survey:
         return len(self._lines)
 
 
-def looks_cut(answer: str) -> bool:
-    """Long and without an end mark, or with a code block that never ends."""
+def cut_sign(answer: str) -> str:
+    """What makes an answer look cut: a code block that never ends, or a long text's last words; empty if nothing."""
     if answer.count("```") % 2:
-        return True
-    return len(answer) >= LONG and (answer[-1].isalnum() or answer[-1] in ",;:-–(")
+        return "a code block never ends"
+    cut = len(answer) >= LONG and (answer[-1].isalnum() or answer[-1] in ",;:-–(")
+    return f"ends with {answer[-20:]!r}" if cut else ""
 
 
 def spread(lengths: Any) -> dict[str, int]:
