@@ -96,8 +96,15 @@ def test_sampling_and_training_take_turns() -> None:
             rows=4000, tokens=100, labelled=100, num_trained=1, cache_rows=4000, cache_tokens=100, cache_prompt=50
         ),
     )
-    assert both["peak"] == max(trained["peak"], sampled["peak"])
+    tensors = [
+        sum(bytes_ for term, bytes_ in one.items() if term not in ("compiler", "overhead", "peak"))
+        for one in (trained, sampled, both)
+    ]
+    assert tensors[2] == max(tensors[:2])
     assert "kv_cache" in sampled and "kv_cache" not in trained
+    few = memory.Load(cache_rows=1, cache_tokens=100, cache_prompt=50)
+    assert memory.compiler(SETUP, few) > memory.compiler(SETUP, memory.Load()) == 0
+    assert memory.compiler(replace(SETUP, on_gpu=True), few) == memory.compiler(replace(SETUP, packed=False), few) == 0
 
 
 def run_file(folder: Path, text: str = "") -> RunFile:
