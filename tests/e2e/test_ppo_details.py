@@ -81,6 +81,21 @@ def test_a_scaled_loss_gives_the_same_step_and_an_overflow_none(sharp: Pipeline)
     assert overflowing.get_scale() < 1e38
 
 
+@pytest.mark.parametrize("micro_batch_size", [64, 5])  # the whole rollout, whose graph is kept, and parts of it
+def test_in_the_first_epoch_every_ratio_is_1(sharp: Pipeline, micro_batch_size: int) -> None:
+    on_base = build(sharp)
+    settings = Settings(**QUICK | {"micro_batch_size": micro_batch_size, "num_ppo_epochs": 1})
+    experience = rollout.collect(on_base, prompts(on_base) * 3, PART, settings, 0.0, 0)
+    lengths = [len(p.ids) + len(c) for p, c in zip(experience.prompts, experience.completions, strict=True)]
+    assert len(set(lengths)) < len(lengths)  # rows of one length, which a shuffle could exchange
+    assert bool(experience.graph) == (micro_batch_size == 64)
+    scaler = update.new_scaler(torch.device("cpu"), torch.float32)
+    found = update.update(on_base, update.new_optimizer(on_base, settings), scaler, experience, settings, 0)
+    assert found["clip_fraction"] == 0
+    assert found["update_kl"] == pytest.approx(0, abs=1e-8)
+    assert found["policy_loss"] == pytest.approx(0, abs=1e-4)  # minus the mean of whitened advantages
+
+
 def test_learning_rates_fall_linearly_to_0(sharp: Pipeline) -> None:
     settings = Settings(num_steps=4, learning_rate=0.8, value_learning_rate=0.4)
     optimizer = update.new_optimizer(build(sharp), settings)

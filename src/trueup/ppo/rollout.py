@@ -32,8 +32,8 @@ class Rollout:
         return collate([self.prompts[i].ids for i in rows], [self.completions[i] for i in rows], pad_id)
 
     def by_length(self, rows: Iterable[int]) -> list[int]:
-        """`rows`, shortest first: neighbours need little padding."""
-        return sorted(rows, key=lambda i: len(self.prompts[i].ids) + len(self.completions[i]))
+        """`rows`, shortest first: neighbours need little padding. One order, however they came: a kept graph has it."""
+        return sorted(rows, key=lambda i: (len(self.prompts[i].ids) + len(self.completions[i]), i))
 
 
 @dataclass(frozen=True)
