@@ -35,6 +35,10 @@ OFF: list[tuple[dict[str, float], str]] = [
     ({"clip_fraction": 0.5}, "50% of the tokens are clipped: lower learning_rate, or update less often."),
     ({"explained_variance": -3.0}, "The value is worse than a constant (explained variance -3.0)."),
     ({"engine_mismatch": 0.2}, "The rollout engine and the trainer differ by 0.20 nats a token."),
+    (
+        {"policy_loss": 81.02},
+        "The policy's loss is 81.0: single tokens moved far in one update; lower learning_rate.",
+    ),
 ]
 
 

@@ -64,6 +64,8 @@ def warnings(row: Row, first: Row, kl_target: float | None = None) -> list[str]:
         said.append(f"Entropy collapses ({entropy:.3f} nats a token): the samples are nearly all the same.")
     if row.get("clip_fraction", 0.0) > 0.4:
         said.append(f"{row['clip_fraction']:.0%} of the tokens are clipped: lower learning_rate, or update less often.")
+    if abs(loss := row.get("policy_loss", 0.0)) > 1:  # of whitened advantages: near 0 where ratios are near 1
+        said.append(f"The policy's loss is {loss:.1f}: single tokens moved far in one update; lower learning_rate.")
     if row.get("explained_variance", 0.0) < -1:
         said.append(f"The value is worse than a constant (explained variance {row['explained_variance']:.1f}).")
     if mismatch > 0.1:
