@@ -2,7 +2,7 @@
 
 SmolLM2-135M, LoRA r=16 on all linear layers, 32 prompts, 48 new tokens each and no end before (the end token is one
 no answer holds), the same seed. The peer is transformers' `generate` as its documentation shows it, which notes no
-log-probabilities; `engine`, beside it, is `generate` as our `engine: generate` calls it. Building the engine, and
+log-probabilities; `engine_generate` is the rate of our `engine: generate`, which does. Building the engine, and
 merging, are inside the timed region. Each run is a process; sides take turns, so that a machine's busy minutes fall on
 all of them, and a side's rate is its median over the rounds.
 

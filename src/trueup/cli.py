@@ -139,7 +139,8 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     """All stages in order, skipping what is complete."""
     pipeline = _pipeline(run_file, overrides)
     if lines := pipeline.missing_files():
-        raise ConfigError(str(run_file), found="\n  ".join(lines), next_step="mend the data section")
+        again = "put the files there or mend the data section, then: trueup run RUN.yaml"
+        raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
         click.echo(f"{stage.name}: {'built' if built else 'complete already'}")
