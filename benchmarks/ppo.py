@@ -30,6 +30,7 @@ def ours(steps: int) -> dict[str, Any]:
     import torch
 
     from trueup.config import AdapterConfig
+    from trueup.cpu import trunk
     from trueup.models import adapters, base
     from trueup.ppo import loop, rewards, roles
     from trueup.ppo.prompts import encode
@@ -47,6 +48,7 @@ def ours(steps: int) -> dict[str, Any]:
     model.save_pretrained(folder / "reward")
     model = adapters.new_adapter(base.load_base(BASE, four_bit=True), AdapterConfig())
     _perturb(model)
+    trunk.install(model)  # as `sft` trains it
     model.save_pretrained(folder / "policy")
     proof.record_probe(model, tokenizer, [row | {"completion": "Yes."} for row in rows], folder / "policy")
     del model
@@ -75,7 +77,7 @@ def ours(steps: int) -> dict[str, Any]:
         "tokens": sum(row["num_tokens"] for row in lines),
         "rollout_s": sum(row["rollout_s"] for row in lines),
         "update_s": sum(row["update_s"] for row in lines),
-        "max_abs_logp_drift": found["reference_proof"]["max_abs_logp_drift"],
+        "mean_abs_logp_drift": found["reference_proof"]["mean_abs_logp_drift"],
     }
 
 

@@ -126,7 +126,7 @@ def blank(on_base: roles.Roles, *names: str) -> None:
     [
         ("the reference is a fresh adapter", "tensors hash to"),
         ("policy and reference are fresh adapters", "tensors hash to"),
-        ("the reference is scored with its adapter off", r"KL -?\d.* nats before step 1"),
+        ("the reference is scored with its adapter off", r"KL -?\d.* nats a token before step 1"),
         ("the policy is not where it was saved", "policy and reference differ by"),
     ],
 )
@@ -160,7 +160,7 @@ def test_the_bare_base_as_reference_stops_the_run(
 def test_the_proof_says_what_it_measured(sharp: Pipeline) -> None:
     proven = loop.prove(build(sharp), sharp.path("sft"))
     assert abs(proven["first_kl"]) <= loop.KL_ROUNDING
-    assert proven["max_abs_first_log_ratio"] <= 0.05
+    assert proven["mean_abs_first_log_ratio"] <= 0.1
     assert proven["max_abs_logp_effect"] > 0.1
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from trueup.cpu import block, kernels
-from trueup.rollout import attention, norm
+from trueup.cpu import block, kernels, precision
+from trueup.rollout import attention, norm, projection
 
 pytestmark = pytest.mark.skipif(
     not kernels.fits(torch.zeros(64, 64, dtype=torch.bfloat16)), reason="torch does not run on GNU OpenMP here"
@@ -35,17 +35,31 @@ def dequantized(weight: torch.Tensor) -> torch.Tensor:
     return (weight if state is None else bnb.functional.dequantize_4bit(weight.data, state)).double()
 
 
+@pytest.fixture(params=[False, True], ids=["fp32", "bf16 tiles"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether products are by AMX; skipped where the processor has none."""
+    if request.param and not precision.has_tiles():
+        pytest.skip("this processor multiplies no tiles")
+    monkeypatch.setattr(precision, "has_tiles", lambda: request.param)
+    return bool(request.param)
+
+
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("kind", ["nf4", "bf16"])
-@pytest.mark.parametrize("rank", [0, 1, 16])
-@pytest.mark.parametrize("num_columns", [8, 16, 24, 32, 56, 64])
-@pytest.mark.parametrize("shape", [(4, 64), (12, 128), (76, 192)])
+@pytest.mark.parametrize("rank", [0, 1, 16, 40])
+@pytest.mark.parametrize("num_columns", [8, 24, 32, 48, 64])
+@pytest.mark.parametrize("shape", [(4, 64), (12, 128), (76, 192), (32, 64), (160, 192)])
 def test_a_product_is_that_of_the_dequantized_weight(
-    kind: str, rank: int, num_columns: int, shape: tuple[int, int]
+    kind: str, rank: int, num_columns: int, shape: tuple[int, int], tiles: bool
 ) -> None:
+    num_columns = kernels.padded(num_columns)
     weight = stored(kind, *shape)
     x, high, low = torch.randn(shape[1], num_columns), torch.randn(shape[0], rank), torch.randn(rank, num_columns)
-    expected = dequantized(weight) @ x.double() + high.double() @ low.double()
+    operands = [dequantized(weight), x, high, low]
+    if tiles and shape[0] % 32 == 0:
+        operands = [operand.bfloat16() for operand in operands]
+    dense, wide_x, wide_high, wide_low = (operand.double() for operand in operands)
+    expected = dense @ wide_x + wide_high @ wide_low
     found = torch.full((shape[0], num_columns), torch.nan)
     kernels.Product(weight, high if rank else None)(x, low, found)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
@@ -54,9 +68,19 @@ def test_a_product_is_that_of_the_dequantized_weight(
     assert (found.T - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_a_double_quantized_weight_is_read_with_its_own_scales() -> None:
+@pytest.mark.parametrize("rank", [3, 16, 32])
+def test_the_first_matrices_of_a_lora_are_multiplied_in_tiles_where_there_are_some(rank: int, tiles: bool) -> None:
+    matrix, x = torch.randn(rank, 128), torch.randn(128, kernels.padded(5))
+    expected = matrix.bfloat16().double() @ x.bfloat16().double() if tiles else matrix.double() @ x.double()
+    found = projection.Low(matrix)(x)
+    assert found.is_contiguous()
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_double_quantized_weight_is_read_with_its_own_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = torch.randn(64, 128).mul_(torch.logspace(-2, 2, 64)[:, None])
     weight = bnb.nn.Params4bit(dense, requires_grad=False, quant_type="nf4", compress_statistics=True).to("cpu")
+    monkeypatch.setattr(precision, "has_tiles", lambda: False)
     x, found = torch.randn(128, 8), torch.empty(64, 8)
     kernels.Product(weight)(x, x[:0], found)
     torch.testing.assert_close(found.double(), dequantized(weight) @ x.double(), rtol=1e-4, atol=1e-4)
@@ -93,8 +117,9 @@ def test_a_weight_that_no_kernel_reads_is_refused(weight: torch.Tensor) -> None:
     ],
 )
 def test_what_would_be_read_outside_its_memory_is_refused(
-    x: torch.Tensor, low: torch.Tensor, out: torch.Tensor
+    x: torch.Tensor, low: torch.Tensor, out: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(precision, "has_tiles", lambda: False)
     with pytest.raises(ValueError, match=r"low|x:|y:|columns"):
         kernels.Product(stored("nf4", 8, 64), torch.zeros(8, 2))(x, low, out)
 
@@ -150,7 +175,7 @@ def test_attention_of_one_token_is_that_of_torch(
 def test_scores_beyond_the_range_of_exp_do_not_overflow() -> None:
     cos = torch.ones(2, 1, 16)
     rotary = block.Rotary(cos, torch.zeros_like(cos))
-    heads = torch.full((48, 8), 40.0)  # a score of 6400: exp is infinite
+    heads = torch.full((48, kernels.padded(2)), 40.0)  # a score of 6400: exp is infinite
     keys, values = torch.zeros(2, 1, 4, 16), torch.zeros(2, 1, 4, 16)
     found = attention.Step(rotary, torch.tensor([3, 0]), 1)(heads, keys, values)
     torch.testing.assert_close(found[:, :2], torch.full((16, 2), 40.0))

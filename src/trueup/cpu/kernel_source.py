@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 
-ARGUMENTS = ("weight", "scales", "code", "x", "y", "high", "low", "K", "R", "M", "rank")  # 64 bits each
-NUM_POINTERS = 7
+# 64 bits each; `packed`: room for x in bf16, of which tile_source.py alone makes use
+ARGUMENTS = ("weight", "scales", "code", "x", "y", "high", "low", "packed", "K", "R", "M", "rank")
+NUM_POINTERS = 8
 BLOCK = 64  # weights that share one scale
 COLUMNS = 8  # the fewest columns of a tile
 ROWS = {32: 2, 16: 4, 8: 4}  # columns of a tile: its rows, so that sums fill sixteen vector registers and no more

@@ -52,7 +52,7 @@ def compiled(text: str) -> Kernel | None:
     parallel.restype = None
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    for name in ("omp_get_thread_num", "omp_get_num_threads"):
+    for name in ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier"):
         llvm.add_symbol(name, ctypes.cast(getattr(openmp, name), ctypes.c_void_p).value)
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3

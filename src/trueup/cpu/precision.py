@@ -5,6 +5,7 @@ Weights stay as they are stored, 4-bit and bf16; only what flows through them is
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
@@ -15,6 +16,16 @@ from torch.nn import functional
 def has_bf16() -> bool:
     """True where the processor multiplies bf16 matrices (AVX512-BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def has_tiles() -> bool:
+    """True where the processor multiplies tiles of bf16 (AMX), and Linux lets this process."""
+    return has_bf16() and _tiles_are_allowed()
+
+
+@functools.cache
+def _tiles_are_allowed() -> bool:
+    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
 
 
 def flow_in_fp32(model: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trueup.cpu import block, heap, trunk
+from trueup.cpu import block, heap, kernels, trunk
 from trueup.cpu.grouping import group
 from trueup.cpu.packing import pack
 from trueup.models.base import compute_dtype
@@ -43,6 +43,12 @@ def merged_bytes(model: Any) -> int:
     return sum(int(rows) * int(columns) for rows, columns in shapes) * torch.bfloat16.itemsize
 
 
+def flow_dtype(blocks: list[block.Block]) -> torch.dtype:
+    """What flows from layer to layer, one token a row: fp32 where kernels read the weights, else as in training."""
+    by_kernels = all(kernels.fits(linear.weight) for b in blocks for linear in b.linears())
+    return torch.float32 if by_kernels else compute_dtype()
+
+
 @dataclass
 class Layer:
     """One decoder layer, for many tokens at first (`block`) and then one a row."""
@@ -62,16 +68,16 @@ class Decoder:
     def __init__(self, model: Any, *, merged: bool = False) -> None:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         heap.keep()
-        self.trunk, self.head = causal.model, Head(causal.lm_head.weight)
-        self.dtype = compute_dtype()
-        self.norm = Norm(self.trunk.norm)
-        self.num_kv_heads = causal.config.num_key_value_heads
+        self.trunk = causal.model
+        blocks = [block.Block.of(layer).merged() if merged else block.Block.of(layer) for layer in self.trunk.layers]
+        self.dtype = flow_dtype(blocks)
+        self.head, self.norm = Head(causal.lm_head.weight, self.dtype), Norm(self.trunk.norm)
+        self.num_kv_heads, self.head_dim = causal.config.num_key_value_heads, blocks[0].head_dim
         self.layers = []
-        for module in self.trunk.layers:
-            b = block.Block.of(module).merged() if merged else block.Block.of(module)
-            qkv, out, gate_up, down = map(Projection, ([b.q, b.k, b.v], [b.o], [b.gate, b.up], [b.down]))
+        for b in blocks:
+            together = ([b.q, b.k, b.v], [b.o], [b.gate, b.up], [b.down])
+            qkv, out, gate_up, down = (Projection(maps, self.dtype) for maps in together)
             self.layers.append(Layer(b, Norm(b.norm_in), qkv, out, Norm(b.norm_mlp), gate_up, down))
-        self.head_dim = self.layers[0].block.head_dim
 
     @torch.no_grad()
     def generate(
@@ -141,13 +147,13 @@ class Decoder:
         for layer, pair in zip(self.layers, cache, strict=True):
             x, kept = block.forward(layer.block, x, rotary, groups)
             for whole, new in zip(pair, (kept[2], kept[3]), strict=True):  # keys, values: (N, K, D) of packed tokens
-                whole[places, :, :width] = new[packed.place].transpose(1, 2)
+                whole[places, :, :width] = new[packed.place].transpose(1, 2).to(self.dtype)
         last = packed.place[torch.arange(len(prompts)), lengths - 1]
-        return self.head(columns(self.trunk.norm(x[last])))[: len(last)]
+        return self.head(columns(self.trunk.norm(x[last])).to(self.dtype))[: len(last)]
 
     def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
-        x = self.trunk.embed_tokens(tokens)
+        x = self.trunk.embed_tokens(tokens).to(self.dtype)
         attend = Step(block.Rotary.of(self.trunk, x, positions), positions, self.num_kv_heads)
         y = columns(x)
         x = torch.zeros_like(y)

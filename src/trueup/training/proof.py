@@ -12,7 +12,10 @@ from trueup.errors import ReferenceProofError
 from trueup.models import adapters, logps
 from trueup.stage import Metrics
 
-TOLERANCE = 0.05  # nats per token, bf16 forward passes of the same weights in other batches
+TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
+# nats a token in the mean, of equal weights in another batch, or on another processor: bf16 made up to 0.05 of it, and
+# 0.25 on single tokens, on a model with large random adapters
+ROUNDING = 0.1
 SMALLEST_EFFECT = 0.1  # nats on some token: an adapter that changes less than this is no trained adapter
 NUM_PROBES = 8
 
@@ -38,18 +41,20 @@ def prove(model: Any, artifact: Path) -> Metrics:
     recorded = probe.pop("logps")
     reference, policy = _logps(model, probe, "ref"), _logps(model, probe, "default")
     bare = _logps(model, probe, None)
-    drift = (reference - recorded).abs().max().item()
+    apart = (reference - recorded).abs()
+    drift = apart[probe["labels"][:, 1:] != -100].mean().item()
     effect = (reference - bare).abs().max().item()
     gap = (policy - reference).abs().max().item()
-    if not drift <= TOLERANCE:  # a NaN fails as well
-        _fail(artifact, f"log-probabilities {drift:.4f} nats from those recorded", f"at most {TOLERANCE}")
+    if not drift <= ROUNDING:  # a NaN fails as well
+        _fail(artifact, f"log-probabilities {drift:.4f} nats a token from those recorded", f"at most {ROUNDING}")
     if not effect >= SMALLEST_EFFECT:
         _fail(artifact, f"the reference differs from the bare base by only {effect:.4f} nats", "a trained adapter")
     if not gap <= TOLERANCE:
         _fail(artifact, f"policy and reference differ by {gap:.4f} nats before step 1", f"at most {TOLERANCE}")
     return {
         "reference_sha256": held,
-        "max_abs_logp_drift": drift,
+        "mean_abs_logp_drift": drift,
+        "max_abs_logp_drift": apart.max().item(),
         "max_abs_logp_effect": effect,
         "max_abs_policy_minus_reference": gap,
     }
