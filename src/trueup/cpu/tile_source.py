@@ -202,8 +202,7 @@ row.end:
 end:
   ret ptr %scratch
 }
-"""
-    .replace("TWO_TILES", str(2 * ROWS * DEEP))
+""".replace("TWO_TILES", str(2 * ROWS * DEEP))
     .replace("ONE_TILE", str(ROWS * DEEP))
     .replace("TWICE", ", ".join(f"i32 {place % 16}" for place in range(32)))
     .replace(
