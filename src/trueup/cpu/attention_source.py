@@ -7,6 +7,7 @@ beside it; then each query of the pair is turned, and sees the row's keys up to 
 from __future__ import annotations
 
 import functools
+import math
 import struct
 
 POINTERS = ("heads", "cos", "sin", "keys", "values", "positions", "out")
@@ -25,10 +26,11 @@ def module(head_dim: int) -> str:
     )
     named = {"LOADS": loads, "HALF_DIM": head_dim // 2, "HEAD_DIM": head_dim, "SCALE": _fp32(head_dim**-0.5)}
     named |= {"VECTOR": f"<{head_dim} x float>", "PLACES": f"<{head_dim} x i32>"}
-    text = _DECLARED + _TURN + _COPY + _ENTRY
+    text = _DECLARED + _SPLIT + _TURN + _COPY + _exponentials() + _ENTRY
     for name, value in named.items():
         text = text.replace(name, str(value))
-    return text
+    declared, defined = text.split(_SPLIT)
+    return "\n".join(dict.fromkeys(declared.splitlines())) + defined  # a head of 16 declares one function twice
 
 
 def _fp32(number: float) -> str:
@@ -40,8 +42,11 @@ def _fp32(number: float) -> str:
 _DECLARED = """
 declare i32 @omp_get_thread_num()
 declare i32 @omp_get_num_threads()
-declare float @llvm.exp.f32(float)
 declare float @llvm.maxnum.f32(float, float)
+declare <16 x float> @llvm.maxnum.v16f32(<16 x float>, <16 x float>)
+declare <16 x float> @llvm.floor.v16f32(<16 x float>)
+declare <16 x float> @llvm.fmuladd.v16f32(<16 x float>, <16 x float>, <16 x float>)
+declare float @llvm.vector.reduce.fadd.v16f32(float, <16 x float>)
 declare float @llvm.vector.reduce.fadd.vHEAD_DIMf32(float, VECTOR)
 declare VECTOR @llvm.fmuladd.vHEAD_DIMf32(VECTOR, VECTOR, VECTOR)
 """
@@ -108,11 +113,75 @@ end:
 }
 """
 
+# exp(score - max) of `count` scores in place, in sixteens, and their sum. What stands after them up to a sixteen must
+# be -inf. By powers of 2 and a polynomial, as in Cephes (Moshier): the same to 2e-7
+_EXPONENTIALS = """
+define internal float @exponentials(ptr noalias %scores, i64 %count, float %max) {
+start:
+  %max.one = insertelement <16 x float> poison, float %max, i32 0
+  %max.all = shufflevector <16 x float> %max.one, <16 x float> poison, <16 x i32> zeroinitializer
+  br label %loop
+loop:
+  %t = phi i64 [0, %start], [%t.next, %loop]
+  %sum = phi <16 x float> [zeroinitializer, %start], [%sum.next, %loop]
+  %at = getelementptr float, ptr %scores, i64 %t
+  %score = load <16 x float>, ptr %at, align 4
+  %below = fsub <16 x float> %score, %max.all
+  %x = call <16 x float> @llvm.maxnum.v16f32(<16 x float> %below, <16 x float> splat (float LEAST))
+  %scaled = call <16 x float> @llvm.fmuladd.v16f32(
+    <16 x float> %x, <16 x float> splat (float LOG2_E), <16 x float> splat (float 0.5))
+  %n = call <16 x float> @llvm.floor.v16f32(<16 x float> %scaled)
+  %r.0 = call <16 x float> @llvm.fmuladd.v16f32(
+    <16 x float> %n, <16 x float> splat (float MINUS_LN2_HIGH), <16 x float> %x)
+  %r = call <16 x float> @llvm.fmuladd.v16f32(
+    <16 x float> %n, <16 x float> splat (float MINUS_LN2_LOW), <16 x float> %r.0)POLYNOMIAL
+  %square = fmul <16 x float> %r, %r
+  %one.and = fadd <16 x float> %r, splat (float 1.0)
+  %power = call <16 x float> @llvm.fmuladd.v16f32(<16 x float> %p.5, <16 x float> %square, <16 x float> %one.and)
+  %n.whole = fptosi <16 x float> %n to <16 x i32>
+  %biased = add <16 x i32> %n.whole, splat (i32 127)
+  %exponent = shl <16 x i32> %biased, splat (i32 23)
+  %two.to.n = bitcast <16 x i32> %exponent to <16 x float>
+  %result = fmul <16 x float> %power, %two.to.n
+  store <16 x float> %result, ptr %at, align 4
+  %sum.next = fadd <16 x float> %sum, %result
+  %t.next = add i64 %t, 16
+  %more = icmp ult i64 %t.next, %count
+  br i1 %more, label %loop, label %done
+done:
+  %total = call reassoc float @llvm.vector.reduce.fadd.v16f32(float 0.0, <16 x float> %sum.next)
+  ret float %total
+}
+"""
+_SPLIT = "; definitions"
+_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+
+
+def _exponentials() -> str:
+    steps = f"\n  %p.0 = fadd <16 x float> zeroinitializer, splat (float {_fp32(_POLYNOMIAL[0])})"
+    for place, coefficient in enumerate(_POLYNOMIAL[1:], 1):
+        steps += f"""
+  %p.{place} = call <16 x float> @llvm.fmuladd.v16f32(
+    <16 x float> %p.{place - 1}, <16 x float> %r, <16 x float> splat (float {_fp32(coefficient)}))"""
+    # exp of -87 is 1e-38, the least that is no denormal; ln 2 in two parts, the first of few digits
+    named = {
+        "LEAST": -87.0,
+        "LOG2_E": math.log2(math.e),
+        "MINUS_LN2_HIGH": -0.693359375,
+        "MINUS_LN2_LOW": 2.12194440e-4,
+    }
+    text = _EXPONENTIALS.replace("POLYNOMIAL", steps)
+    for name, number in named.items():
+        text = text.replace(name, _fp32(number))
+    return text
+
+
 _ENTRY = """
 define void @entry(ptr %arguments) {
 start:LOADS
   %one = alloca [HEAD_DIM x float], align 64
-  %scores = alloca float, i64 %width, align 64
+  %room = add i64 %width, 16
+  %scores = alloca float, i64 %room, align 64
   %thread.32 = call i32 @omp_get_thread_num()
   %threads.32 = call i32 @omp_get_num_threads()
   %thread = zext i32 %thread.32 to i64
@@ -182,17 +251,19 @@ scoring:
   %max.next = call float @llvm.maxnum.f32(float %max, float %score)
   %t.next = add i64 %t, 1
   %scored = icmp eq i64 %t.next, %num.seen
-  br i1 %scored, label %weighing, label %scoring
+  br i1 %scored, label %exponents, label %scoring
+
+exponents:
+  %after = getelementptr float, ptr %scores, i64 %num.seen
+  store <16 x float> splat (float 0xFFF0000000000000), ptr %after, align 4
+  %sum.all = call float @exponentials(ptr %scores, i64 %num.seen, float %max.next)
+  br label %weighing
 
 weighing:
-  %s = phi i64 [0, %scoring], [%s.next, %weighing]
-  %sum = phi float [0.0, %scoring], [%sum.next, %weighing]
-  %mean = phi VECTOR [zeroinitializer, %scoring], [%mean.next, %weighing]
-  %score.at = getelementptr float, ptr %scores, i64 %s
-  %score.again = load float, ptr %score.at, align 4
-  %below.max = fsub float %score.again, %max.next
-  %weight = call float @llvm.exp.f32(float %below.max)
-  %sum.next = fadd float %sum, %weight
+  %s = phi i64 [0, %exponents], [%s.next, %weighing]
+  %mean = phi VECTOR [zeroinitializer, %exponents], [%mean.next, %weighing]
+  %weight.at = getelementptr float, ptr %scores, i64 %s
+  %weight = load float, ptr %weight.at, align 4
   %value.start = mul i64 %s, HEAD_DIM
   %value.at = getelementptr float, ptr %values.row, i64 %value.start
   %value = load VECTOR, ptr %value.at, align 4
@@ -204,7 +275,7 @@ weighing:
   br i1 %weighed, label %query.end, label %weighing
 
 query.end:
-  %share = fdiv float 1.0, %sum.next
+  %share = fdiv float 1.0, %sum.all
   %share.one = insertelement VECTOR poison, float %share, i32 0
   %share.all = shufflevector VECTOR %share.one, VECTOR poison, PLACES zeroinitializer
   %seen = fmul VECTOR %mean.next, %share.all

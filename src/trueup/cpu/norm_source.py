@@ -34,13 +34,19 @@ start:
   %threads.32 = call i32 @omp_get_num_threads()
   %thread = zext i32 %thread.32 to i64
   %threads = zext i32 %threads.32 to i64
-  %first = mul i64 %thread, 8
-  %stride = mul i64 %threads, 8
+  %num.strips = udiv i64 %columns, 8
+  %next = add i64 %thread, 1
+  %strips.before = mul i64 %thread, %num.strips
+  %strips.until = mul i64 %next, %num.strips
+  %from.strip = udiv i64 %strips.before, %threads
+  %to.strip = udiv i64 %strips.until, %threads
+  %from = mul i64 %from.strip, 8
+  %to = mul i64 %to.strip, 8
   br label %strips
 
 strips:
-  %c = phi i64 [%first, %start], [%c.next, %strip.end]
-  %inside = icmp ult i64 %c, %columns
+  %c = phi i64 [%from, %start], [%c.next, %strip.end]
+  %inside = icmp ult i64 %c, %to
   br i1 %inside, label %adding, label %done
 
 adding:
@@ -86,7 +92,7 @@ scaling:
   br i1 %scaled.all, label %strip.end, label %scaling
 
 strip.end:
-  %c.next = add i64 %c, %stride
+  %c.next = add i64 %c, 8
   br label %strips
 
 done:
