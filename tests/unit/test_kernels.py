@@ -147,26 +147,34 @@ def attended(
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("by_torch", [False, True])
+@pytest.mark.parametrize("cached", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("num_rows", "num_kv", "group", "head_dim", "width"),
     [(1, 1, 1, 16, 1), (5, 2, 4, 128, 17), (32, 3, 3, 64, 90), (9, 4, 1, 32, 33)],
 )
 def test_attention_of_one_token_is_that_of_torch(
-    by_torch: bool, num_rows: int, num_kv: int, group: int, head_dim: int, width: int, monkeypatch: pytest.MonkeyPatch
+    by_torch: bool,
+    cached: torch.dtype,
+    num_rows: int,
+    num_kv: int,
+    group: int,
+    head_dim: int,
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if by_torch:
-        monkeypatch.setattr(attention, "kernel_for", lambda head_dim: None)
+        monkeypatch.setattr(attention, "kernel_for", lambda head_dim, cached: None)
     generator = torch.Generator().manual_seed(num_rows)
     positions = torch.randint(0, width, (num_rows,), generator=generator)
     heads = torch.zeros((group + 2) * num_kv * head_dim, kernels.padded(num_rows))
     heads[:, :num_rows] = torch.randn(len(heads), num_rows, generator=generator) * 3
-    keys, values = torch.randn(2, num_rows, num_kv, width, head_dim, generator=generator)
+    keys, values = torch.randn(2, num_rows, num_kv, width, head_dim, generator=generator).to(cached)
     angles = torch.randn(num_rows, head_dim // 2, generator=generator).repeat(1, 2)
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     rotary = block.Rotary(cos, torch.cat([-sin[..., : head_dim // 2], sin[..., head_dim // 2 :]], -1))
     expected_keys, expected_values = keys.clone(), values.clone()
     expected = attended(heads, angles, expected_keys, expected_values, positions)
-    found = attention.Step(rotary, positions, num_kv)(heads, keys, values)
+    found = attention.Step(rotary, positions, num_kv, cached)(heads, keys, values)
     torch.testing.assert_close(found[:, :num_rows].double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(keys, expected_keys)
     torch.testing.assert_close(values, expected_values)

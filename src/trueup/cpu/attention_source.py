@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import struct
+from typing import Literal
 
 POINTERS = ("heads", "cos", "sin", "keys", "values", "positions", "out")
 SIZES = ("columns", "rows", "kv_heads", "group", "width")  # group: queries that read one head of keys
@@ -16,8 +17,11 @@ ARGUMENTS = POINTERS + SIZES  # 64 bits each
 
 
 @functools.cache
-def module(head_dim: int) -> str:
-    """The whole module; `entry` takes the address of ARGUMENTS and computes the calling thread's share of the pairs."""
+def module(head_dim: int, cached: Literal["float", "bfloat"] = "float") -> str:
+    """The whole module, for a cache of fp32 or bf16; all else is fp32.
+
+    `entry` takes the address of ARGUMENTS and computes the calling thread's share of the pairs.
+    """
     loads = "".join(
         f"""
   %{name}.at = getelementptr i64, ptr %arguments, i64 {place}
@@ -26,7 +30,8 @@ def module(head_dim: int) -> str:
     )
     named = {"LOADS": loads, "HALF_DIM": head_dim // 2, "HEAD_DIM": head_dim, "SCALE": _fp32(head_dim**-0.5)}
     named |= {"VECTOR": f"<{head_dim} x float>", "PLACES": f"<{head_dim} x i32>"}
-    text = _DECLARED + _SPLIT + _TURN + _COPY + _exponentials() + _ENTRY
+    named |= {"CACHED": f"<{head_dim} x {cached}>", "NUMBER": cached}
+    text = _DECLARED + _SPLIT + _CACHE[cached] + _TURN + _COPY + _exponentials() + _ENTRY
     for name, value in named.items():
         text = text.replace(name, str(value))
     declared, defined = text.split(_SPLIT)
@@ -50,6 +55,32 @@ declare float @llvm.vector.reduce.fadd.v16f32(float, <16 x float>)
 declare float @llvm.vector.reduce.fadd.vHEAD_DIMf32(float, VECTOR)
 declare VECTOR @llvm.fmuladd.vHEAD_DIMf32(VECTOR, VECTOR, VECTOR)
 """
+
+# a key or value, from the cache and into it
+_CACHE = {
+    "float": """
+define internal VECTOR @cached(ptr %at) alwaysinline {
+  %x = load VECTOR, ptr %at, align 4
+  ret VECTOR %x
+}
+define internal void @cache(VECTOR %x, ptr %at) alwaysinline {
+  store VECTOR %x, ptr %at, align 4
+  ret void
+}
+""",
+    "bfloat": """
+define internal VECTOR @cached(ptr %at) alwaysinline {
+  %stored = load CACHED, ptr %at, align 2
+  %x = fpext CACHED %stored to VECTOR
+  ret VECTOR %x
+}
+define internal void @cache(VECTOR %x, ptr %at) alwaysinline {
+  %rounded = fptrunc VECTOR %x to CACHED
+  store CACHED %rounded, ptr %at, align 2
+  ret void
+}
+""",
+}
 
 # one head of one row, a column of `from`, turned by its position into contiguous `to` (the first half of sin is
 # negative): to[d] = from[d] cos[d] + from[the same place of the other half] sin[d]
@@ -211,19 +242,23 @@ pair:
   %out.row = getelementptr float, ptr %out, i64 %row
   %cell = mul i64 %u, %width
   %cache.start = mul i64 %cell, HEAD_DIM
-  %keys.row = getelementptr float, ptr %keys, i64 %cache.start
-  %values.row = getelementptr float, ptr %values, i64 %cache.start
+  %keys.row = getelementptr NUMBER, ptr %keys, i64 %cache.start
+  %values.row = getelementptr NUMBER, ptr %values, i64 %cache.start
   %own = mul i64 %position, HEAD_DIM
-  %own.key = getelementptr float, ptr %keys.row, i64 %own
-  %own.value = getelementptr float, ptr %values.row, i64 %own
+  %own.key = getelementptr NUMBER, ptr %keys.row, i64 %own
+  %own.value = getelementptr NUMBER, ptr %values.row, i64 %own
   %key.head = add i64 %num.queries, %kv
   %key.place = mul i64 %key.head, %head.size
   %key.from = getelementptr float, ptr %heads.row, i64 %key.place
   %value.head = add i64 %first.value, %kv
   %value.place = mul i64 %value.head, %head.size
   %value.from = getelementptr float, ptr %heads.row, i64 %value.place
-  call void @turn(ptr %key.from, ptr %cos.row, ptr %sin.row, ptr %own.key, i64 %columns)
-  call void @copy(ptr %value.from, i64 %columns, ptr %own.value, i64 1)
+  call void @turn(ptr %key.from, ptr %cos.row, ptr %sin.row, ptr %one, i64 %columns)
+  %new.key = load VECTOR, ptr %one, align 64
+  call void @cache(VECTOR %new.key, ptr %own.key)
+  call void @copy(ptr %value.from, i64 %columns, ptr %one, i64 1)
+  %new.value = load VECTOR, ptr %one, align 64
+  call void @cache(VECTOR %new.value, ptr %own.value)
   %first.query = mul i64 %kv, %group
   br label %query
 
@@ -241,8 +276,8 @@ scoring:
   %t = phi i64 [0, %query], [%t.next, %scoring]
   %max = phi float [0xFFF0000000000000, %query], [%max.next, %scoring]
   %key.start = mul i64 %t, HEAD_DIM
-  %key.at = getelementptr float, ptr %keys.row, i64 %key.start
-  %key = load VECTOR, ptr %key.at, align 4
+  %key.at = getelementptr NUMBER, ptr %keys.row, i64 %key.start
+  %key = call VECTOR @cached(ptr %key.at)
   %products = fmul VECTOR %q, %key
   %inner = call reassoc float @llvm.vector.reduce.fadd.vHEAD_DIMf32(float 0.0, VECTOR %products)
   %score = fmul float %inner, SCALE
@@ -265,8 +300,8 @@ weighing:
   %weight.at = getelementptr float, ptr %scores, i64 %s
   %weight = load float, ptr %weight.at, align 4
   %value.start = mul i64 %s, HEAD_DIM
-  %value.at = getelementptr float, ptr %values.row, i64 %value.start
-  %value = load VECTOR, ptr %value.at, align 4
+  %value.at = getelementptr NUMBER, ptr %values.row, i64 %value.start
+  %value = call VECTOR @cached(ptr %value.at)
   %weight.one = insertelement VECTOR poison, float %weight, i32 0
   %weight.all = shufflevector VECTOR %weight.one, VECTOR poison, PLACES zeroinitializer
   %mean.next = call VECTOR @llvm.fmuladd.vHEAD_DIMf32(VECTOR %weight.all, VECTOR %value, VECTOR %mean)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueup.cpu import kernel_source, machine_code, precision, tile_source
+from trueup.cpu import kernel_source, machine_code, precision, tile_operands, tile_source
 from trueup.cpu.kernel_source import ARGUMENTS, BLOCK, QUAD
 from trueup.cpu.linear import block_scales
 
@@ -22,7 +22,7 @@ def fits(weight: Any) -> bool:
 
 def columns() -> int:
     """Kernels take a multiple of so many columns on this processor."""
-    return tile_source.COLUMNS if precision.has_tiles() else kernel_source.COLUMNS
+    return tile_operands.COLUMNS if precision.has_tiles() else kernel_source.COLUMNS
 
 
 def padded(num_columns: int) -> int:
@@ -46,7 +46,7 @@ class Product:
         self.shape, self.rank = _shape(weight), 0 if high is None else high.shape[1]
         tensors = {"weight": weight.data}
         if high is not None and self.by_tiles:
-            missing = -self.rank % tile_source.DEEP
+            missing = -self.rank % tile_operands.DEEP
             tensors["high"] = torch.nn.functional.pad(high, (0, missing)).to(torch.bfloat16).contiguous()
         elif high is not None:
             tensors["high"] = high.float().contiguous()
@@ -77,7 +77,7 @@ def _shape(weight: Any) -> tuple[int, int]:
 
 
 def _by_tiles(weight: Any) -> bool:
-    return precision.has_tiles() and _shape(weight)[0] % tile_source.ROWS == 0
+    return precision.has_tiles() and _shape(weight)[0] % tile_operands.ROWS == 0
 
 
 def _kernel(weight: Any, transposed: bool = False) -> machine_code.Kernel | None:

@@ -185,9 +185,8 @@ def mapped_file(shape: Shape, setup: Setup) -> int:
 
 
 def compiler(setup: Setup, load: Load) -> int:
-    """Bytes of LLVM and the decoding kernels it made, measured: for sampling in fp32 on a CPU."""
-    decodes = load.cache_rows and setup.packed and not setup.on_gpu and setup.compute_bytes == FP32
-    return 47_000_000 if decodes else 0
+    """Bytes of LLVM and the decoding kernels it made: what Linux maps of its file, 47 or 121 MB on two machines."""
+    return 121_000_000 if load.cache_rows and setup.packed and not setup.on_gpu else 0
 
 
 def overhead(total: int, setup: Setup) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -12,14 +14,17 @@ from trueup.cpu.block import Rotary
 class Step:
     """One step of decoding: each row's new token stands at its position. Called once a layer, with that layer's cache.
 
-    Where there is a kernel (fp32, GNU OpenMP) that does all of it; else torch does.
+    Where there is a kernel (fp32, GNU OpenMP) that does all of it; else torch does. The cache is fp32 or bf16.
     """
 
-    def __init__(self, rotary: Rotary, positions: Tensor, num_kv_heads: int) -> None:
+    def __init__(
+        self, rotary: Rotary, positions: Tensor, num_kv_heads: int, cached: torch.dtype = torch.float32
+    ) -> None:
         self.positions, self.num_kv_heads = positions, num_kv_heads
         self.cos, self.sin = (columns(angles[:, 0]) for angles in (rotary.cos, rotary.sin))
         self.head_dim, dtype, self.end = len(self.cos), self.cos.dtype, int(positions.max()) + 1
-        self.kernel = kernel_for(self.head_dim) if dtype == torch.float32 else None
+        self.cached = cached
+        self.kernel = kernel_for(self.head_dim, cached) if dtype == torch.float32 else None
         if self.kernel is None:
             unseen = torch.zeros(len(positions), self.end, dtype=dtype)
             unseen.masked_fill_(torch.arange(self.end) > positions[:, None], -torch.inf)
@@ -39,9 +44,12 @@ class Step:
         cells = (len(self.positions), self.num_kv_heads, keys.shape[2], self.head_dim)
         if self.end > keys.shape[2]:
             raise ValueError(f"position {self.end - 1} in a cache of {keys.shape[2]}")
-        fp32 = all(tensor.dtype == torch.float32 for name, tensor in tensors.items() if name != "positions")
-        if not fp32 or keys.shape != cells or values.shape != cells or heads.shape[1] != self.cos.shape[1]:
-            raise ValueError(f"cache {tuple(keys.shape)} and {tuple(values.shape)}: not contiguous fp32 {cells}")
+        kinds = {"positions": torch.int64, "keys": self.cached, "values": self.cached}
+        right = all(tensor.dtype == kinds.get(name, torch.float32) for name, tensor in tensors.items())
+        if not right or keys.shape != cells or values.shape != cells or heads.shape[1] != self.cos.shape[1]:
+            raise ValueError(
+                f"cache {tuple(keys.shape)} and {tuple(values.shape)}: not contiguous {self.cached} {cells}"
+            )
         if not all(tensor.is_contiguous() for tensor in tensors.values()):
             raise ValueError("tensors that are not contiguous")
         sizes = {"columns": heads.shape[1], "rows": len(self.positions), "kv_heads": self.num_kv_heads}
@@ -59,17 +67,20 @@ class Step:
         places = torch.arange(num_rows * self.num_kv_heads) * keys.shape[2]  # in the cache, of each head's token
         places += self.positions.repeat_interleave(self.num_kv_heads)
         for cache, new in ((keys, k), (values, v)):
-            cache.view(-1, self.head_dim).index_copy_(0, places, new.reshape(len(places), -1))
+            cache.view(-1, self.head_dim).index_copy_(0, places, new.reshape(len(places), -1).to(cache.dtype))
         queries = q.reshape(len(places), -1, self.head_dim) * self.head_dim**-0.5
-        scores = torch.bmm(queries, keys.flatten(0, 1)[:, : self.end].transpose(1, 2)).add_(self.unseen)
+        seen_keys, seen_values = (cache.flatten(0, 1)[:, : self.end].to(q.dtype) for cache in (keys, values))
+        scores = torch.bmm(queries, seen_keys.transpose(1, 2)).add_(self.unseen)
         shares = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
-        return columns(torch.bmm(shares, values.flatten(0, 1)[:, : self.end]).view(num_rows, -1))
+        return columns(torch.bmm(shares, seen_values).view(num_rows, -1))
 
 
-def kernel_for(head_dim: int) -> machine_code.Kernel | None:
+def kernel_for(head_dim: int, cached: torch.dtype) -> machine_code.Kernel | None:
     """The kernel for heads of this dimension, a power of two; None where there is none."""
-    fits = head_dim >= 2 and head_dim & (head_dim - 1) == 0
-    return machine_code.compiled(attention_source.module(head_dim)) if fits else None
+    if head_dim < 2 or head_dim & (head_dim - 1) or cached not in (torch.float32, torch.bfloat16):
+        return None
+    kind: Literal["float", "bfloat"] = "float" if cached == torch.float32 else "bfloat"
+    return machine_code.compiled(attention_source.module(head_dim, kind))
 
 
 def columns(x: Tensor) -> Tensor:

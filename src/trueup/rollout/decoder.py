@@ -70,7 +70,7 @@ class Decoder:
         heap.keep()
         self.trunk = causal.model
         blocks = [block.Block.of(layer).merged() if merged else block.Block.of(layer) for layer in self.trunk.layers]
-        self.dtype = flow_dtype(blocks)
+        self.dtype, self.cached = flow_dtype(blocks), compute_dtype()
         self.head, self.norm = Head(causal.lm_head.weight, self.dtype), Norm(self.trunk.norm)
         self.num_kv_heads, self.head_dim = causal.config.num_key_value_heads, blocks[0].head_dim
         self.layers = []
@@ -131,9 +131,9 @@ class Decoder:
                 logits[free] = self._admit([prompts[row] for row in rows[free]], free, cache)
 
     def _empty_cache(self, num_rows: int, width: int) -> Cache:
-        """Zero keys and values, each (rows, K, width, D), of every layer."""
+        """Zero keys and values, each (rows, K, width, D), of every layer; as training computes them."""
         shape = (num_rows, self.num_kv_heads, width, self.head_dim)
-        return [(torch.zeros(shape, dtype=self.dtype), torch.zeros(shape, dtype=self.dtype)) for _ in self.layers]
+        return [(torch.zeros(shape, dtype=self.cached), torch.zeros(shape, dtype=self.cached)) for _ in self.layers]
 
     def _admit(self, prompts: list[list[int]], places: Tensor, cache: Cache) -> Tensor:
         """Put prompts into these places of the batch; logits after each, (prompts, vocabulary) in fp32."""
@@ -147,14 +147,14 @@ class Decoder:
         for layer, pair in zip(self.layers, cache, strict=True):
             x, kept = block.forward(layer.block, x, rotary, groups)
             for whole, new in zip(pair, (kept[2], kept[3]), strict=True):  # keys, values: (N, K, D) of packed tokens
-                whole[places, :, :width] = new[packed.place].transpose(1, 2).to(self.dtype)
+                whole[places, :, :width] = new[packed.place].transpose(1, 2)
         last = packed.place[torch.arange(len(prompts)), lengths - 1]
         return self.head(columns(self.trunk.norm(x[last])).to(self.dtype))[: len(last)]
 
     def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
         x = self.trunk.embed_tokens(tokens).to(self.dtype)
-        attend = Step(block.Rotary.of(self.trunk, x, positions), positions, self.num_kv_heads)
+        attend = Step(block.Rotary.of(self.trunk, x, positions), positions, self.num_kv_heads, self.cached)
         y = columns(x)
         x = torch.zeros_like(y)
         for layer, (keys, values) in zip(self.layers, cache, strict=True):

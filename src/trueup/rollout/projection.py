@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trueup.cpu import kernels, precision, tile_source
+from trueup.cpu import kernels, precision, tile_operands
 from trueup.cpu.linear import Linear, dequantize
 
 
@@ -53,7 +53,7 @@ class Low:
     def __init__(self, matrix: Tensor) -> None:
         self.matrix, self.product = matrix, None
         if matrix.dtype == torch.float32 and precision.has_tiles():
-            whole = functional.pad(matrix, (0, 0, 0, -len(matrix) % tile_source.ROWS)).to(torch.bfloat16)
+            whole = functional.pad(matrix, (0, 0, 0, -len(matrix) % tile_operands.ROWS)).to(torch.bfloat16)
             self.product = kernels.Product(whole) if kernels.fits(whole) else None
 
     def __call__(self, x: Tensor) -> Tensor:
