@@ -70,7 +70,8 @@ class Decoder:
         heap.keep()
         self.trunk = causal.model
         blocks = [block.Block.of(layer).merged() if merged else block.Block.of(layer) for layer in self.trunk.layers]
-        self.dtype, self.cached = flow_dtype(blocks), compute_dtype()
+        self.dtype = flow_dtype(blocks)
+        self.cached = self.trunk.embed_tokens(torch.zeros(1, dtype=torch.long)).dtype  # as the prompts' forward has it
         self.head, self.norm = Head(causal.lm_head.weight, self.dtype), Norm(self.trunk.norm)
         self.num_kv_heads, self.head_dim = causal.config.num_key_value_heads, blocks[0].head_dim
         self.layers = []
