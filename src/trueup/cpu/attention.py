@@ -29,8 +29,8 @@ def backward(
         p = _probabilities(queries, keys, group)
         g = _heads_first(grad, group, num_kv_heads)
         d_values = p.transpose(1, 2) @ g
-        d_scores = (g @ values.transpose(1, 2)).sub_(_heads_first(inner, group, num_kv_heads)).mul_(p).mul_(scale)
-        grad_q[group.own] = group.flat(_tokens_first(d_scores @ keys, group))
+        d_scores = (g @ values.transpose(1, 2)).sub_(_heads_first(inner, group, num_kv_heads)).mul_(p)
+        grad_q[group.own] = group.flat(_tokens_first((d_scores @ keys).mul_(scale), group))
         d_keys = d_scores.transpose(1, 2) @ queries
         for whole, part in ((grad_k, d_keys), (grad_v, d_values)):
             by_token = part.view(len(group.queries), num_kv_heads, -1, part.shape[-1]).transpose(1, 2)
@@ -39,16 +39,18 @@ def backward(
 
 
 def _of(group: Group, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A group's queries, (S x K, queries a key head x n, D), and the keys and values they see, (S x K, m, D)."""
+    """A group's queries over sqrt(D), (S x K, queries a key head x n, D), and the keys and values they see,
+    (S x K, m, D).
+    """
     size = (len(group.queries), -1, *k.shape[1:])
     keys, values = (x.index_select(0, group.keys).view(size).transpose(1, 2).flatten(0, 1) for x in (k, v))
-    return _heads_first(q, group, k.shape[1]), keys, values
+    return _heads_first(q, group, k.shape[1]).mul_(q.shape[-1] ** -0.5), keys, values
 
 
 def _probabilities(queries: Tensor, keys: Tensor, group: Group) -> Tensor:
     """(S x K, queries a key head x n, m), softmax in fp32."""
     num_nodes, n = group.queries.shape
-    scores = (queries @ keys.transpose(1, 2)).mul_(queries.shape[-1] ** -0.5)
+    scores = queries @ keys.transpose(1, 2)
     if keys.shape[1] > 1:
         scores.view(num_nodes, len(keys) // num_nodes, -1, n, keys.shape[1]).masked_fill_(group.unseen, -torch.inf)
     return torch.softmax(scores, -1, dtype=torch.float32).to(queries.dtype)
