@@ -18,6 +18,13 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def import_libraries() -> None:
+    """Import what both sides need, before either's clock starts."""
+    import datasets  # noqa: F401
+    import peft  # noqa: F401
+    from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
+
+
 def rows_of(name: str, count: int) -> list[dict[str, Any]]:
     """The first `count` rows of a data file beside the project."""
     path = DATA / name

@@ -57,6 +57,7 @@ def ours(stage: Any, config: Any, folder: Path) -> dict[str, Any]:
     run = load(folder / "run.yaml", {s.name: s.config for s in STAGES})
     out = folder / "out"
     out.mkdir()
+    common.import_libraries()
     began = time.monotonic()
     found = stage.run(
         config, Context(run=run, run_dir=folder, out=out), policy=Adapter(folder / "policy"), feedback=Feedback(folder)

@@ -42,6 +42,7 @@ def ours(count: int, max_length: int) -> dict[str, Any]:
         held_out_fraction=1e-9,  # one row
     )
     (folder / "out").mkdir()
+    common.import_libraries()
     began = time.monotonic()
     found = sft.run(config, Context(run=run, run_dir=folder, out=folder / "out"))
     seconds = time.monotonic() - began
@@ -64,6 +65,7 @@ def peer(count: int, max_length: int) -> dict[str, Any]:
         for row in examples(count)
     ]
     random.Random(0).shuffle(rows)  # noqa: S311 - as ours does, which holds the first out then
+    common.import_libraries()
     began = time.monotonic()
     trainer = SFTTrainer(
         model=plain_trl.model(),
