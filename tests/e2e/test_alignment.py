@@ -1,10 +1,12 @@
 """SFT then DPO and KTO on a tiny 4-bit Llama built here: the proof holds, and planted faults stop the run."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import WORDS
 
 from trueup.artifacts import Adapter, Feedback, write_jsonl
@@ -116,6 +118,29 @@ def test_another_adapter_as_reference_stops_the_run(pipeline: Pipeline, tmp_path
     model.add_adapter("ref", model.peft_config["default"])
     with pytest.raises(ReferenceProofError, match="tensors hash to"):
         proof.prove(model, sft(pipeline).path)
+
+
+@pytest.mark.parametrize(("shift", "stops"), [(0.05, False), (0.2, True), (float("nan"), True)])
+def test_log_probabilities_far_from_those_recorded_stop_the_run(
+    pipeline: Pipeline, tmp_path: Path, shift: float, stops: bool
+) -> None:
+    start = sft(pipeline)
+    model, _ = common.load_policy(context(pipeline, tmp_path), start)
+    model.add_adapter("ref", model.peft_config["default"])
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if ".ref." in name:
+            parameter.data = parameters[name.replace(".ref.", ".default.")].data.clone()
+    moved = tmp_path / "moved"
+    shutil.copytree(start.path, moved)
+    probe = load_file(moved / "probe.safetensors")
+    probe["logps"][probe["labels"][:, 1:] != -100] += shift
+    save_file(probe, moved / "probe.safetensors")
+    if not stops:
+        assert proof.prove(model, moved)["mean_abs_logp_drift"] == pytest.approx(shift, abs=0.02)
+        return
+    with pytest.raises(ReferenceProofError, match="nats a token from those recorded"):
+        proof.prove(model, moved)
 
 
 def test_an_eval_forward_leaves_4_bit_weights_and_gradients_whole(pipeline: Pipeline) -> None:

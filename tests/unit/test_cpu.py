@@ -14,7 +14,7 @@ from torch.nn import functional
 from trueup.config import AdapterConfig
 from trueup.cpu import attention, block, grouping, linear, precision, trunk
 from trueup.cpu.packing import pack
-from trueup.models import adapters, base
+from trueup.models import adapters, base, head
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="what helps only CPUs")
 SCALING = 1.5
@@ -213,3 +213,19 @@ def test_what_is_no_plain_lora_goes_the_usual_way(folder: Path) -> None:
         found = inner(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         expected = inner.usual_forward(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     assert torch.equal(found, expected)
+
+
+@pytest.mark.skipif(not precision.has_tiles(), reason="this processor multiplies no tiles")
+@pytest.mark.parametrize("num_tokens", [1, 37])
+def test_logits_of_bf16_states_are_summed_in_fp32(num_tokens: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4096, 128, generator=generator).bfloat16()
+    hidden = torch.randn(num_tokens, 128, generator=generator).bfloat16()
+    other = torch.randn(num_tokens, 128, generator=generator).bfloat16()
+    targets = torch.randint(4096, (num_tokens,), generator=generator)
+    logps, others = (torch.log_softmax(h.double() @ weight.double().T, -1) for h in (hidden, other))
+    found, entropy = head.token_logps(hidden, weight, targets)
+    torch.testing.assert_close(found.double(), logps.gather(1, targets[:, None])[:, 0], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(entropy.double(), -(logps.exp() * logps).sum(-1), atol=1e-4, rtol=1e-4)
+    divergence = (logps.exp() * (logps - others)).sum(-1)
+    torch.testing.assert_close(head.kl(hidden, other, weight).double(), divergence, atol=1e-4, rtol=1e-4)
