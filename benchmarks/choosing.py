@@ -43,12 +43,13 @@ def texts(name: str) -> list[dict[str, Any]]:
 def one(name: str, out: Path, aligned: Path) -> dict[str, Any]:
     import torch
 
-    from trueup.config import Shot, load
+    from trueup.demo import hidden_preference
     from trueup.evaluation import baselines
-    from trueup.feedback import hidden_preference
     from trueup.models import adapters, base
-    from trueup.pipeline import Pipeline
-    from trueup.rollout.generate import Sampling, sample
+    from trueup.run.pipeline import Pipeline
+    from trueup.run.run_file import Shot, load
+    from trueup.sampling.sample import sample
+    from trueup.sampling.types import Sampling
     from trueup.stages import STAGES
 
     case, folder = CASES[name], out / name.replace(" ", "-").replace("%", "")

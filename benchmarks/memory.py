@@ -14,9 +14,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from trueup.config import load
-from trueup.pipeline import Pipeline
 from trueup.planning import devices, lengths, memory, probe, shapes, stages, table
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 

@@ -15,10 +15,10 @@ def folder_of(count: int, max_length: int) -> Path:
     """A folder with pairs.jsonl of `count` pairs (hh helpful-base) that fit, and in policy/ an adapter and probe."""
     import torch
 
-    from trueup.artifacts import write_jsonl
-    from trueup.config import AdapterConfig, DataConfig, Source
     from trueup.data import read_preferences
     from trueup.models import adapters, base
+    from trueup.run.artifacts import write_jsonl
+    from trueup.run.run_file import AdapterConfig, DataConfig, Source
     from trueup.training import proof
 
     folder = Path(mkdtemp())
@@ -48,9 +48,9 @@ def ours(stage: Any, config: Any, folder: Path) -> dict[str, Any]:
     """The stage from loading its inputs to its saved adapter."""
     import time
 
-    from trueup.artifacts import Adapter, Feedback
-    from trueup.config import load
-    from trueup.stage import Context
+    from trueup.run.artifacts import Adapter, Feedback
+    from trueup.run.run_file import load
+    from trueup.run.stage import Context
     from trueup.stages import STAGES
 
     (folder / "run.yaml").write_text(f"name: b\nmodel: {{base: '{common.BASE}'}}\n")
@@ -70,7 +70,7 @@ def ours(stage: Any, config: Any, folder: Path) -> dict[str, Any]:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The pairs as TRL's documentation shows them: prompt, chosen and rejected are messages."""
-    from trueup.artifacts import read_jsonl
+    from trueup.run.artifacts import read_jsonl
 
     return [
         {"prompt": row["prompt"]}

@@ -29,12 +29,13 @@ def ours(steps: int) -> dict[str, Any]:
 
     import torch
 
-    from trueup.config import AdapterConfig
     from trueup.cpu import trunk
     from trueup.models import adapters, base
-    from trueup.ppo import loop, rewards, roles
-    from trueup.ppo.prompts import encode
-    from trueup.ppo.settings import Settings
+    from trueup.online import rewards
+    from trueup.online.ppo import loop, roles
+    from trueup.online.prompts import encode
+    from trueup.online.settings import Settings
+    from trueup.run.run_file import AdapterConfig
     from trueup.training import proof
 
     folder = Path(tempfile.mkdtemp())

@@ -26,10 +26,11 @@ ASKS = ("Tell me about {} in two sentences.", "Give me one good tip for {}.", "W
 def one(name: str, batch: int) -> dict[str, Any]:
     import torch
 
-    from trueup.config import AdapterConfig
+    from trueup.cpu import decoder
     from trueup.models import adapters, base
-    from trueup.rollout import decoder
-    from trueup.rollout.generate import Sampling, engine
+    from trueup.run.run_file import AdapterConfig
+    from trueup.sampling.sample import engine
+    from trueup.sampling.types import Sampling
 
     tokenizer = base.load_tokenizer(BASE)
     torch.manual_seed(0)

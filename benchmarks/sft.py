@@ -23,9 +23,9 @@ def examples(count: int) -> list[dict[str, Any]]:
 
 
 def ours(count: int, max_length: int) -> dict[str, Any]:
-    from trueup.artifacts import write_jsonl
-    from trueup.config import load
-    from trueup.stage import Context
+    from trueup.run.artifacts import write_jsonl
+    from trueup.run.run_file import load
+    from trueup.run.stage import Context
     from trueup.stages import STAGES, sft
 
     folder = Path(mkdtemp())

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trueup.artifacts import write_json
 from trueup.feedback.annotations import Annotation
+from trueup.run.artifacts import write_json
 
 
 class Store:

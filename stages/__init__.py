@@ -1,6 +1,6 @@
 """The stages of a run, in order."""
 
-from trueup.stage import Stage
+from trueup.run.stage import Stage
 from trueup.stages import collect, dpo, evaluate, export, grpo, kto, ppo, reward, sample, sft
 
 STAGES: tuple[Stage, ...] = (

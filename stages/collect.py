@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt
 
-from trueup.artifacts import Completions, Feedback, write_json, write_jsonl
 from trueup.errors import FeedbackError
-from trueup.stage import Context, Metrics, Section, Stage, Waiting
+from trueup.run.artifacts import Completions, Feedback, write_json, write_jsonl
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage, Waiting
 
 if TYPE_CHECKING:
     from trueup.feedback.client import Client

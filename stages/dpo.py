@@ -4,8 +4,9 @@ import math
 
 from pydantic import PositiveFloat, PositiveInt
 
-from trueup.artifacts import Adapter, Feedback
-from trueup.stage import Context, Metrics, Section, Stage
+from trueup.run.artifacts import Adapter, Feedback
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(Section):
@@ -26,7 +27,8 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import DPOConfig
 
-    from trueup.training import common, preflight, proof, weighted
+    from trueup.chat import preflight
+    from trueup.training import common, proof, weighted
 
     pairs = weighted.mean_one(feedback.pairs("train"))
     rows = [_conversational(pair, i) for i, pair in enumerate(pairs)]

@@ -2,11 +2,12 @@
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from trueup.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
-from trueup.config import Shot
 from trueup.evaluation.baselines import Baseline
-from trueup.rollout.generate import Engine
-from trueup.stage import Context, Metrics, Section, Stage
+from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
+from trueup.run.run_file import Shot
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage
+from trueup.sampling.types import Engine
 
 
 class Config(Section):
@@ -34,10 +35,11 @@ def run(
     from trueup.cpu import trunk
     from trueup.data import read_prompts
     from trueup.evaluation import baselines, compare, intervals, report
-    from trueup.evaluation.goal import answer_to_goal
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
-    from trueup.rollout.generate import Sampling, engine_bytes
+    from trueup.run.goal import answer_to_goal
+    from trueup.sampling.sample import engine_bytes
+    from trueup.sampling.types import Sampling
 
     held_out = read_prompts(context.run.data, "held_out", context.run.seed)
     rows = [row for row in held_out for _ in range(config.num_completions)]

@@ -1,7 +1,8 @@
 """export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
 
-from trueup.artifacts import Adapter, Export, records
-from trueup.stage import Context, Metrics, Section, Stage
+from trueup.run.artifacts import Adapter, Export, records
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(Section):
@@ -17,9 +18,9 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     import torch
     from safetensors.torch import load_file
 
+    from trueup.chat import preflight
     from trueup.export import card
     from trueup.models import adapters, base, head, logps
-    from trueup.training import preflight
 
     shutil.copytree(
         aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True

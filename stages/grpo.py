@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from trueup.artifacts import Adapter, Completions, RewardModel
-from trueup.ppo.settings import RewardSettings, Tracker, unused_inputs
-from trueup.stage import Context, Metrics, Stage
+from trueup.online.settings import RewardSettings, Tracker, unused_inputs
+from trueup.run.artifacts import Adapter, Completions, RewardModel
+from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(RewardSettings):
@@ -42,9 +42,9 @@ def run(
 
     from trueup.evaluation import compare
     from trueup.models import adapters, scoring
-    from trueup.ppo import curves, prompts, rewards, watch
-    from trueup.ppo.log import Log, summary
-    from trueup.rollout.generate import Sampling
+    from trueup.online import curves, prompts, rewards, watch
+    from trueup.online.log import Log, summary
+    from trueup.sampling.types import Sampling
     from trueup.training import checkpoints, common, proof
 
     model, tokenizer = common.load_policy(context, policy)

@@ -2,8 +2,9 @@
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from trueup.artifacts import Adapter, Feedback
-from trueup.stage import Context, Metrics, Section, Stage
+from trueup.run.artifacts import Adapter, Feedback
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(Section):
@@ -24,8 +25,9 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import KTOConfig
 
+    from trueup.chat import preflight
     from trueup.feedback.preferences import kto_weights
-    from trueup.training import common, preflight, proof, weighted
+    from trueup.training import common, proof, weighted
 
     rows = feedback.rows("train")
     heft_up, heft_down = (sum(row["weight"] for row in rows if row["label"] is side) for side in (True, False))

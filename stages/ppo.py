@@ -1,8 +1,8 @@
 """ppo: (Adapter, Completions, RewardModel, prompts) -> Adapter. Reinforcement learning, every role on one base."""
 
-from trueup.artifacts import Adapter, Completions, RewardModel
-from trueup.ppo.settings import Settings, unused_inputs
-from trueup.stage import Context, Metrics, Stage
+from trueup.online.settings import Settings, unused_inputs
+from trueup.run.artifacts import Adapter, Completions, RewardModel
+from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(Settings):
@@ -24,8 +24,10 @@ def run(
     """
     from trueup.evaluation import compare
     from trueup.models import adapters, base
-    from trueup.ppo import loop, prompts, rewards, roles
-    from trueup.rollout.generate import Sampling, engine_bytes
+    from trueup.online import prompts, rewards
+    from trueup.online.ppo import loop, roles
+    from trueup.sampling.sample import engine_bytes
+    from trueup.sampling.types import Sampling
     from trueup.training import common, proof
 
     model, tokenizer = common.load_policy(context, policy)

@@ -2,8 +2,9 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
-from trueup.artifacts import Adapter, Feedback, RewardModel
-from trueup.stage import Context, Metrics, Section, Stage
+from trueup.run.artifacts import Adapter, Feedback, RewardModel
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(Section):
@@ -23,7 +24,8 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import RewardConfig
 
-    from trueup.training import common, preflight, weighted
+    from trueup.chat import preflight
+    from trueup.training import common, weighted
 
     train, held_out = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
     rows = [_conversational(pair, i) for i, pair in enumerate(train)]

@@ -2,9 +2,10 @@
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from trueup.artifacts import Adapter, Completions, write_jsonl
-from trueup.rollout.generate import Engine
-from trueup.stage import Context, Metrics, Section, Stage
+from trueup.run.artifacts import Adapter, Completions, write_jsonl
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage
+from trueup.sampling.types import Engine
 
 
 class Config(Section):
@@ -26,7 +27,8 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     from trueup.data import read_prompts
     from trueup.models import adapters, base
     from trueup.progress import bars
-    from trueup.rollout.generate import Sampling, engine_bytes, sample
+    from trueup.sampling.sample import engine_bytes, sample
+    from trueup.sampling.types import Sampling
 
     prompts = [
         row for row in read_prompts(context.run.data, seed=context.run.seed) for _ in range(config.num_completions)

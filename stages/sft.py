@@ -2,9 +2,10 @@
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from trueup.artifacts import Adapter
 from trueup.errors import DataError
-from trueup.stage import Context, Metrics, Section, Stage
+from trueup.run.artifacts import Adapter
+from trueup.run.section import Section
+from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(Section):
@@ -30,8 +31,9 @@ def run(config: Config, context: Context) -> Metrics:
     from datasets import Dataset
     from trl import SFTConfig
 
+    from trueup.chat import preflight
     from trueup.data import identify, read_demonstrations
-    from trueup.training import adalora, common, preflight, proof
+    from trueup.training import adalora, common, proof
     from trueup.training.lean import LeanSFTTrainer
 
     rows = [

@@ -6,9 +6,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from trueup.artifacts import write_jsonl
-from trueup.config import load
-from trueup.pipeline import Pipeline
+from trueup.run.artifacts import write_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 TEMPLATE = (

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from tiny import WORDS
 
-from trueup.artifacts import RewardModel
 from trueup.models import adapters, base
-from trueup.pipeline import Pipeline
-from trueup.ppo import loop, rewards, roles
-from trueup.ppo.prompts import Prompt, encode
-from trueup.ppo.settings import Settings
+from trueup.online import rewards
+from trueup.online.ppo import loop, roles
+from trueup.online.prompts import Prompt, encode
+from trueup.online.settings import Settings
+from trueup.run.artifacts import RewardModel
+from trueup.run.pipeline import Pipeline
 
 QUICK = {
     "num_steps": 14,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trueup.cli import STAGE_HELP, main
-from trueup.config import load
+from trueup.cli.main import STAGE_HELP, main
 from trueup.errors import ConfigError
-from trueup.pipeline import Pipeline
 from trueup.planning import devices, shapes, table
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -9,7 +9,7 @@ import torch
 from tiny import make_run
 
 from trueup.feedback import server
-from trueup.pipeline import Pipeline
+from trueup.run.pipeline import Pipeline
 
 torch.set_num_threads(1)  # on a busy machine, two threads wait for each other longer than a tiny model takes
 

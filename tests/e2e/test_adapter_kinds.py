@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tiny import WORDS
 
-from trueup.artifacts import write_jsonl
-from trueup.config import Source
 from trueup.models import adapters
-from trueup.pipeline import Pipeline
+from trueup.run.artifacts import write_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import Source
 from trueup.stages import STAGES
 
 

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import WORDS
 
-from trueup.artifacts import Adapter, Feedback, write_jsonl
 from trueup.cpu import heap
 from trueup.errors import ReferenceProofError, StageError
 from trueup.models import adapters, base
-from trueup.pipeline import Pipeline
-from trueup.stage import Context
+from trueup.run.artifacts import Adapter, Feedback, write_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
 from trueup.stages import STAGES
 from trueup.training import checkpoints, common, head, proof, weighted
 

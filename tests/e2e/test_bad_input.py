@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import WORDS
 
-from trueup.artifacts import Feedback, write_jsonl
-from trueup.cli import main
+from trueup.cli.main import main
 from trueup.errors import FeedbackError
 from trueup.feedback import server
 from trueup.feedback.store import Store
-from trueup.pipeline import Pipeline
-from trueup.stage import Context
+from trueup.run.artifacts import Feedback, write_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
 from trueup.stages import dpo, kto, sft
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from trueup.artifacts import Completions, read_jsonl, write_jsonl
-from trueup.config import LabelStudioConfig, load
 from trueup.feedback import server
-from trueup.stage import Context, Waiting
+from trueup.run.artifacts import Completions, read_jsonl, write_jsonl
+from trueup.run.run_file import LabelStudioConfig, load
+from trueup.run.stage import Context, Waiting
 from trueup.stages import STAGES, collect
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

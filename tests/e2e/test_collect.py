@@ -7,13 +7,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from trueup.artifacts import Completions, Feedback, write_json, write_jsonl
-from trueup.config import LabelStudioConfig, load
+from trueup.demo import hidden_preference, simulate
 from trueup.errors import FeedbackError, ServerError
-from trueup.feedback import hidden_preference, server, simulate
+from trueup.feedback import server
 from trueup.feedback.client import Client, Watch
 from trueup.feedback.store import Store
-from trueup.stage import Context, Waiting
+from trueup.run.artifacts import Completions, Feedback, write_json, write_jsonl
+from trueup.run.run_file import LabelStudioConfig, load
+from trueup.run.stage import Context, Waiting
 from trueup.stages import STAGES, collect
 
 ANSWERS = (

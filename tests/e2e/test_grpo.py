@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny_ppo import LIKES_GEAR, reward_model
 
-from trueup.artifacts import Adapter, Completions, read_jsonl
 from trueup.errors import ModelError, StageError
 from trueup.models import adapters
-from trueup.pipeline import Pipeline
-from trueup.stage import Context
+from trueup.run.artifacts import Adapter, Completions, read_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
 from trueup.stages import grpo
 from trueup.training import checkpoints
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trueup.cli import main
-from trueup.config import load
+from trueup.cli.main import main
 from trueup.errors import StageError
-from trueup.lock import only_writer
-from trueup.pipeline import Pipeline
+from trueup.run.lock import only_writer
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 
@@ -82,7 +82,9 @@ def test_a_second_process_on_the_same_run_is_refused_and_a_killed_one_leaves_no_
 ) -> None:
     run_file = copy_of(pipeline, tmp_path / "run", built=True)
     folder = tmp_path / "run" / "runs" / "tiny"
-    hold = f"import pathlib, time; from trueup.lock import only_writer\nwith only_writer(pathlib.Path({str(folder)!r})"
+    hold = (
+        f"import pathlib, time; from trueup.run.lock import only_writer\nwith only_writer(pathlib.Path({str(folder)!r})"
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", hold + ", 'dpo'): print('held', flush=True); time.sleep(60)"], stdout=subprocess.PIPE
     )

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trueup.artifacts import Adapter, RewardModel, read_jsonl
-from trueup.config import Shot
 from trueup.evaluation import compare
 from trueup.models import adapters, base, logps, scoring
-from trueup.pipeline import Pipeline
-from trueup.stage import Context
+from trueup.run.artifacts import Adapter, RewardModel, read_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import Shot
+from trueup.run.stage import Context
 from trueup.stages import evaluate, export
 from trueup.training import common
 

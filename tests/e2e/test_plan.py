@@ -8,12 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from trueup.cli import main
+from trueup.cli.main import main
 from trueup.cpu import trunk
 from trueup.models import adapters, base
-from trueup.pipeline import Pipeline
 from trueup.planning import memory, shapes
-from trueup.stage import Context
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
 from trueup.training import common
 
 

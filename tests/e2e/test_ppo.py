@@ -9,15 +9,16 @@ import torch
 from safetensors.torch import load_file
 from tiny_ppo import CONVERSATIONS, QUICK, build, likes_gear, prompts, reward_model, train
 
-from trueup.artifacts import Adapter, Completions, read_jsonl
 from trueup.errors import ReferenceProofError
 from trueup.models import adapters
-from trueup.pipeline import Pipeline
-from trueup.ppo import curves, loop, rewards, roles, rollout, update
-from trueup.ppo.batch import Batch, collate
-from trueup.ppo.settings import Settings
-from trueup.rollout.generate import engine_bytes
-from trueup.stage import Context
+from trueup.online import curves, rewards
+from trueup.online.ppo import loop, roles, rollout, update
+from trueup.online.ppo.batch import Batch, collate
+from trueup.online.settings import Settings
+from trueup.run.artifacts import Adapter, Completions, read_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
+from trueup.sampling.sample import engine_bytes
 from trueup.stages import ppo
 
 

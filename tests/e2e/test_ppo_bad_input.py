@@ -11,12 +11,13 @@ from tiny_ppo import QUICK, build, likes_gear, prompts, reward_model, train
 
 from trueup.errors import ConfigError, DataError, ModelError, StageError
 from trueup.models import base
-from trueup.pipeline import Pipeline
-from trueup.ppo import mathematics, rewards, rollout
-from trueup.ppo import prompts as prompt_files
-from trueup.ppo.settings import Settings
-from trueup.rollout.generate import Generated
-from trueup.stage import Context
+from trueup.online import prompts as prompt_files
+from trueup.online import rewards
+from trueup.online.ppo import mathematics, rollout
+from trueup.online.settings import Settings
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
+from trueup.sampling.types import Generated
 from trueup.training import checkpoints
 
 

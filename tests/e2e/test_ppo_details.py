@@ -13,11 +13,12 @@ from tiny_ppo import QUICK, build, likes_gear, move, prompts
 
 from trueup.errors import StageError
 from trueup.models import adapters
-from trueup.pipeline import Pipeline
-from trueup.ppo import mathematics, rewards, roles, rollout, update
-from trueup.ppo.batch import Batch
-from trueup.ppo.prompts import Prompt, prompts_of_step
-from trueup.ppo.settings import Settings
+from trueup.online import rewards
+from trueup.online.ppo import mathematics, roles, rollout, update
+from trueup.online.ppo.batch import Batch
+from trueup.online.prompts import Prompt, prompts_of_step
+from trueup.online.settings import Settings
+from trueup.run.pipeline import Pipeline
 
 PART = [rewards.Part("test", 1.0, likes_gear)]
 

@@ -10,15 +10,15 @@ from tiny import TEMPLATE, WORDS
 from transformers import AutoTokenizer
 from trl.trainer import dpo_trainer, kto_trainer, sft_trainer
 
-from trueup.artifacts import Adapter, Feedback, write_jsonl
-from trueup.cli import main
-from trueup.config import Source
+from trueup.chat import preflight
+from trueup.cli.main import main
 from trueup.data import read_demonstrations
 from trueup.errors import PreflightError
-from trueup.pipeline import Pipeline
-from trueup.stage import Checked, Context
+from trueup.run.artifacts import Adapter, Feedback, write_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import Source
+from trueup.run.stage import Checked, Context
 from trueup.stages import STAGES, dpo, export, kto, ppo, reward, sft
-from trueup.training import preflight
 
 
 def context(pipeline: Pipeline, out: Path, **changes: Any) -> Context:

@@ -8,10 +8,11 @@ from scipy.stats import chisquare
 from tiny import WORDS
 
 from trueup.cpu import precision
+from trueup.cpu.draw import draw, nucleus
 from trueup.models import adapters, base, logps
-from trueup.pipeline import Pipeline
-from trueup.rollout.generate import Sampling, _alike, engine, sample
-from trueup.rollout.sampler import draw, nucleus
+from trueup.run.pipeline import Pipeline
+from trueup.sampling.sample import _alike, engine, sample
+from trueup.sampling.types import Sampling
 
 PROMPTS = [[{"role": "user", "content": " ".join(WORDS[i : i + 1 + i % 4])}] for i in range(10)]
 GREEDY = Sampling(max_new_tokens=12, temperature=0, top_p=1.0, batch_size=4, seed=0)

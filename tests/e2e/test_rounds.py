@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from tiny import make_run
 from tiny_ppo import LIKES_GEAR, QUICK, reward_model
 
-from trueup.artifacts import Adapter, write_json
-from trueup.cli import main
+from trueup.cli.main import main
 from trueup.errors import StageError
 from trueup.models import adapters
-from trueup.pipeline import Pipeline
-from trueup.stage import Context
+from trueup.run.artifacts import Adapter, write_json
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
 from trueup.stages import evaluate
 
 

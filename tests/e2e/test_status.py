@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trueup.artifacts import write_json
-from trueup.cli import main
-from trueup.pipeline import Pipeline
+from trueup.cli.main import main
+from trueup.run.artifacts import write_json
+from trueup.run.pipeline import Pipeline
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tiny import make_model
 
 from trueup.errors import ModelError, StageError
 from trueup.models import adapters
-from trueup.pipeline import Pipeline
+from trueup.run.pipeline import Pipeline
 from trueup.stages import STAGES
 from trueup.training import common
 

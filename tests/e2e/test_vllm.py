@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny_ppo import QUICK, build, likes_gear, move, prompts
 
-from trueup.pipeline import Pipeline
-from trueup.ppo import rewards, rollout
-from trueup.ppo.settings import Settings
+from trueup.online import rewards
+from trueup.online.ppo import rollout
+from trueup.online.settings import Settings
+from trueup.run.pipeline import Pipeline
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from trueup.models import head
-from trueup.ppo import mathematics
+from trueup.online.ppo import mathematics
 
 GARBAGE = 99.0  # on padding; no result may depend on it
 MASK = torch.tensor([[True, True, True], [True, False, False]])

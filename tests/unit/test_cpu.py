@@ -11,10 +11,10 @@ import torch
 from tiny import make_model
 from torch.nn import functional
 
-from trueup.config import AdapterConfig
 from trueup.cpu import attention, block, grouping, linear, precision, trunk
 from trueup.cpu.packing import pack
 from trueup.models import adapters, base, head
+from trueup.run.run_file import AdapterConfig
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="what helps only CPUs")
 SCALING = 1.5

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from trueup.config import DataConfig
 from trueup.data import read_demonstrations, read_preferences, read_prompts
 from trueup.errors import DataError
+from trueup.run.run_file import DataConfig
 
 
 def data(**fields: Any) -> DataConfig:

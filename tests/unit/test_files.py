@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trueup.config import Source
 from trueup.data.faults import Faults
 from trueup.data.files import DataFile, files_of
 from trueup.data.sources import Reader
 from trueup.errors import DataError
+from trueup.run.run_file import Source
 
 ROWS = [{"prompt": "é, a", "response": "b\n\u2028c"}, {"prompt": "d", "response": '"e"'}]
 AS_CSV = 'prompt,response\n"é, a","b\n\u2028c"\nd,"""e"""\n'

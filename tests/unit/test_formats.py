@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from trueup.config import Source
 from trueup.data.formats import Example
 from trueup.data.sources import Reader, unusable
 from trueup.errors import DataError
+from trueup.run.run_file import Source
 
 USER, LATER = {"role": "user", "content": "q"}, {"role": "user", "content": "r"}
 ANSWER = {"role": "assistant", "content": "a"}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from trueup.cpu import block, kernels, precision
-from trueup.rollout import attention, norm, projection
+from trueup.cpu import attention_step as attention
+from trueup.cpu import block, kernels, norm, precision, projection
 
 pytestmark = pytest.mark.skipif(
     not kernels.fits(torch.zeros(64, 64, dtype=torch.bfloat16)), reason="torch does not run on GNU OpenMP here"

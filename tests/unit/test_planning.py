@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny import make_model
 
-from trueup.config import DataConfig, RunFile, load
 from trueup.errors import ConfigError, ModelError
 from trueup.models import base, head
 from trueup.planning import devices, duration, fit, lengths, memory, shapes
 from trueup.planning.lengths import Lengths
 from trueup.planning.stages import Work, plan
-from trueup.stage import Context
+from trueup.run.run_file import DataConfig, RunFile, load
+from trueup.run.stage import Context
 from trueup.stages import STAGES
 from trueup.training import common
 

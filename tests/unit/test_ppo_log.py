@@ -7,9 +7,9 @@ from typing import Any
 import accelerate.tracking
 import pytest
 
-from trueup.artifacts import read_jsonl
 from trueup.errors import ConfigError
-from trueup.ppo import curves, log
+from trueup.online import curves, log
+from trueup.run.artifacts import read_jsonl
 
 FIRST = {
     "step": 1,

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from trueup.cli import main
-from trueup.config import DataConfig, Source
+from trueup.cli.main import main
 from trueup.data import read_demonstrations, read_preferences, read_prompts
 from trueup.data.prepare import prepare
 from trueup.data.sources import Reader
 from trueup.errors import DataError
+from trueup.run.run_file import DataConfig, Source
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

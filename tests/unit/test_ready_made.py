@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from trueup.artifacts import Feedback
-from trueup.config import load
 from trueup.errors import DataError, StageError
-from trueup.pipeline import Pipeline
+from trueup.run.artifacts import Feedback
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 SECTIONS = {stage.name: stage.config for stage in STAGES}

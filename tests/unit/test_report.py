@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from trueup.artifacts import records, write_json
-from trueup.config import DataConfig, Shot
 from trueup.errors import ConfigError
 from trueup.evaluation import baselines, report
-from trueup.evaluation.goal import verdict
+from trueup.run.artifacts import records, write_json
+from trueup.run.goal import verdict
+from trueup.run.run_file import DataConfig, Shot
 
 WON = {"estimate": 0.75, "low": 0.6, "high": 0.85, "num_prompts": 2}
 LABELS = ("sft", "aligned", "base")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from trueup.training.preflight_view import visible
-from trueup.training.tokens import KINDS, Sample, Special, faults
+from trueup.chat.preflight_view import visible
+from trueup.chat.tokens import KINDS, Sample, Special, faults
 
 BOS, END, PAD, USER, ASSISTANT, NEWLINE = 1, 2, 2, 3, 4, 5
 SPECIAL = Special(bos=BOS, eos=END, pad=PAD, all=frozenset({BOS, END, USER, ASSISTANT}))

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trueup.errors import ModelError
-from trueup.rollout import vllm_engine
-from trueup.rollout.generate import Generated, Sampling, engine
+from trueup.sampling import vllm_engine
+from trueup.sampling.sample import engine
+from trueup.sampling.types import Generated, Sampling
 
 SAMPLING = Sampling(max_new_tokens=5, temperature=0.7, top_p=1.0, batch_size=2, seed=0, engine="vllm")
 TOKENIZER: Any = SimpleNamespace(eos_token_id=9)

@@ -13,7 +13,7 @@ from trueup.data.sources import Reader, refuse, unusable, weighted
 from trueup.errors import DataError
 
 if TYPE_CHECKING:
-    from trueup.config import DataConfig
+    from trueup.run.run_file import DataConfig
 
 Row = dict[str, Any]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trueup.config import DataConfig, Source
 from trueup.data.closer import CountTokens
 from trueup.data.faults import NUM_SHOWN
 from trueup.data.sources import Reader
 from trueup.data.survey import Survey, spread
+from trueup.run.run_file import DataConfig, Source
 
 WANTED = {"demonstrations": "demonstrations", "prompts": "prompts", "held_out": "prompts", "preferences": "preferences"}
 

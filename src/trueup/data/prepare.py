@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from trueup import __version__
-from trueup.artifacts import file_sha256, write_json
-from trueup.config import Source
 from trueup.data.check import WANTED
 from trueup.data.closer import NearDuplicates
 from trueup.data.formats import Example
 from trueup.data.sources import Reader, unusable
 from trueup.errors import DataError
+from trueup.run.artifacts import file_sha256, write_json
+from trueup.run.run_file import Source
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 BATCH = 2048  # rows of a Parquet row group

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from rapidfuzz import process
 
-from trueup.config import Source
 from trueup.data.dialogue import RowFault
 from trueup.data.faults import Faults
 from trueup.data.files import DataFile, files_of
 from trueup.data.formats import FIELDS, FORMATS, Example, Format, Record, detect
 from trueup.errors import DataError
+from trueup.run.run_file import Source
 
 Place = tuple[int, int]  # number of the file, and of the line (or row) in it
 MAX_SHAPES = 1000  # sets of field names remembered: a file has one, or a few

@@ -7,12 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.stage import Waiting
+from trueup.run.stage import Waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trueup.pipeline import Pipeline
+    from trueup.run.pipeline import Pipeline
 
 TEXTS = ("demonstrations.jsonl", "prompts.jsonl", "held_out.jsonl")
 
@@ -24,9 +24,9 @@ def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dic
     """
     from rich.console import Console
 
-    from trueup.config import load
     from trueup.demo import summary
-    from trueup.pipeline import Pipeline
+    from trueup.run.pipeline import Pipeline
+    from trueup.run.run_file import load
     from trueup.stages import STAGES
 
     console, began = Console(highlight=False), time.monotonic()
@@ -86,7 +86,8 @@ def _collect(pipeline: Pipeline, human: bool, seed: int, console: Console) -> No
 
 
 def _simulate(pipeline: Pipeline, seed: int, console: Console) -> None:
-    from trueup.feedback import server, simulate
+    from trueup.demo import simulate
+    from trueup.feedback import server
     from trueup.feedback.client import Client
     from trueup.feedback.store import Store
     from trueup.progress import bars

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from trueup.artifacts import read_jsonl, write_json
+from trueup.run.artifacts import read_jsonl, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trueup.pipeline import Pipeline
+    from trueup.run.pipeline import Pipeline
 
 NUM_ANSWERS = 3
 
@@ -27,7 +27,7 @@ def make(pipeline: Pipeline, *, simulated: bool, wall_s: float) -> dict[str, Any
     report, method = records["evaluate"]["metrics"], pipeline.run.method
     win_rate, judge = report["win_rate_by_reward_model"], "reward model"
     if simulated:
-        from trueup.feedback.hidden_preference import score
+        from trueup.demo.hidden_preference import score
 
         answers = list(read_jsonl(pipeline.path("evaluate") / "answers.jsonl"))
         outcomes = intervals.wins([score(a["aligned"]) for a in answers], [score(a["sft"]) for a in answers])
@@ -61,7 +61,7 @@ def make(pipeline: Pipeline, *, simulated: bool, wall_s: float) -> dict[str, Any
 
 def _length_correlation(pipeline: Pipeline) -> float | None:
     """Pearson's r of hidden preference and length in tokens, on what SFT sampled; None where one is constant."""
-    from trueup.feedback.hidden_preference import score
+    from trueup.demo.hidden_preference import score
 
     rows = list(read_jsonl(pipeline.path("sample") / "completions.jsonl"))
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from trueup.config import DataConfig, Shot
 from trueup.errors import ConfigError
+from trueup.run.run_file import DataConfig, Shot
 
 Baseline = Literal["base", "system_prompt", "few_shot"]
 Messages = list[dict[str, str]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from trueup.rollout.generate import Sampled, Sampling, sample
+from trueup.sampling.sample import sample
+from trueup.sampling.types import Sampled, Sampling
 
 Messages = list[dict[str, str]]
 BATCH_SIZE = 32  # answers a forward

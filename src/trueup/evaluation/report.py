@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.evaluation.goal import verdict
 from trueup.page import Page
+from trueup.run.goal import verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

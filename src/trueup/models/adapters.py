@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trueup.config import AdapterConfig
 from trueup.errors import ModelError
+from trueup.run.run_file import AdapterConfig
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 

@@ -11,8 +11,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from trueup.artifacts import file_sha256
 from trueup.errors import ModelError
+from trueup.run.artifacts import file_sha256
 
 
 @dataclass(frozen=True)

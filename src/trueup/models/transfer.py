@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trueup.config import AdapterConfig
 from trueup.errors import ModelError
 from trueup.models.adapters import ATTENTION, saved_tensors
+from trueup.run.run_file import AdapterConfig
 
 PREFIX = "base_model.model."  # of every name in a file that peft saved
 SHOWN = 3

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from trueup.config import RunFile
 from trueup.planning.lengths import Lengths
 from trueup.planning.memory import Setup, peak
 from trueup.planning.shapes import Shape
 from trueup.planning.stages import plan
+from trueup.run.run_file import RunFile
 
 # key, what it must stay above; halved in this order
 BATCHES = {

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueup.config import DataConfig
 from trueup.data import read_demonstrations, read_prompts
 from trueup.errors import DataError
+from trueup.run.run_file import DataConfig
 
 NUM_MEASURED = 500  # rows whose tokens are counted
 CHARACTERS_A_TOKEN = 4.0  # without a tokenizer on this disk: English, roughly
@@ -55,7 +55,7 @@ def shared(data: DataConfig, folder: Path | None) -> int:
     from jinja2.exceptions import TemplateError
     from transformers import PreTrainedTokenizerFast  # AutoTokenizer would import torch, and take seconds
 
-    from trueup.training.tokens import common_prefix
+    from trueup.chat.tokens import common_prefix
 
     if folder is None or not (folder / "tokenizer.json").exists():
         return 0

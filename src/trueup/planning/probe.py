@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trueup.artifacts import Completions, Feedback, write_json, write_jsonl
-from trueup.config import RunFile
 from trueup.errors import StageError
-from trueup.pipeline import Pipeline
+from trueup.run.artifacts import Completions, Feedback, write_json, write_jsonl
+from trueup.run.pipeline import Pipeline
+from trueup.run.run_file import RunFile
 
 WORDS = ("tent", "rope", "boot", "lamp", "stove", "map", "snow", "rain", "wind", "path", "camp", "river")
 NUM_STEPS = 2
@@ -70,7 +70,7 @@ def _in_own_process(what: str, name: str, scratch: Path) -> dict[str, float]:
 
 
 def _child(what: str, name: str, scratch: Path) -> dict[str, float]:
-    from trueup.config import load
+    from trueup.run.run_file import load
     from trueup.stages import STAGES
 
     run = load(scratch / "run.json", {stage.name: stage.config for stage in STAGES})

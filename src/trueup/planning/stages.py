@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trueup.config import RunFile
 from trueup.planning.lengths import Lengths
 from trueup.planning.memory import Load
+from trueup.run.run_file import RunFile
 
 ANSWER_TOKENS = 48  # a sampled answer that ends by itself, where nothing better is known
 PAIRS_A_PROMPT = 1.5  # of four answers, where no feedback is there yet

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trueup.pipeline import Pipeline
 from trueup.planning import duration, fit, lengths
 from trueup.planning.devices import Device
 from trueup.planning.memory import Setup
 from trueup.planning.shapes import Shape, of_base, targets
 from trueup.planning.stages import plan
+from trueup.run.pipeline import Pipeline
 
 NUM_TERMS = 3  # of a peak that are shown, the largest
 PROGRAM_BYTES = 0.7e9  # Python, torch and the libraries themselves, on a CPU

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from trueup.artifacts import file_sha256, write_json
+from trueup.run.artifacts import file_sha256, write_json
 
 MANIFEST = "trueup-manifest.json"
 

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trueup.artifacts import Artifact
-from trueup.config import AdapterConfig
 from trueup.cpu import heap, trunk
 from trueup.models import adapters, base, transfer
-from trueup.stage import Context, Metrics
+from trueup.run.artifacts import Artifact
+from trueup.run.run_file import AdapterConfig
+from trueup.run.stage import Context, Metrics
 from trueup.training import checkpoints, finite, head, progress
 
 

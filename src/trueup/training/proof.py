@@ -10,7 +10,7 @@ from typing import Any
 
 from trueup.errors import ReferenceProofError
 from trueup.models import adapters, logps
-from trueup.stage import Metrics
+from trueup.run.stage import Metrics
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
 # nats a token in the mean, of equal weights in another batch, or on another processor: bf16 made up to 0.05 of it, and

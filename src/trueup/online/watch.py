@@ -8,8 +8,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from trueup.data.dialogue import Messages
-from trueup.ppo.log import Log
-from trueup.ppo.rewards import Part
+from trueup.online.log import Log
+from trueup.online.rewards import Part
 
 NAMES = {  # TRL's -> ours
     "reward": "reward",

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from trueup.chat import preflight_view
+from trueup.chat.tokens import IGNORED, KINDS, Sample, Special, common_prefix, faults
 from trueup.data.dialogue import Messages
 from trueup.errors import PreflightError
-from trueup.stage import Checked, Context, Metrics
-from trueup.training import preflight_view
-from trueup.training.tokens import IGNORED, KINDS, Sample, Special, common_prefix, faults
+from trueup.run.stage import Checked, Context, Metrics
 
 NUM_CHECKED = 4096  # rows whose tokens are looked at; lengths are those of all rows
 PROBE = [

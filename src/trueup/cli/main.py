@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trueup import __version__
-from trueup.data_commands import data
+from trueup.cli.data import data
 from trueup.errors import ConfigError, TrueupError
 
 if TYPE_CHECKING:
-    from trueup.pipeline import Pipeline, State
+    from trueup.run.pipeline import Pipeline, State
 
 STAGE_HELP = {
     "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
@@ -61,7 +61,7 @@ class Group(click.Group):
             click.echo(f"error: {found}", err=True)
             sys.exit(2)
         except Exception as error:
-            from trueup.stage import Waiting
+            from trueup.run.stage import Waiting
 
             if not isinstance(error, Waiting):
                 raise
@@ -87,8 +87,8 @@ main.add_command(data)
 
 
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
-    from trueup.config import load
-    from trueup.pipeline import Pipeline
+    from trueup.run.pipeline import Pipeline
+    from trueup.run.run_file import load
     from trueup.stages import STAGES
 
     click.get_current_context().find_root().obj = shlex.quote(str(run_file))  # what messages tell the user to type
@@ -220,7 +220,7 @@ def init(run_file: Path) -> None:
 
     if run_file.exists():
         raise ConfigError(str(run_file), found="it exists already", next_step="trueup init ANOTHER.yaml")
-    text = files("trueup.config").joinpath("template.yaml").read_text(encoding="utf-8")
+    text = files("trueup.run").joinpath("template.yaml").read_text(encoding="utf-8")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("-._") or "run"
     run_file.write_text(text.replace("NAME", name), encoding="utf-8")
     click.echo(f"wrote {run_file}\nnext: put your files beside it, then: trueup sft {run_file}")
@@ -295,7 +295,7 @@ def schema() -> None:
     """Print the JSON Schema of run files, for editors."""
     import json
 
-    from trueup.config import model
+    from trueup.run.run_file import model
     from trueup.stages import STAGES
 
     click.echo(json.dumps(model({stage.name: stage.config for stage in STAGES}).model_json_schema(), indent=2))

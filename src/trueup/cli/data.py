@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from trueup.config import RunFile, Source
     from trueup.data.closer import CountTokens
+    from trueup.run.run_file import RunFile, Source
 
 FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE|RUN.yaml")
 
@@ -76,9 +76,9 @@ def prepare(file: Path, out: Path, held_out: float, near_duplicates: bool, seed:
 
 def _sources(file: Path) -> tuple[RunFile | None, dict[str, list[Source]]]:
     """(the run file or None, the sources of each of its fields, or of the file itself under its own name)."""
-    from trueup.config import Source, load
     from trueup.data.check import sources_of_run
     from trueup.errors import DataError
+    from trueup.run.run_file import Source, load
     from trueup.stages import STAGES
 
     if file.suffix not in (".yaml", ".yml"):

@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
+from trueup.demo import hidden_preference
 from trueup.errors import ServerError
-from trueup.feedback import hidden_preference
 from trueup.feedback.server import Connection
 
 NAMES = ("simulated-one", "simulated-two", "simulated-three")

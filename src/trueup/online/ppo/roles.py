@@ -20,10 +20,10 @@ from trueup.errors import ModelError
 from trueup.models import adapters, scoring
 from trueup.models.base import compute_dtype
 from trueup.models.head import token_logps
-from trueup.ppo import heads
-from trueup.ppo.batch import Batch
-from trueup.ppo.rewards import refuse_another_base
-from trueup.ppo.settings import ValueOn
+from trueup.online.ppo import heads
+from trueup.online.ppo.batch import Batch
+from trueup.online.rewards import refuse_another_base
+from trueup.online.settings import ValueOn
 
 
 @dataclass

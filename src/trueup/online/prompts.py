@@ -6,11 +6,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from trueup.chat import preflight
 from trueup.data import read_prompts
 from trueup.data.dialogue import Messages
 from trueup.errors import DataError
-from trueup.stage import Context, Metrics
-from trueup.training import preflight
+from trueup.run.stage import Context, Metrics
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 
-from trueup.config.loading import describe, parse, set_override
 from trueup.errors import ConfigError
-from trueup.stage import Section
+from trueup.run.loading import describe, parse, set_override
+from trueup.run.section import Section
 
 
 class ModelConfig(Section):

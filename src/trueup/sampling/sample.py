@@ -3,49 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from trueup.sampling.types import Engine, Generated, Run, Sampled, Sampling
 
 MOST_WIDER = 1.5  # times the shortest prompt and answer of a group that are decoded together
-
-# auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own | vllm: on a GPU
-Engine = Literal["auto", "merged", "generate", "vllm"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Settings of the sampler; temperature 0 means greedy."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    batch_size: int
-    seed: int
-    engine: Engine = "auto"
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One completion: token ids, the end token included, and the log-probability (nats) of each as it was sampled.
-
-    That is under the sampling temperature (1 when greedy) and before top-p.
-    """
-
-    ids: list[int]
-    logps: list[float]
-
-
-Run = Callable[[list[list[int]], int], list[Generated]]
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """One completion: text without the end token, tokens with it, log-probability in nats, and why it ended."""
-
-    text: str
-    num_tokens: int
-    logp: float
-    finish: str  # eos | length
 
 
 def sample(
@@ -87,31 +49,36 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[i
 
     At most `sampling.batch_size` are worked on at a time; `progress` hears of those that are done.
     """
-    from trueup.rollout import decoder
+    from trueup.cpu import decoder
 
     model.eval()
     if sampling.engine == "vllm":
-        from trueup.rollout import vllm_engine
+        from trueup.sampling import vllm_engine
 
         return vllm_engine.engine(model, tokenizer, sampling, progress)
     if sampling.engine == "generate" or not decoder.fits(model):
         return lambda prompts, seed: _in_batches(model, tokenizer, prompts, sampling, seed, progress)
     ours = decoder.Decoder(model, merged=sampling.engine == "merged")
-    return lambda prompts, seed: ours.generate(
-        prompts,
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        eos_id=tokenizer.eos_token_id,
-        seed=seed,
-        batch_size=sampling.batch_size,
-        progress=progress,
-    )
+
+    def run(prompts: list[list[int]], seed: int) -> list[Generated]:
+        done = ours.generate(
+            prompts,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            eos_id=tokenizer.eos_token_id,
+            seed=seed,
+            batch_size=sampling.batch_size,
+            progress=progress,
+        )
+        return [Generated(ids, logps) for ids, logps in done]
+
+    return run
 
 
 def engine_bytes(model: Any, name: Engine) -> int:
     """Bytes of weights that an engine holds beside `model`: those of `merged`'s bf16 copy. vLLM counts its own."""
-    from trueup.rollout import decoder
+    from trueup.cpu import decoder
 
     return decoder.merged_bytes(model) if name == "merged" and decoder.fits(model) else 0
 

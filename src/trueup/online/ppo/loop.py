@@ -10,17 +10,18 @@ import torch
 
 from trueup.errors import ReferenceProofError
 from trueup.models import base
-from trueup.ppo import curves, mathematics, state
-from trueup.ppo.batch import collate
-from trueup.ppo.log import Log, describe, summary
-from trueup.ppo.prompts import Prompt, prompts_of_step
-from trueup.ppo.rewards import Part
-from trueup.ppo.roles import Roles
-from trueup.ppo.rollout import collect
-from trueup.ppo.settings import Settings
-from trueup.ppo.update import anneal, new_optimizer, new_scaler, update
+from trueup.online import curves
+from trueup.online.log import Log, describe, summary
+from trueup.online.ppo import mathematics, state
+from trueup.online.ppo.batch import collate
+from trueup.online.ppo.roles import Roles
+from trueup.online.ppo.rollout import collect
+from trueup.online.ppo.update import anneal, new_optimizer, new_scaler, update
+from trueup.online.prompts import Prompt, prompts_of_step
+from trueup.online.rewards import Part
+from trueup.online.settings import Settings
 from trueup.progress import bars
-from trueup.stage import Metrics
+from trueup.run.stage import Metrics
 from trueup.training import proof
 
 KL_ROUNDING = 1e-3  # nats a token: mean KL of policy to reference before step 1; equal weights in equal batches give 0

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from trueup.artifacts import write_json
-from trueup.ppo.roles import Roles
+from trueup.online.ppo.roles import Roles
+from trueup.run.artifacts import write_json
 from trueup.training import checkpoints
 
 KEPT = 2  # checkpoints

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from trueup.rollout.generate import Engine
-from trueup.stage import Section
+from trueup.run.section import Section
+from trueup.sampling.types import Engine
 
 KLEstimator = Literal["k1", "k2", "k3"]
 ValueOn = Literal["adapter", "trunk"]

@@ -14,8 +14,8 @@ from typing import Any
 from trueup.data.dialogue import Messages
 from trueup.errors import ConfigError, ModelError, StageError
 from trueup.models import scoring
-from trueup.ppo.settings import RewardSettings
-from trueup.stage import Metrics
+from trueup.online.settings import RewardSettings
+from trueup.run.stage import Metrics
 
 Reward = Callable[[list[Messages], list[str]], list[float]]
 

@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trueup.cpu import block, heap, kernels, trunk
+from trueup.cpu import block, heap, kernels, precision, trunk
+from trueup.cpu.attention_step import Step, columns
+from trueup.cpu.draw import draw
 from trueup.cpu.grouping import group
+from trueup.cpu.norm import Norm
 from trueup.cpu.packing import pack
-from trueup.models.base import compute_dtype
-from trueup.rollout.attention import Step, columns
-from trueup.rollout.generate import Generated
-from trueup.rollout.norm import Norm
-from trueup.rollout.projection import Head, Projection
-from trueup.rollout.sampler import draw
+from trueup.cpu.projection import Head, Projection
 
 LEAVING = 0.125  # share of rows that are done before others take their place, or the cache is copied without them
+Completion = tuple[list[int], list[float]]  # token ids, and the log-probability of each in nats
 Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows, K, width, D)
 
 
@@ -46,7 +45,7 @@ def merged_bytes(model: Any) -> int:
 def flow_dtype(blocks: list[block.Block]) -> torch.dtype:
     """What flows from layer to layer, one token a row: fp32 where kernels read the weights, else as in training."""
     by_kernels = all(kernels.fits(linear.weight) for b in blocks for linear in b.linears())
-    return torch.float32 if by_kernels else compute_dtype()
+    return torch.bfloat16 if precision.has_bf16() and not by_kernels else torch.float32
 
 
 @dataclass
@@ -92,13 +91,13 @@ class Decoder:
         seed: int,
         batch_size: int,
         progress: Callable[[int], None] = lambda done: None,
-    ) -> list[Generated]:
+    ) -> list[Completion]:
         """A completion of each prompt, in the order given; when rows of the batch are done, others take their place."""
         # the random numbers are each prompt's own: who is decoded beside it changes none
         uniform = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         width = int(lengths.max()) + max_new_tokens
-        done = [Generated([], []) for _ in prompts]
+        done: list[Completion] = [([], []) for _ in prompts]
         rows = torch.arange(min(batch_size, len(prompts)))  # which prompt is in each place of the batch
         waiting = len(rows)  # the first prompt that has no place yet
         ages = torch.zeros_like(rows)  # tokens drawn for each
@@ -110,8 +109,8 @@ class Decoder:
             drawn = zip(rows.tolist(), tokens.tolist(), logps.tolist(), alive.tolist(), strict=True)
             for row, token, logp, going in drawn:
                 if going:
-                    done[row].ids.append(token)
-                    done[row].logps.append(logp)
+                    done[row][0].append(token)
+                    done[row][1].append(logp)
             ages += alive
             going_on = alive & (tokens != eos_id) & (ages < max_new_tokens)
             progress(int((alive & ~going_on).sum()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trueup.training.tokens import IGNORED, Sample
+from trueup.chat.tokens import IGNORED, Sample
 
 MAX_SHOWN = 160  # tokens of one sample; of longer ones the beginning and the end are shown
 

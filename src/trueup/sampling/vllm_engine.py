@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.rollout.generate import Generated, Run, Sampling
+from trueup.sampling.types import Generated, Run, Sampling
 
 GPU_SHARE = 0.4  # of the GPU's memory, for vLLM's weights and KV cache; the rest trains
 MAX_TOKENS = 4096  # prompt + completion

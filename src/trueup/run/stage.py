@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-if TYPE_CHECKING:
-    from trueup.artifacts import Artifact
-    from trueup.config import RunFile
+from trueup.run.artifacts import Artifact
+from trueup.run.run_file import RunFile
+from trueup.run.section import Section
 
 Metrics = dict[str, Any]  # JSON values only; the record keeps them
-
-
-class Section(BaseModel):
-    """A section of the run file. Unknown keys are refused; values never change after loading."""
-
-    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 class Waiting(Exception):

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from trueup.errors import StageError
-from trueup.ppo import mathematics
-from trueup.ppo.batch import Batch, collate
-from trueup.ppo.prompts import Prompt
-from trueup.ppo.rewards import Part
-from trueup.ppo.roles import Roles
-from trueup.ppo.settings import Settings
-from trueup.rollout.generate import Sampling, engine
+from trueup.online.ppo import mathematics
+from trueup.online.ppo.batch import Batch, collate
+from trueup.online.ppo.roles import Roles
+from trueup.online.prompts import Prompt
+from trueup.online.rewards import Part
+from trueup.online.settings import Settings
+from trueup.sampling.sample import engine
+from trueup.sampling.types import Sampling
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trueup.artifacts import read_jsonl, write_jsonl
 from trueup.data.dialogue import Messages
 from trueup.errors import ConfigError
-from trueup.ppo import mathematics
-from trueup.ppo.rollout import Experience
-from trueup.ppo.settings import Tracker
-from trueup.stage import Metrics
+from trueup.online.ppo import mathematics
+from trueup.online.ppo.rollout import Experience
+from trueup.online.settings import Tracker
+from trueup.run.artifacts import read_jsonl, write_jsonl
+from trueup.run.stage import Metrics
 
 Row = dict[str, Any]
 

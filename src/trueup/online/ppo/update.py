@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from trueup.cpu import heap
-from trueup.ppo import mathematics
-from trueup.ppo.roles import Roles
-from trueup.ppo.rollout import Experience
-from trueup.ppo.settings import Settings
+from trueup.online.ppo import mathematics
+from trueup.online.ppo.roles import Roles
+from trueup.online.ppo.rollout import Experience
+from trueup.online.settings import Settings
 from trueup.training.finite import refuse_not_finite
 
 

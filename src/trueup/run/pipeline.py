@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueup.artifacts import Artifact, file_sha256, write_json
-from trueup.config import RunFile, Source
 from trueup.errors import PreflightError, StageError
-from trueup.evaluation.goal import answer_to_goal, goal_lines, verdict
-from trueup.lock import only_writer
-from trueup.stage import Checked, Context, Metrics, Stage
+from trueup.run.artifacts import Artifact, file_sha256, write_json
+from trueup.run.goal import answer_to_goal, goal_lines, verdict
+from trueup.run.lock import only_writer
+from trueup.run.run_file import RunFile, Source
+from trueup.run.stage import Checked, Context, Metrics, Stage
 
 PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
 MIN_FREE_BYTES = 2**20

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trueup.ppo.settings import KLEstimator
+from trueup.online.settings import KLEstimator
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What learns from a reward as it samples: PPO and GRPO."""

@@ -1,0 +1,46 @@
+"""What is asked of a sampler, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+# auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own | vllm: on a GPU
+Engine = Literal["auto", "merged", "generate", "vllm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Settings of the sampler; temperature 0 means greedy."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    batch_size: int
+    seed: int
+    engine: Engine = "auto"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One completion: token ids, the end token included, and the log-probability (nats) of each as it was sampled.
+
+    That is under the sampling temperature (1 when greedy) and before top-p.
+    """
+
+    ids: list[int]
+    logps: list[float]
+
+
+Run = Callable[[list[list[int]], int], list[Generated]]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One completion: text without the end token, tokens with it, log-probability in nats, and why it ended."""
+
+    text: str
+    num_tokens: int
+    logp: float
+    finish: str  # eos | length
