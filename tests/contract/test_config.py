@@ -117,7 +117,7 @@ def test_commands_that_build_nothing_import_nothing_heavy(tmp_path: Path, comman
     write(tmp_path, "name: x\n")
     heavy = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "pandas", "numpy", "scipy", "matplotlib")
     code = (
-        f"import sys\nfrom trueup.cli import main\nmain({command!r}, standalone_mode=False)\n"
+        f"import sys\nfrom trueup.cli.main import main\nmain({command!r}, standalone_mode=False)\n"
         f"print('heavy:', [name for name in {(*heavy, 'label_studio_sdk')!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
