@@ -29,7 +29,7 @@ def copy_of(pipeline: Pipeline, folder: Path, *, built: bool) -> Path:
 
 
 def typed(*arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", "from trueup.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from trueup.cli.main import main; main()", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

@@ -21,7 +21,7 @@ NUM_STEPS = 150  # 100 pairs, 4 a step, 6 epochs
 
 
 def start(run_file: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", "from trueup.cli import main; main()", "dpo", str(run_file), *DPO]
+    command = [sys.executable, "-c", "from trueup.cli.main import main; main()", "dpo", str(run_file), *DPO]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
