@@ -39,7 +39,7 @@ def run_file(base: Path, folder: Path, data: str = "") -> RunFile:
 def batches(
     stage: Any, config: Any, run: RunFile, folder: Path, monkeypatch: pytest.MonkeyPatch, **inputs: Any
 ) -> list[dict[str, Any]]:
-    """Every collated batch of the stage's trainer, without padding: rows of ids, and of labels or None."""
+    """The collated training set of the stage's trainer without padding: rows of ids, and of labels or None."""
     seen: list[Any] = []
     plain = preflight.check
     monkeypatch.setattr(preflight, "check", lambda trainer, *more: (seen.append(trainer), plain(trainer, *more))[1])

@@ -58,6 +58,15 @@ def test_a_template_may_begin_every_turn_with_the_bos_token() -> None:
     assert faults(replace(sample, num_bos_written=1), SPECIAL) == ["bos"]
 
 
+def test_what_a_policy_sampled_is_no_fault_of_the_tokens() -> None:
+    ids = [*PROMPT, BOS, BOS, 20, END, NEWLINE]
+    assert faults(everywhere(ids), SPECIAL) == ["bos", "doubled"]
+    assert faults(replace(everywhere(ids), is_sampled=True, end=9), SPECIAL) == []
+    cut = everywhere([*PROMPT, 20, 21])
+    assert faults(cut, SPECIAL) == ["no_end"]
+    assert faults(replace(cut, finished=False), SPECIAL) == []
+
+
 def test_labels_masked_by_the_padding_id_lose_the_end() -> None:
     labels = [label if label != PAD else -100 for label in GOOD.labels or []]
     assert faults(replace(GOOD, labels=labels), SPECIAL) == ["end"]

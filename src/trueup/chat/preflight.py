@@ -166,6 +166,7 @@ def _as_trained(trainer: Any, prepared: Prepared, chunk: Sequence[int], special:
                 wanted.labels,
                 wanted.finished,
                 wanted.end,
+                wanted.is_sampled,
             )
         )
     return made

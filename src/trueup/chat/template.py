@@ -40,6 +40,7 @@ class Encoded:
     notes: tuple[str, ...] = ()
     num_bos_written: int = 1  # by the template, as text; some use it to begin every turn
     end: int | None = None  # where a sampled answer's end token is: it may be another than the template's
+    is_sampled: bool = False
 
     @property
     def prompt(self) -> list[int]:
@@ -106,7 +107,7 @@ class Chat:
         ended_as_trained = finished and bool(ids) and ids[-1] == self.tokenizer.eos_token_id
         answer = [*ids, *(self._tail if ended_as_trained else [])]
         encoded = self._labelled(self.tokens(before), answer, finished, (), before)
-        return replace(encoded, end=encoded.start + len(ids) - 1 if finished else None)
+        return replace(encoded, end=encoded.start + len(ids) - 1 if finished else None, is_sampled=True)
 
     def dialogue(self, messages: Sequence[Message], tools: Tools = None, *, first: int = 0) -> Encoded:
         """The whole dialogue with every assistant turn from messages[first] on labelled, its end token included.

@@ -38,6 +38,7 @@ class Sample:
     trained: list[int] | None = None
     finished: bool = True
     end: int | None = None  # where a sampled answer's end token is; else the last one that the template writes
+    is_sampled: bool = False  # the answer's tokens are the policy's own, whatever they are
 
     @property
     def is_cut(self) -> bool:
@@ -63,9 +64,10 @@ def faults(sample: Sample, special: Special) -> list[str]:
     """The kinds of fault (keys of `KINDS`) of one sample."""
     found = []
     start = sample.answer_start
-    if special.bos is not None and sample.ids.count(special.bos) > max(1, sample.num_bos_written):
+    written = sample.ids[:start] if sample.is_sampled else sample.ids
+    if special.bos is not None and written.count(special.bos) > max(1, sample.num_bos_written):
         found.append("bos")
-    if any(a == b and a in special.all for a, b in zip(sample.ids, sample.ids[1:], strict=False)):
+    if any(a == b and a in special.all for a, b in zip(written, written[1:], strict=False)):
         found.append("doubled")
     if start < len(sample.prompt):
         found.append("prefix")
