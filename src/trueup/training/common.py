@@ -41,7 +41,7 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
     """(model with a trainable adapter "default", tokenizer). With `adapter`, its weights; else a fresh one."""
     run = context.run
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
-    tokenizer = base.load_tokenizer(run.model.base)
+    tokenizer = base.load_tokenizer(run.model)
     if num_labels is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
         # a classifier reads its score at the last token that is not padding, and that is the end token
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.pad_token

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trueup.chat.template import Chat
 from trueup.cpu import trunk
 from trueup.errors import ModelError
 from trueup.models import adapters, scoring
@@ -65,7 +66,9 @@ class Roles:
         """The reward model's score of each whole conversation, (conversations,) in fp32."""
         if self.score_head is None:
             raise ModelError("reward", found="no reward model", expected="the artifact of the reward stage")
-        scores: Tensor = scoring.scores(self.model, self.score_head, self.tokenizer, conversations)
+        chat = Chat(self.tokenizer)
+        ids = [chat.answer(messages[:-1], messages[-1]).ids for messages in conversations]
+        scores: Tensor = scoring.scores(self.model, self.score_head, ids)
         return scores
 
     def policy_parameters(self) -> list[nn.Parameter]:
