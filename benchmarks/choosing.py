@@ -109,7 +109,7 @@ def loss(model: Any, tokenizer: Any, rows: list[Any], shots: int, train: list[di
     """Mean negative log-probability of a token of the answers kept aside, in nats."""
     import torch
 
-    from trueup.models import logps
+    from trueup.models import causal, logps
 
     turns = [
         m
@@ -122,7 +122,7 @@ def loss(model: Any, tokenizer: Any, rows: list[Any], shots: int, train: list[di
     ]
     batch = logps.pad(encoded, tokenizer.pad_token_id)
     with torch.no_grad():
-        found = logps.token_logps(model.eval(), batch)
+        found = causal.token_logps(model.eval(), batch)
     return float(-found.sum() / (batch["labels"][:, 1:] != -100).sum())
 
 

@@ -29,7 +29,6 @@ def ours(steps: int) -> dict[str, Any]:
 
     import torch
 
-    from trueup.cpu import trunk
     from trueup.models import adapters, base
     from trueup.online import rewards
     from trueup.online.ppo import loop, roles
@@ -49,7 +48,6 @@ def ours(steps: int) -> dict[str, Any]:
     model.save_pretrained(folder / "reward")
     model = adapters.new_adapter(base.load_base(BASE, four_bit=True), AdapterConfig())
     _perturb(model)
-    trunk.install(model)  # as `sft` trains it
     model.save_pretrained(folder / "policy")
     proof.record_probe(model, tokenizer, [row | {"completion": "Yes."} for row in rows], folder / "policy")
     del model

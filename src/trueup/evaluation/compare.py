@@ -47,7 +47,7 @@ def kl_per_token(
     """
     import torch
 
-    from trueup.models import adapters, head, logps
+    from trueup.models import adapters, causal, head, logps
 
     total, count = 0.0, 0
     rows = [logps.encode(tokenizer, p, t) for p, t in zip(prompts, texts, strict=True)]
@@ -58,10 +58,9 @@ def kl_per_token(
         with torch.no_grad():
             for name in (policy, reference):
                 with adapters.using(model, name):
-                    hidden, causal = logps.labelled_states(model, batch)
-                states[name] = hidden
-            total += head.kl(states[policy], states[reference], causal.lm_head.weight).sum().item()
-        count += len(hidden)
+                    states[name] = causal.labelled_states(model, batch)
+            total += head.kl(states[policy], states[reference], causal.output_layer(model)).sum().item()
+        count += len(states[policy])
     return total / count
 
 

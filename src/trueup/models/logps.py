@@ -1,4 +1,4 @@
-"""Log-probabilities of completions, with logits only where there are labels."""
+"""Prompts and completions as token ids, and as padded batches."""
 
 from __future__ import annotations
 
@@ -23,25 +23,3 @@ def pad(rows: list[tuple[list[int], list[int]]], pad_id: int) -> dict[str, Any]:
         mask.append([1] * (width - tail) + [0] * tail)
         labels.append([-100] * len(prompt) + completion + [-100] * tail)
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), "labels": torch.tensor(labels)}
-
-
-def token_logps(model: Any, batch: dict[str, Any]) -> Any:
-    """log p of each next token, (batch, tokens - 1) in fp32; zero where the label is -100."""
-    import torch
-
-    from trueup.models import head
-
-    hidden, causal = labelled_states(model, batch)
-    labels = batch["labels"][:, 1:].to(hidden.device)
-    mask = labels != -100
-    logps, _ = head.token_logps(hidden, causal.lm_head.weight, labels[mask], with_entropy=False)
-    return torch.zeros(mask.shape, device=hidden.device).masked_scatter(mask, logps)
-
-
-def labelled_states(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
-    """Hidden states that predict the labels, (labels, hidden), and the causal model under the adapters."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    device = next(model.parameters()).device
-    batch = {key: value.to(device) for key, value in batch.items()}
-    hidden = causal.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-    return hidden.last_hidden_state[:, :-1][batch["labels"][:, 1:] != -100], causal
