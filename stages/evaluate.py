@@ -32,7 +32,6 @@ def run(
     """
     import functools
 
-    from trueup.cpu import trunk
     from trueup.data import read_prompts
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
@@ -52,7 +51,6 @@ def run(
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:
         adapters.load_frozen(model, reference.path, "ref")
-    trunk.install(model)
     head = scoring.load_reward(model, reward.path)
     settings = config.model_dump(exclude={"num_completions", "baselines", "few_shot"})
     sampling = Sampling(**settings, seed=context.run.seed + 1)
