@@ -97,9 +97,10 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as votes from Label Studio."""
     from trueup.data import read_preferences
     from trueup.feedback import preferences
+    from trueup.feedback.votes import votes_of
 
     judged, unusable = read_preferences(context.run.data, context.run.seed)
-    votes, rows = preferences.votes_of(judged)
+    votes, rows = votes_of(judged)
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
     return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable}

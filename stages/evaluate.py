@@ -69,8 +69,7 @@ def run(
     kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
     ids = [row["id"] for row in rows]
     won = {
-        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids, context.run.seed)
-        for label in ("sft", *put_by)
+        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *put_by)
     }
     answers = [
         {"prompt_id": row["id"], "messages": row["messages"]}
