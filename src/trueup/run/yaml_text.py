@@ -125,8 +125,9 @@ def _plain(node: Node, at: At, made: Plain, above: tuple[int, ...]) -> Any:
         made.aliased.add(made.first[id(node)])
     made.first.setdefault(id(node), at)
     inside = (*above, id(node))
-    if isinstance(node, ScalarNode):
-        return _scalar(node, line, made)
+    if isinstance(node, MappingNode):
+        _refuse_tag(node, f"{TAG}map", line, made)
+        return _mapping(node, at, made, inside)
     if isinstance(node, SequenceNode):
         _refuse_tag(node, f"{TAG}seq", line, made)
         items = []
@@ -134,8 +135,7 @@ def _plain(node: Node, at: At, made: Plain, above: tuple[int, ...]) -> Any:
             made.lines[(*at, i)] = item.start_mark.line + 1
             items.append(_plain(item, (*at, i), made, inside))
         return items
-    _refuse_tag(node, f"{TAG}map", line, made)
-    return _mapping(node, at, made, inside)
+    return _scalar(node, line, made)
 
 
 def _mapping(node: MappingNode, at: At, made: Plain, above: tuple[int, ...]) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _sources(value: Node, line: int, made: Plain) -> list[MappingNode]:
     return list(many)
 
 
-def _scalar(node: ScalarNode, line: int, made: Plain) -> Any:
+def _scalar(node: Node, line: int, made: Plain) -> Any:
     text, kind = str(node.value), str(node.tag).removeprefix(TAG)
     try:
         if kind == "null":
