@@ -1,12 +1,21 @@
-"""Two tiny 4-bit policies after SFT, for all tests."""
+"""One real Label Studio server, and two tiny 4-bit policies after SFT, for all tests."""
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import make_run
 
+from trueup.feedback import server
 from trueup.run.pipeline import Pipeline
 
 torch.set_num_threads(1)  # on a busy machine, two threads wait for each other longer than a tiny model takes
+
+# A shell's background job ignores SIGINT, and so would the commands that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +29,23 @@ def sharp(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     made = make_run(tmp_path_factory.mktemp("sharp"), sharp=True, num_prompts=10, sft_epochs=6)
     made.execute("sample")
     return made
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def labelstudio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running server."""
+    folder = tmp_path_factory.mktemp("labelstudio")
+    server.start(folder, free_port())
+    yield folder
+    assert server.stop(folder)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import observe
 import plain
 import pytest
 import torch
-from conftest import judge, judged_pairs, judged_thumbs
+from judged import judge, judged_pairs, judged_thumbs
 from tiny import WORDS, open_run
 from torch.nn.functional import logsigmoid
 
@@ -83,7 +82,7 @@ def test_dpo(run_copy: Path, monkeypatch: pytest.MonkeyPatch, beta: float) -> No
     steps = watched(run, "dpo", monkeypatch, 2)
     base, sft = run.run.model.base, run.path("sft")
     tok, policy, reference = plain.tokenizer(base), plain.model(base, sft), plain.model(base, sft)
-    for number, step in enumerate(steps):
+    for step in steps:
         plain.put(policy, step.weights)
         loss = torch.tensor(0.0)
         for prompt, chosen, rejected, weight in pairs:
