@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trueup.feedback.client import Client
     from trueup.feedback.preferences import Dataset
     from trueup.feedback.store import Store
+    from trueup.feedback.votes import Vote
 
 
 class Config(Section):
@@ -38,6 +39,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     from trueup.feedback.annotations import parse
     from trueup.feedback.client import Watch
     from trueup.feedback.store import Store
+    from trueup.feedback.votes import Vote
     from trueup.progress import bars
 
     if completions is None:
@@ -70,7 +72,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
             if not done:
                 time.sleep(settings.poll_s)
             whole = done  # before freezing: a deleted task shows only in a whole pull
-    every = [preferences.Vote(row["uid"], row["annotator"], row["up"]) for row in current]
+    every = [Vote(row["uid"], row["annotator"], row["up"]) for row in current]
     asked = {row["uid"] for row in rows}
     votes = [vote for vote in every if vote.uid in asked]  # of this round
     if len({vote.up for vote in votes}) == 1:
