@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from trueup.feedback.client import Client
     from trueup.feedback.preferences import Dataset
     from trueup.feedback.store import Store
-    from trueup.feedback.votes import Vote
 
 
 class Config(Section):
