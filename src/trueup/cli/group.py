@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from trueup.errors import TrueupError, printable
+from trueup.errors import TrueupError, visible
 
 WAITING = 3  # exit code: nothing is wrong, people have not finished
 INTERRUPTED = 130  # as a shell says of SIGINT
@@ -109,10 +109,10 @@ def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
         return [str(error).replace(" RUN.yaml", f" {run_file}")], 2, isinstance(error.__cause__, Exception)
     if isinstance(error, OSError):
         found = f"{error.filename}: {error.strerror}" if error.filename else _first_line(error)
-        return [printable(found)], 2, True
+        return [visible(found)], 2, True
     if _is_out_of_memory(error):
         return ["out of memory", f"  next: trueup plan {run_file} says what fits, and what would make it fit"], 2, True
-    return [f"a fault of trueup itself: {printable(_first_line(error))}"], 1, True
+    return [f"a fault of trueup itself: {visible(_first_line(error))}"], 1, True
 
 
 def _first_line(error: Exception) -> str:
