@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from trueup.errors import ServerError
+from trueup.errors import PortTakenError, ServerError
 
 VERSION = "1.23.2"
 DATABASE = "label_studio.sqlite3"
@@ -161,7 +161,7 @@ def _refuse_taken(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise ServerError(
+            raise PortTakenError(
                 f"127.0.0.1:{port}",
                 found="the port is taken",
                 next_step=f"another one, such as labelstudio.port: {port + 1} (trueup demo --port {port + 1})",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from trueup.errors import ConfigError
-from trueup.run import addresses, faults
+from trueup.run import faults
 from trueup.run.loading import MAX_BYTES, parse, set_override
 from trueup.run.section import Section
 
@@ -97,11 +97,6 @@ class LabelStudioConfig(Section):
     wait: bool = False  # stay until people are done; else say where it stands and exit
     poll_s: float = Field(default=5, gt=0)
     port: int = Field(default=8090, gt=1023, lt=65536)
-
-    @field_validator("url")
-    @classmethod
-    def _has_an_address(cls, url: str | None) -> str | None:
-        return url if url is None else addresses.server(url)
 
 
 class Goal(Section):
@@ -199,7 +194,7 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    base = run.model.model_copy(update={"base": addresses.base(run.model.base, folder)})
+    base = run.model
     if base.chat_template is not None:
         base = base.model_copy(update={"chat_template": folder / base.chat_template.expanduser()})
     return run.model_copy(update={"model": base, "data": data, "adapter": adapter, "labelstudio": server})
