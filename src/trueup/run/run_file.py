@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 
 from trueup.errors import ConfigError
+from trueup.run.address import clean
 from trueup.run.loading import describe, parse, set_override
 from trueup.run.section import Section
 
@@ -86,7 +87,7 @@ class DataConfig(Section):
 class LabelStudioConfig(Section):
     """Where people judge. Without `url`, trueup starts a server of its own on 127.0.0.1."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(clean)] | None = None
     data_dir: Path = Path("labelstudio")
     wait: bool = False  # stay until people are done; else say where it stands and exit
     poll_s: float = Field(default=5, gt=0)
