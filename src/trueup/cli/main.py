@@ -74,6 +74,8 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
             click.echo(f"warning: {line}", err=True)
         built = pipeline.execute(name, rebuild)
         click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
+        if not built and (news := pipeline.since(name)):
+            click.echo(f"{name}: {news}")
         if name == "evaluate":
             _say_verdict(pipeline)
         click.echo(_next(pipeline, pipeline.states()))
@@ -111,6 +113,8 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
         click.echo(f"{stage.name}: {'built' if built else 'complete already'}")
+        if not built and (news := pipeline.since(stage.name)):
+            click.echo(f"{stage.name}: {news}")
     _say_verdict(pipeline)
 
 

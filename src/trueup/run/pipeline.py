@@ -21,7 +21,7 @@ from trueup.run.lock import only_writer
 from trueup.run.run_file import RunFile, Source
 from trueup.run.stage import Checked, Context, Metrics, Stage
 
-PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
+PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
 MIN_FREE_BYTES = 2**20
 
 
@@ -94,6 +94,15 @@ class Pipeline:
             final.rename(final.with_name(f"{name}.old-{number}"))
         out.rename(final)
         return True
+
+    def since(self, name: str) -> str:
+        """What changed outside since a complete stage was built, such as people's verdicts; empty when nothing did."""
+        stage, final = self.stages[name], self.path(name)
+        if stage.since is None or not (final / "record.json").exists():
+            return ""
+        context = Context(run=self.run, run_dir=self.folder, out=final)
+        inputs = {parameter: self._artifact(source, name) for parameter, source in self.needs(stage).items()}
+        return stage.since(self.run.section(name), context, stage.makes(final), **inputs)
 
     def _build(self, stage: Stage, out: Path, inputs: dict[str, Artifact], made_of: dict[str, Any]) -> None:
         began = time.monotonic()
@@ -181,7 +190,7 @@ class Pipeline:
         progress = self.folder / "store" / "progress.json"
         if out.name == "collect.partial" and out.exists() and progress.exists():
             known = _read_json(progress)
-            return f"waiting for labels {known['labelled']}/{known['wanted']}"
+            return "; ".join([f"waiting for labels {known['labelled']}/{known['wanted']}", *known.get("notes", [])])
         return "type it again to go on" if _begun(out) else ""
 
     def verdict_lines(self) -> list[str]:

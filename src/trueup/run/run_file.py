@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 
 from trueup.errors import ConfigError
 from trueup.run import faults
+from trueup.run.address import clean
 from trueup.run.loading import MAX_BYTES, parse, set_override
 from trueup.run.section import Section
 
@@ -92,7 +93,7 @@ class DataConfig(Section):
 class LabelStudioConfig(Section):
     """Where people judge. Without `url`, trueup starts a server of its own on 127.0.0.1."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(clean)] | None = None
     data_dir: Path = Path("labelstudio")
     wait: bool = False  # stay until people are done; else say where it stands and exit
     poll_s: float = Field(default=5, gt=0)
