@@ -96,13 +96,22 @@ def run(config: Config, context: Context, completions: Completions | None = None
 def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as votes from Label Studio."""
     from trueup.data import read_preferences
+    from trueup.data.report import ReadReport, tell
     from trueup.feedback import preferences
 
-    judged, unusable = read_preferences(context.run.data, context.run.seed)
+    judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
+    read = tell(report)
     votes, rows = preferences.votes_of(judged)
+    if len({vote.up for vote in votes}) == 1:
+        raise FeedbackError(
+            "data.preferences",
+            found=f"only thumbs {'up' if votes[0].up else 'down'}, {len(votes)} of them",
+            expected="both kinds: alignment learns from the difference",
+            next_step="look at the label column: trueup data check RUN.yaml",
+        )
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
-    return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable}
+    return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable, "data": read}
 
 
 def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Dataset) -> None:

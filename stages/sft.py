@@ -28,18 +28,16 @@ def run(config: Config, context: Context) -> Metrics:
     """
     import random
 
-    from datasets import Dataset
-    from trl import SFTConfig
-
-    from trueup.chat import preflight
     from trueup.data import identify, read_demonstrations
-    from trueup.training import adalora, common, proof
-    from trueup.training.lean import LeanSFTTrainer
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
 
+    report = ReadReport()
     rows = [
         {"id": row["id"], "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-        for row in read_demonstrations(context.run.data, context.run.seed)
+        for row in read_demonstrations(context.run.data, context.run.seed, report)
     ]
+    read = tell(report, shared=leaks(context.run.data))
     random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
     num_held_out = max(1, round(len(rows) * config.held_out_fraction))
     held_out = rows[:num_held_out]
@@ -47,6 +45,13 @@ def run(config: Config, context: Context) -> Metrics:
     train = [row for row in rows if identify(row["prompt"]) not in aside]
     if not train:
         raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
+    from datasets import Dataset  # after the data: what is wrong with it is said at once
+    from trl import SFTConfig
+
+    from trueup.chat import preflight
+    from trueup.training import adalora, common, proof
+    from trueup.training.lean import LeanSFTTrainer
+
     start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
     model, tokenizer = common.load_policy(context, start)
     preflight.check_template(tokenizer, ((row["id"], row["prompt"] + row["completion"]) for row in rows))
@@ -80,6 +85,7 @@ def run(config: Config, context: Context) -> Metrics:
         "eval_loss_by_epoch": losses,
         "num_train": len(train),
         "preflight": checked,
+        "data": read,
     }
 
 
