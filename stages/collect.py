@@ -69,16 +69,20 @@ def run(config: Config, context: Context, completions: Completions | None = None
 def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as votes from Label Studio."""
     from trueup.data import read_preferences
+    from trueup.data.report import ReadReport, tell
     from trueup.feedback import preferences
     from trueup.feedback.votes import votes_of
 
-    judged, unusable = read_preferences(context.run.data, context.run.seed)
+    judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
+    read = tell(report)
     votes, rows = votes_of(judged)
-    dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
-    if fault := _one_kind(votes, "add thumbs of the other kind, or pairs, to data.preferences"):
+    if fault := _one_kind(
+        votes, "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
+    ):
         raise fault
+    dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
-    return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable}
+    return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable, "data": read}
 
 
 def _one_kind(votes: list[Vote], next_step: str) -> FeedbackError | None:

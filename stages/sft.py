@@ -28,17 +28,13 @@ def run(config: Config, context: Context) -> Metrics:
     """
     import random
 
-    from datasets import Dataset
-    from trl import SFTConfig
-
-    from trueup.chat import preflight
-    from trueup.chat import rows as token_rows
-    from trueup.chat.template import Chat
     from trueup.data import identify, read_demonstrations
-    from trueup.training import adalora, common, proof
-    from trueup.training.lean import LeanSFTTrainer
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
 
-    rows = read_demonstrations(context.run.data, context.run.seed)
+    report = ReadReport()
+    rows = read_demonstrations(context.run.data, context.run.seed, report)
+    read = tell(report, shared=leaks(context.run.data))
     random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
     num_held_out = max(1, round(len(rows) * config.held_out_fraction))
     held_out = rows[:num_held_out]
@@ -46,6 +42,15 @@ def run(config: Config, context: Context) -> Metrics:
     train = [row for row in rows if identify(row["messages"][:-1]) not in aside]
     if not train:
         raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
+    from datasets import Dataset  # after the data: what is wrong with it is said at once
+    from trl import SFTConfig
+
+    from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
+    from trueup.training import adalora, common, proof
+    from trueup.training.lean import LeanSFTTrainer
+
     start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
     model, tokenizer = common.load_policy(context, start)
     prepared, measured = (
@@ -89,6 +94,7 @@ def run(config: Config, context: Context) -> Metrics:
         "num_train": len(prepared.rows),
         "num_held_out": len(measured.rows),
         "preflight": checked,
+        "data": read,
     }
 
 

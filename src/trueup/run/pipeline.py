@@ -23,6 +23,7 @@ from trueup.run.stage import Checked, Context, Metrics, Stage
 
 PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
 MIN_FREE_BYTES = 2**20
+BEFORE = {"train_on": "last"}  # what held before a record said so
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Pipeline:
         """A half-built stage goes on only when it is still made of the same things; an empty one begins anew."""
         plan = out / "plan.json"
         if _begun(out) and plan.exists():
-            changes = _differences(_read_json(plan), made_of)
+            changes = _differences(BEFORE | _read_json(plan), made_of)
             if changes:
                 raise StageError(
                     stage.name,
@@ -167,7 +168,8 @@ class Pipeline:
             reads = (*stage.reads, stage.unless) if stage.unless else stage.reads
             for name in () if stage.name == besides else reads:
                 for source in self.run.data.sources(name):
-                    if not source.on_hub and not source.path.exists():
+                    paths = source.paths()
+                    if not source.on_hub and not (paths and all(path.exists() for path in paths)):
                         lost.setdefault(f"data.{name}: {source.path}", stage.name)
         return [f"{file}: no such file; {first} reads it" for file, first in lost.items()]
 
@@ -249,20 +251,25 @@ class Pipeline:
             "adapter": self.run.adapter.model_dump(mode="json"),
             "system": data.system,
             "few_shot": [shot.model_dump() for shot in data.few_shot],
+            **({"train_on": data.train_on} if "demonstrations" in stage.reads else {}),
             "data": files,
             "inputs": {name: artifact.record()["fingerprint"] for name, artifact in inputs.items()},
         }
 
     def _drift(self, final: Path, stage: Stage, made_of: dict[str, Any]) -> list[str]:
-        return _differences(stage.makes(final).record(), made_of)
+        return _differences(BEFORE | stage.makes(final).record(), made_of)
 
 
 def _identity(sources: list[Source]) -> str:
     """A hash of what the rows depend on: the files' contents, or the name on the hub; weights and columns."""
     digest = hashlib.sha256()
     for source in sources:
-        files = sorted(source.path.rglob("*")) if source.path.is_dir() else [source.path]
-        contents = {str(file.relative_to(source.path)): file_sha256(file) for file in files if file.is_file()}
+        paths = source.paths()
+        if paths == [source.path]:
+            files = sorted(source.path.rglob("*")) if source.path.is_dir() else [source.path]
+            contents = {str(file.relative_to(source.path)): file_sha256(file) for file in files if file.is_file()}
+        else:  # a pattern
+            contents = {f"{n} {path.name}": file_sha256(path) for n, path in enumerate(paths) if path.is_file()}
         digest.update(repr((contents or str(source.path), source.weight, sorted(source.columns.items()))).encode())
     return digest.hexdigest()
 
