@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt
 
 from trueup.errors import FeedbackError
+from trueup.run import enough
 from trueup.run.artifacts import Completions, Feedback, write_json, write_jsonl
+from trueup.run.files import read_json
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage, Waiting
 
@@ -86,6 +90,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
         "num_published": num_published,
         "num_texts_cleaned": tasks.num_cleaned(rows),
         "num_annotators": len({vote.annotator for vote in votes}),
+        "num_prompts": dataset.num_prompts,
         "share_up": sum(vote.up for vote in votes) / len(votes),
         "counts": dataset.counts,
         "unusable_annotations": dict(Counter(item.why for _, bad in parsed for item in bad)),
@@ -102,7 +107,12 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     votes, rows = preferences.votes_of(judged)
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
-    return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable}
+    return {
+        "num_judged": len(judged),
+        "num_prompts": dataset.num_prompts,
+        "counts": dataset.counts,
+        "unusable_rows": unusable,
+    }
 
 
 def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Dataset) -> None:
@@ -132,6 +142,34 @@ def _project(context: Context, store: Store) -> tuple[Client, int, str]:
     return client, *known
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How people judged, the pairs that gives, and the prompts that give none."""
+    counts = metrics["counts"]
+    judged = f"{counts['votes']:,} judgements"
+    if "share_up" in metrics:
+        judged += f", {metrics['share_up']:.0%} of them thumbs up"
+    without = counts.get("prompts_without_pairs", 0)
+    unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
+    return [
+        f"{judged}, {unusable:,} more cannot be used: {counts['pairs']:,} pairs; {without:,} prompts give none",
+        *enough.few(metrics.get("num_prompts", enough.JUDGED_PROMPTS), enough.JUDGED_PROMPTS, "judged prompts"),
+    ]
+
+
+def how_far(run_dir: Path) -> str:
+    """Of people who are not done: how many completions are judged."""
+    known = read_json(run_dir / "store" / "progress.json") or {}
+    return f"waiting for labels {known['labelled']}/{known['wanted']}" if {"labelled", "wanted"} <= known.keys() else ""
+
+
 STAGE = Stage(
-    name="collect", config=Config, makes=Feedback, run=run, needs={"completions": "sample"}, unless="preferences"
+    name="collect",
+    config=Config,
+    makes=Feedback,
+    run=run,
+    needs={"completions": "sample"},
+    unless="preferences",
+    on_base=False,
+    how_far=how_far,
+    says=says,
 )

@@ -5,6 +5,7 @@ import math
 from pydantic import PositiveFloat, PositiveInt
 
 from trueup.run.artifacts import Adapter, Feedback
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -66,6 +67,14 @@ def _conversational(pair: dict[str, object], number: int) -> dict[str, object]:
     }
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_pairs']:,} pairs trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
+
+
 STAGE = Stage(
     name="dpo",
     config=Config,
@@ -73,4 +82,5 @@ STAGE = Stage(
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
     alignment=True,
+    says=says,
 )

