@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt
 
 from trueup.errors import FeedbackError, TrueupError
+from trueup.run import enough
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
+from trueup.run.files import read_json
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -58,6 +62,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
         "num_texts_cleaned": tasks.num_cleaned(rows),
         "num_shown_as_cut": sum(row.get("finish") == "length" for row in rows),
         "num_annotators": len({vote.annotator for vote in votes}),
+        "num_prompts": dataset.num_prompts,
         "share_up": sum(vote.up for vote in votes) / len(votes),
         "counts": dataset.counts,
         **standing.counts(),
@@ -82,7 +87,13 @@ def _ready_made(config: Config, context: Context) -> Metrics:
         raise fault
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
-    return {"num_judged": len(judged), "counts": dataset.counts, "unusable_rows": unusable, "data": read}
+    return {
+        "num_judged": len(judged),
+        "num_prompts": dataset.num_prompts,
+        "counts": dataset.counts,
+        "unusable_rows": unusable,
+        "data": read,
+    }
 
 
 def _one_kind(votes: list[Vote], next_step: str) -> FeedbackError | None:
@@ -137,6 +148,28 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
     return f"Label Studio holds newer verdicts ({changes}); to take them: --rebuild" if changes else ""
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How people judged, the pairs that gives, and the prompts that give none."""
+    counts = metrics["counts"]
+    judged = f"{counts['votes']:,} judgements"
+    if "share_up" in metrics:
+        judged += f", {metrics['share_up']:.0%} of them thumbs up"
+    without = counts.get("prompts_without_pairs", 0)
+    unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
+    return [
+        f"{judged}, {unusable:,} more cannot be used: {counts['pairs']:,} pairs; {without:,} prompts give none",
+        *enough.few(metrics.get("num_prompts", enough.JUDGED_PROMPTS), enough.JUDGED_PROMPTS, "judged prompts"),
+    ]
+
+
+def how_far(run_dir: Path) -> str:
+    """Of people who are not done: how many completions are judged."""
+    known = read_json(run_dir / "store" / "progress.json") or {}
+    if not {"labelled", "wanted"} <= known.keys():
+        return ""
+    return "; ".join([f"waiting for labels {known['labelled']}/{known['wanted']}", *known.get("notes", [])])
+
+
 STAGE = Stage(
     name="collect",
     config=Config,
@@ -144,5 +177,8 @@ STAGE = Stage(
     run=run,
     needs={"completions": "sample"},
     unless="preferences",
+    on_base=False,
+    how_far=how_far,
+    says=says,
     since=since,
 )

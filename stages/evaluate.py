@@ -4,7 +4,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.evaluation.baselines import Baseline
 from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
-from trueup.run.run_file import Shot
+from trueup.run.run_file import RunFile, Shot
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine, Sampled
@@ -106,6 +106,19 @@ def run(
     return figures
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """The verdict, and the goal of the run file against it."""
+    from trueup.run.goal import answer_to_goal, goal_lines, verdict
+
+    won = metrics["win_rate_by_reward_model"]
+    wide = won["high"] - won["low"]
+    return [
+        verdict(won),
+        *([f"warning: the interval is {wide:.0%} wide; more held-out prompts narrow it"] if wide > 0.2 else []),
+        *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"])),
+    ]
+
+
 STAGE = Stage(
     name="evaluate",
     config=Config,
@@ -113,4 +126,5 @@ STAGE = Stage(
     run=run,
     needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
     reads=("held_out",),
+    says=says,
 )

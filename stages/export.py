@@ -1,6 +1,7 @@
 """export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
 
 from trueup.run.artifacts import Adapter, Export, records
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -50,4 +51,10 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     return {"merge_kl_nats_per_token": cost, "preflight": checked}
 
 
-STAGE = Stage(name="export", config=Config, makes=Export, run=run, needs={"aligned": "aligned"})
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """What merging cost."""
+    cost = metrics["merge_kl_nats_per_token"]
+    return [] if cost is None else [f"merged weights: KL from the 4-bit policy {cost:.4f} nats per token"]
+
+
+STAGE = Stage(name="export", config=Config, makes=Export, run=run, needs={"aligned": "aligned"}, says=says)

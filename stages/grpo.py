@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from trueup.online.settings import RewardSettings, Tracker, unused_inputs
+from trueup.online.settings import RewardSettings, Tracker, files_of_functions, says, unused_inputs
 from trueup.run.artifacts import Adapter, Completions, RewardModel
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -96,4 +96,6 @@ STAGE = Stage(
     unused=unused_inputs,
     reads=("prompts",),
     alignment=True,
+    code=files_of_functions,
+    says=says,
 )

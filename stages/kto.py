@@ -3,6 +3,7 @@
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from trueup.run.artifacts import Adapter, Feedback
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -65,6 +66,14 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     }
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_rows']:,} rows trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
+
+
 STAGE = Stage(
     name="kto",
     config=Config,
@@ -72,4 +81,5 @@ STAGE = Stage(
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
     alignment=True,
+    says=says,
 )

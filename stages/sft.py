@@ -3,7 +3,9 @@
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from trueup.errors import DataError
+from trueup.run import enough
 from trueup.run.artifacts import Adapter
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -112,4 +114,14 @@ def _by_epoch(kind: str) -> dict[str, object]:
     }
 
 
-STAGE = Stage(name="sft", config=Config, makes=Adapter, run=run, reads=("demonstrations",))
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How many trained, how well what was held out is predicted, and what was cut or left out."""
+    checked = metrics["preflight"]
+    return [
+        f"{metrics['num_train']:,} demonstrations trained, {checked['num_cut']:,} of them cut at sft.max_length, "
+        f"{checked['num_dropped']:,} left out; held-out loss {metrics['eval_loss']:.3f} nats per token",
+        *enough.few(metrics["num_train"], enough.DEMONSTRATIONS, "demonstrations"),
+    ]
+
+
+STAGE = Stage(name="sft", config=Config, makes=Adapter, run=run, reads=("demonstrations",), per_run=True, says=says)

