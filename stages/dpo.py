@@ -50,10 +50,10 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     weighted.precompute_reference(trainer)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), math.log(2), policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     probes = [{"messages": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
     proof.record_probe(trainer.model, tokenizer, probes, context.out)
-    return metrics | {"reference_proof": proven, "num_pairs": len(pairs), "preflight": checked}
+    return metrics | {"reference_proof": proven, "num_pairs": len(trainer.train_dataset), "preflight": checked}
 
 
 def _conversational(pair: dict[str, object], number: int) -> dict[str, object]:

@@ -27,13 +27,13 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
 
     from trueup.chat import preflight
     from trueup.feedback.preferences import kto_weights
-    from trueup.training import common, proof, weighted
+    from trueup.training import common, order, proof, weighted
 
     rows = feedback.rows("train")
     heft_up, heft_down = (sum(row["weight"] for row in rows if row["label"] is side) for side in (True, False))
     desirable, undesirable = kto_weights(heft_up, heft_down)
     rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in rows]
-    unpaired = [_unpaired(row) for row in rows]
+    unpaired = [_unpaired(row) for row in order.interleaved(rows, context.run.seed)]
     model, tokenizer = common.load_policy(context, policy)
     trainer = weighted.WeightedKTOTrainer(
         model=model,
@@ -50,15 +50,15 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     probes = [{"messages": row["prompt"], "completion": row["completion"]} for row in rows]
     proof.record_probe(trainer.model, tokenizer, probes, context.out)
     return metrics | {
         "reference_proof": proven,
         "desirable_weight": desirable,
         "undesirable_weight": undesirable,
-        "num_rows": len(rows),
-        "num_desirable": sum(row["label"] for row in rows),
+        "num_rows": len(trainer.train_dataset),
+        "num_desirable": sum(trainer.train_dataset["label"]),
         "preflight": checked,
     }
 

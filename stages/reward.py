@@ -46,9 +46,9 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     if held_out:
         scores = trainer.evaluate()
         metrics["held_out_accuracy"] = scores["eval_accuracy"]
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     return metrics | {
-        "num_pairs": len(train),
+        "num_pairs": len(trainer.train_dataset),
         "num_dropped_too_long": checked["num_dropped"],
         "num_held_out": len(held_out),
         "preflight": checked,

@@ -9,7 +9,7 @@ from torch import Tensor
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
 from trueup.errors import FeedbackError
-from trueup.training.by_prompt import ByPrompt
+from trueup.training.order import ByPrompt
 
 
 def dpo_loss(policy: Any, reference: Any, weight: Any, beta: float) -> Any:
