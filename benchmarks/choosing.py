@@ -111,7 +111,7 @@ def loss(model: Any, tokenizer: Any, rows: list[Any], shots: int, train: list[di
 
     from trueup.chat.batch import pad
     from trueup.chat.template import Chat
-    from trueup.models import logps
+    from trueup.models import causal
 
     turns = [
         m
@@ -124,7 +124,7 @@ def loss(model: Any, tokenizer: Any, rows: list[Any], shots: int, train: list[di
     ]
     batch = pad([(one.prompt, one.answer) for one in encoded], tokenizer.pad_token_id)
     with torch.no_grad():
-        found = logps.token_logps(model.eval(), batch)
+        found = causal.token_logps(model.eval(), batch)
     return float(-found.sum() / (batch["labels"][:, 1:] != -100).sum())
 
 

@@ -30,7 +30,6 @@ def ours(steps: int) -> dict[str, Any]:
     import torch
 
     from trueup.chat.template import Chat
-    from trueup.cpu import trunk
     from trueup.models import adapters, base
     from trueup.online import rewards
     from trueup.online.ppo import loop, roles
@@ -50,7 +49,6 @@ def ours(steps: int) -> dict[str, Any]:
     model.save_pretrained(folder / "reward")
     model = adapters.new_adapter(base.load_base(BASE, four_bit=True), AdapterConfig())
     _perturb(model)
-    trunk.install(model)  # as `sft` trains it
     model.save_pretrained(folder / "policy")
     probes = [Chat(tokenizer).answer(row["messages"], "Yes.") for row in rows]
     proof.record_probe(model, tokenizer, probes, folder / "policy")

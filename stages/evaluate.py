@@ -4,7 +4,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.evaluation.baselines import Baseline
 from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
-from trueup.run.run_file import Shot
+from trueup.run.run_file import RunFile, Shot
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine, Sampled
@@ -32,8 +32,13 @@ def run(
     """
     import functools
 
-    from trueup.cpu import trunk
     from trueup.data import read_prompts
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
+
+    held_out = read_prompts(context.run.data, "held_out", context.run.seed, read := ReadReport())
+    data_counts = tell(read, shared=leaks(context.run.data))
+
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
@@ -41,7 +46,6 @@ def run(
     from trueup.sampling.sample import engine_bytes, used
     from trueup.sampling.types import Sampling
 
-    held_out = read_prompts(context.run.data, "held_out", context.run.seed)
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     shots = config.few_shot or context.run.data.few_shot
@@ -52,7 +56,6 @@ def run(
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:
         adapters.load_frozen(model, reference.path, "ref")
-    trunk.install(model)
     head = scoring.load_reward(model, reward.path)
     settings = config.model_dump(exclude={"num_completions", "baselines", "few_shot"})
     sampling = Sampling(**settings, seed=context.run.seed + 1)
@@ -71,8 +74,7 @@ def run(
     kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
     ids = [row["id"] for row in rows]
     won = {
-        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids, context.run.seed)
-        for label in ("sft", *put_by)
+        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *put_by)
     }
     answers = [
         {"prompt_id": row["id"], "messages": row["messages"]}
@@ -94,6 +96,7 @@ def run(
             "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl["kl_nats_per_token"]),
             "linear4bit_layers": len(base.linear4bit_layers(model)),
             "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+            "data": data_counts,
         }
     )
     write_json(context.out / "report.json", figures)
@@ -103,6 +106,19 @@ def run(
     return figures
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """The verdict, and the goal of the run file against it."""
+    from trueup.run.goal import answer_to_goal, goal_lines, verdict
+
+    won = metrics["win_rate_by_reward_model"]
+    wide = won["high"] - won["low"]
+    return [
+        verdict(won),
+        *([f"warning: the interval is {wide:.0%} wide; more held-out prompts narrow it"] if wide > 0.2 else []),
+        *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"])),
+    ]
+
+
 STAGE = Stage(
     name="evaluate",
     config=Config,
@@ -110,4 +126,5 @@ STAGE = Stage(
     run=run,
     needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
     reads=("held_out",),
+    says=says,
 )

@@ -3,6 +3,7 @@
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from trueup.run.artifacts import Adapter, Feedback
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -29,7 +30,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
     from trueup.feedback.preferences import kto_weights
-    from trueup.training import common, proof, weighted
+    from trueup.training import common, order, proof, weighted
 
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.thumbs(Chat(tokenizer), feedback.rows("train"), config.max_length)
@@ -37,6 +38,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     up, down = (sum(row["weight"] for row in prepared.rows if row["label"] is side) for side in (True, False))
     desirable, undesirable = kto_weights(up, down)
     rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in prepared.rows]
+    rows = order.interleaved(rows, context.run.seed)
     rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size)
     trainer = weighted.WeightedKTOTrainer(
         model=model,
@@ -53,7 +55,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     return metrics | {
         "reference_proof": proven,
@@ -65,6 +67,14 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     }
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_rows']:,} rows trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
+
+
 STAGE = Stage(
     name="kto",
     config=Config,
@@ -72,4 +82,5 @@ STAGE = Stage(
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
     alignment=True,
+    says=says,
 )

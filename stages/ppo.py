@@ -1,6 +1,6 @@
 """ppo: (Adapter, Completions, RewardModel, prompts) -> Adapter. Reinforcement learning, every role on one base."""
 
-from trueup.online.settings import Settings, unused_inputs
+from trueup.online.settings import Settings, files_of_functions, says, unused_inputs
 from trueup.run.artifacts import Adapter, Completions, RewardModel
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -58,7 +58,7 @@ def run(
         seed=context.run.seed,
         name=context.run.name,
     )
-    model.save_pretrained(str(context.out), selected_adapters=["default"], safe_serialization=True)
+    common.save_adapter(model, context.out)
     proof.record_probe(model, tokenizer, encoded, context.out)
     weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)
     if sft.path != policy.path:
@@ -94,4 +94,6 @@ STAGE = Stage(
     unused=unused_inputs,
     reads=("prompts",),
     alignment=True,
+    code=files_of_functions,
+    says=says,
 )

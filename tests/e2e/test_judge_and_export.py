@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trueup.chat.template import Chat
 from trueup.evaluation import compare
-from trueup.models import adapters, base, logps, scoring
+from trueup.models import adapters, base, causal, scoring
 from trueup.run.artifacts import Adapter, RewardModel, read_jsonl
 from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import Shot
@@ -106,7 +106,7 @@ def test_the_merged_weights_are_the_policy(pipeline: Pipeline, context: Context)
     probe = load_file(aligned.path / "probe.safetensors")
     recorded = probe.pop("logps")
     with torch.no_grad():
-        found = logps.token_logps(merged, probe)
+        found = causal.token_logps(merged, probe)
     assert (found - recorded).abs().max() < 0.1  # bf16; without the adapter several nats
     assert 0 <= metrics["merge_kl_nats_per_token"] < 0.01
 

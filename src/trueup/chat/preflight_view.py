@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trueup.chat.tokens import IGNORED, Sample
+from trueup.errors import visible
 
 MAX_SHOWN = 160  # tokens of one sample; of longer ones the beginning and the end are shown
 
@@ -33,11 +34,6 @@ def show(stage: str, samples: list[Sample], tokenizer: Any, metrics: dict[str, A
     console.print(Text.assemble(("preflight ", "bold"), f"{stage}: {counts}"), soft_wrap=True)
     for warning in metrics["warnings"]:
         console.print(Text(f"  warning: {visible(warning)}", style="yellow"), soft_wrap=True)
-
-
-def visible(text: str) -> str:
-    """`text` with control characters written out: a file's escape sequences never reach the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _coloured(sample: Sample, tokenizer: Any, special: set[int]) -> Any:

@@ -52,7 +52,7 @@ def kl_per_token(
     """
     import torch
 
-    from trueup.models import adapters, head, logps
+    from trueup.models import adapters, causal, head
 
     total, count = 0.0, 0
     rows = sorted(answers)  # neighbours share their prompt
@@ -62,11 +62,11 @@ def kl_per_token(
         with torch.no_grad():
             for name in (policy, reference):
                 with adapters.using(model, name):
-                    hidden, causal = logps.labelled_states(model, batch)
-                states[name] = hidden
-            found = head.kl(states[policy], states[reference], causal.lm_head.weight, temperature or 1.0)
+                    states[name] = causal.labelled_states(model, batch)
+            layer = causal.output_layer(model)
+            found = head.kl(states[policy], states[reference], layer, temperature=temperature or 1.0)
             total += found.sum().item()
-        count += len(hidden)
+        count += len(states[policy])
     return total / count
 
 

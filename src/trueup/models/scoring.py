@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.models import adapters
+from trueup.models import adapters, causal
 
 
 def load_reward(model: Any, folder: Path, name: str = "reward") -> Any:
@@ -33,5 +33,5 @@ def scores(model: Any, head: Any, conversations: Sequence[Sequence[int]], name: 
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in conversations], device=device)
     last = mask.sum(1) - 1
     with torch.no_grad(), adapters.using(model, name):
-        hidden = model.get_base_model().model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        hidden = causal.hidden_states(model, ids, mask)
     return hidden[torch.arange(len(conversations)), last].float() @ head[0]

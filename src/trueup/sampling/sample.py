@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from trueup import cpu
 from trueup.chat.ending import end_ids
 from trueup.chat.template import Chat
 from trueup.errors import StageError
@@ -70,16 +71,14 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[i
 
     At most `sampling.batch_size` are worked on at a time; `progress` hears of those that are done.
     """
-    from trueup.cpu import decoder
-
     model.eval()
     if sampling.engine == "vllm":
         from trueup.sampling import vllm_engine
 
         return vllm_engine.engine(model, tokenizer, sampling, progress)
-    if sampling.engine == "generate" or not decoder.fits(model):
+    ours = None if sampling.engine == "generate" else cpu.engine(model, merged=sampling.engine == "merged")
+    if ours is None:
         return lambda prompts, seed: _in_batches(model, tokenizer, prompts, sampling, seed, progress)
-    ours = decoder.Decoder(model, merged=sampling.engine == "merged")
 
     def run(prompts: list[list[int]], seed: int) -> list[Generated]:
         done = ours.generate(
@@ -114,9 +113,8 @@ def cut_answers(num_cut: int, num_answers: int, max_new_tokens: int) -> str:
 
 def engine_bytes(model: Any, name: Engine) -> int:
     """Bytes of weights that an engine holds beside `model`: those of `merged`'s bf16 copy. vLLM counts its own."""
-    from trueup.cpu import decoder
-
-    return decoder.merged_bytes(model) if name == "merged" and decoder.fits(model) else 0
+    ours = cpu.engine(model, merged=True) if name == "merged" else None
+    return 0 if ours is None else ours.num_bytes
 
 
 def _in_batches(

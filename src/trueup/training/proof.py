@@ -11,7 +11,7 @@ from typing import Any
 from trueup.chat.batch import pad
 from trueup.chat.template import Encoded
 from trueup.errors import ReferenceProofError
-from trueup.models import adapters, logps
+from trueup.models import adapters, causal
 from trueup.run.stage import Metrics
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
@@ -75,7 +75,7 @@ def _logps(model: Any, batch: dict[str, Any], name: str | None) -> Any:
     model.eval()
     try:
         with torch.no_grad(), adapters.using(model, name):
-            return logps.token_logps(model, batch).cpu()
+            return causal.token_logps(model, batch).cpu()
     finally:
         model.train(was_training)
 
