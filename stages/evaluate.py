@@ -39,19 +39,23 @@ def run(
     held_out = read_prompts(context.run.data, "held_out", context.run.seed, read := ReadReport())
     data_counts = tell(read, shared=leaks(context.run.data))
 
+    from trueup.chat.template import Chat
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
     from trueup.run.goal import answer_to_goal
-    from trueup.sampling.sample import engine_bytes, used
+    from trueup.sampling.sample import engine_bytes, refuse_beyond_context, used
     from trueup.sampling.types import Sampling
 
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     shots = config.few_shot or context.run.data.few_shot
     put_by = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
-    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     tokenizer = base.load_tokenizer(context.run.model)
+    chat = Chat(tokenizer)
+    asked = [chat.prompt(messages) for put in (prompts, *put_by.values()) for messages in put]
+    refuse_beyond_context(tokenizer, asked, config.max_new_tokens)
+    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:

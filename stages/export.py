@@ -20,6 +20,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     from safetensors.torch import load_file
 
     from trueup.chat import preflight
+    from trueup.chat.ending import end_ids
     from trueup.export import card
     from trueup.models import adapters, base, causal, head
 
@@ -37,13 +38,15 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         if base.linear4bit_layers(bare):
             bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
-        model.merge_and_unload().to(torch.bfloat16).save_pretrained(context.out / "merged", safe_serialization=True)
-        del bare, model
+        tokenizer = base.load_tokenizer(context.run.model)
+        written = model.merge_and_unload().to(torch.bfloat16)
+        written.generation_config.eos_token_id = list(end_ids(tokenizer, written))  # the trained end among them
+        written.save_pretrained(context.out / "merged", safe_serialization=True)
+        del bare, model, written
         merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
         with torch.no_grad():
-            written = causal.labelled_states(merged, probe)
-            cost = head.kl(policy, written, causal.output_layer(merged)).mean().item()
-        tokenizer = base.load_tokenizer(context.run.model)
+            after = causal.labelled_states(merged, probe)
+            cost = head.kl(policy, after, causal.output_layer(merged)).mean().item()
         tokenizer.save_pretrained(context.out / "merged")
         checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)
     text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)

@@ -50,7 +50,7 @@ def run(
     from trueup.training import checkpoints, common, proof
 
     model, tokenizer = common.load_policy(context, policy)
-    asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens)
+    asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens, config.max_completion_length)
     of_model = None
     if reward is not None:
         rewards.refuse_another_base(policy.path, reward.path)

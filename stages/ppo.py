@@ -32,7 +32,7 @@ def run(
     from trueup.training import common, proof
 
     model, tokenizer = common.load_policy(context, policy)
-    asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens)
+    asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens, config.max_new_tokens)
     on_base = roles.build(
         model,
         tokenizer,

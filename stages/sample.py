@@ -41,16 +41,17 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     prompts = [row for row in found for _ in range(config.num_completions)]
     read = tell(report)
 
-    from trueup.models import adapters, base  # after the data: what is wrong with it is said at once
+    from trueup.chat import preflight  # after the data: what is wrong with it is said at once
+    from trueup.models import adapters, base
     from trueup.progress import bars
     from trueup.sampling.sample import cut_answers, engine_bytes, sample, used
     from trueup.sampling.types import Sampling
 
+    tokenizer = base.load_tokenizer(context.run.model)
+    named = ((row["id"], row["messages"]) for row in found)
+    checked = preflight.check_prompts(tokenizer, named, [], context, config.max_new_tokens)
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
-    model, tokenizer = (
-        adapters.load_adapter(bare, policy.path, trainable=False),
-        base.load_tokenizer(context.run.model),
-    )
+    model = adapters.load_adapter(bare, policy.path, trainable=False)
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     began = time.monotonic()
     with bars("sample") as bar:
@@ -77,6 +78,7 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
         "eos_rate": 1 - num_cut / len(done),
         "num_cut_answers": num_cut,
         "sampling": used(sampling, tokenizer, model),
+        "preflight": checked,
         "mean_length_tokens": num_tokens / len(done),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
         "data": read,

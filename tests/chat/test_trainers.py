@@ -39,13 +39,15 @@ def run_file(base: Path, folder: Path, data: str = "") -> RunFile:
 def batches(
     stage: Any, config: Any, run: RunFile, folder: Path, monkeypatch: pytest.MonkeyPatch, **inputs: Any
 ) -> list[dict[str, Any]]:
-    """The collated training set of the stage's trainer without padding: rows of ids, and of labels or None."""
+    """The collated training set of the stage's trainer without padding: rows of ids, labels or None, and the counts of
+    preflight.
+    """
     seen: list[Any] = []
     plain = preflight.check
     monkeypatch.setattr(preflight, "check", lambda trainer, *more: (seen.append(trainer), plain(trainer, *more))[1])
     out = folder / stage.STAGE.name
     out.mkdir()
-    with pytest.raises(Checked):
+    with pytest.raises(Checked) as checked:
         stage.run(config, Context(run=run, run_dir=folder, out=out, only_preflight=True), **inputs)
     trainer = seen[0]
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(trainer.train_dataset))])
@@ -54,7 +56,7 @@ def batches(
         labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     rows = []
     for i, mask in enumerate(batch["attention_mask"].bool()):
-        row = {"ids": batch["input_ids"][i][mask].tolist()}
+        row = {"ids": batch["input_ids"][i][mask].tolist(), "counts": checked.value.metrics}
         rows.append(row | {"labels": None if labels is None else labels[i][mask].tolist()})
     return rows
 
@@ -144,6 +146,7 @@ def test_sampled_ids_are_trained_as_they_are_and_a_cut_answer_has_no_end(
             rest = row["ids"][len(begun) + len(ids) :]
             assert tokenizer.decode(rest).strip() == ""  # what the template writes after an end
             assert bool(rest) == (finish == "eos")
+            assert (row["counts"]["num_unfinished"] > 0) == (finish == "length")
             if row["labels"] is not None:
                 assert row["labels"] == [-100] * len(begun) + row["ids"][len(begun) :]
 

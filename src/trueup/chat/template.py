@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trueup.chat.losses import left_out
-from trueup.chat.tokens import IGNORED, first_index, last_index
+from trueup.chat.tokens import IGNORED, KINDS, first_index, last_index
+from trueup.errors import PreflightError
 
 Message = dict[str, Any]  # role (system | user | assistant | tool), content, and perhaps tool_calls
 Tools = list[dict[str, Any]] | None
 
 
-class Refused(Exception):
+class Refused(PreflightError):
     """A conversation that cannot become tokens. `kind` is a key of `tokens.KINDS`, `detail` says more."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         self.kind, self.detail = kind, detail
-        super().__init__(detail or kind)
+        more = f" ({detail})" if detail else ""
+        super().__init__("chat template", found=f"{KINDS[kind].says}{more}", next_step=KINDS[kind].cure)
 
 
 @dataclass(frozen=True)

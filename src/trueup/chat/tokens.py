@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def faults(sample: Sample, special: Special) -> list[str]:
     written = sample.ids[:start] if sample.is_sampled else sample.ids
     if special.bos is not None and written.count(special.bos) > max(1, sample.num_bos_written):
         found.append("bos")
-    if any(a == b and a in special.all for a, b in zip(written, written[1:], strict=False)):
+    if any(a == b and a in special.all for a, b in itertools.pairwise(written)):
         found.append("doubled")
     if start < len(sample.prompt):
         found.append("prefix")

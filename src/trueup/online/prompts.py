@@ -24,10 +24,11 @@ class Prompt:
     ids: list[int]
 
 
-def read(context: Context, tokenizer: Any, max_prompt_tokens: int) -> tuple[list[Prompt], Metrics]:
+def read(context: Context, tokenizer: Any, max_prompt_tokens: int, max_new_tokens: int) -> tuple[list[Prompt], Metrics]:
     """The prompts of the run file, and for the record how many were too long and how those begin.
 
-    Raises DataError when there are none, or all are too long.
+    Raises DataError when there are none, or all are too long; PreflightError when one and `max_new_tokens` more do not
+    fit the base's context.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -40,7 +41,7 @@ def read(context: Context, tokenizer: Any, max_prompt_tokens: int) -> tuple[list
         said = f"{len(too_long)} prompts are longer than {max_prompt_tokens} tokens and left out, such as {begin[0]!r}"
         Console().print(escape(said))
     named = ((prompt.id, prompt.messages) for prompt in prompts)
-    checked = preflight.check_prompts(tokenizer, named, [row["id"] for row in too_long], context)
+    checked = preflight.check_prompts(tokenizer, named, [row["id"] for row in too_long], context, max_new_tokens)
     return prompts, {
         "num_prompts": len(prompts),
         "num_prompts_too_long": len(too_long),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trueup.errors import PreflightError, StageError
 from trueup.run import base
-from trueup.run.artifacts import Adapter, Report, RewardModel
+from trueup.run.artifacts import Adapter, Completions, Report, RewardModel
 from trueup.run.building import build
 from trueup.run.chain import Chain
 from trueup.run.lock import only_writer
@@ -126,9 +126,9 @@ class Pipeline(Chain):
         ]
 
     def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
-        """Of each stage that trains: what its preflight measured, or why it would stop, or what it still waits for."""
+        """Of each stage that trains or samples: what its preflight found, why it would stop, or what it waits for."""
         for stage in self.order():
-            if stage.makes not in (Adapter, RewardModel):
+            if stage.makes not in (Adapter, RewardModel, Completions):
                 continue
             try:
                 inputs = {k: self.artifact(source, stage.name) for k, source in self.needs(stage).items()}
