@@ -7,6 +7,7 @@ from typing import Any
 
 from trueup.errors import ModelError
 from trueup.models import families, packaged
+from trueup.models.quiet import drop_kernel_advice
 
 
 def quiet() -> None:
@@ -22,8 +23,8 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    for library in ("bitsandbytes", "trl"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    drop_kernel_advice()
     warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|torch|bitsandbytes)(\..*)?")
 
 
