@@ -46,9 +46,10 @@ def check(trainer: Any, rows: list[dict[str, Any]], context: Context) -> Metrics
     size = trainer.args.per_device_train_batch_size
     for first in range(0, len(looked_at), size):
         chunk = looked_at[first : first + size]
-        for sample in _as_trained(trainer, chunk, [source[ids[i]] for i in chunk]):
+        made = _as_trained(trainer, chunk, [source[ids[i]] for i in chunk])
+        shown += preflight_view.named(made, len(chunk)) if len(shown) < preflight_view.ENOUGH else []
+        for sample in made:
             _note(found, sample.id, _faults_of(sample, special, is_reward=sample.labels is None))
-            shown += [sample] if len(shown) < 3 else []
     for i in looked_at:
         _note(found, ids[i], ["text"] if _names_special(tokenizer, source[ids[i]]) else [])
     counts = {"num_samples": len(ids), "num_checked": len(looked_at), "longest_tokens": max(lengths, default=0)}
@@ -66,7 +67,7 @@ def check_prompts(
         row = {"id": name, "prompt": messages, "completion": PROBE[1:]}
         (sample,) = _templated(tokenizer, row, None)
         _note(found, name, faults(sample, special) + (["text"] if _names_special(tokenizer, row) else []))
-        shown += [Sample(**vars(sample) | {"ids": sample.prompt})] if len(shown) < 3 else []
+        shown += [Sample(**vars(sample) | {"ids": sample.prompt})] if len(shown) < preflight_view.ENOUGH else []
         counts["num_samples"] = counts["num_checked"] = counts["num_samples"] + 1
         counts["longest_tokens"] = max(counts["longest_tokens"], len(sample.prompt))
     return _verdict(found, counts["num_samples"] + len(too_long), counts, tokenizer, shown, context)
