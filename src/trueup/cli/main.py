@@ -1,4 +1,4 @@
-"""One command a stage, and: run, status, preflight, init, labelstudio, demo, schema. Heavy imports are made inside."""
+"""One command for each stage, and those that look at a run. Heavy imports are made inside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from trueup import __version__
 from trueup.cli.data import data
+from trueup.cli.doctor import doctor
 from trueup.cli.group import Group, debug_option, remember_folder, remember_run_file
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.run_files import init, schema
@@ -227,6 +228,7 @@ def demo(human: bool, seed: int, method: str, port: int) -> None:
 
 main.add_command(data)
 main.add_command(labelstudio)
+main.add_command(doctor)
 main.add_command(schema)
 
 if __name__ == "__main__":
