@@ -66,7 +66,9 @@ class Standing:
         return lines
 
 
-def standing(tasks: Sequence[Any], asked: Sequence[str], store: Store, key: str, *, each: int, wanted: int) -> Standing:
+def standing(
+    tasks: Sequence[dict[str, Any]], asked: Sequence[str], store: Store, key: str, *, each: int, wanted: int
+) -> Standing:
     """Take the verdicts of `tasks` into the store and count them for the completions `asked` (uids).
 
     `each` verdicts are wanted of a completion. One that people were given so often already, and skipped or left
