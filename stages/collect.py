@@ -38,6 +38,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     from trueup.feedback.annotations import parse
     from trueup.feedback.client import Watch
     from trueup.feedback.store import Store
+    from trueup.feedback.votes import Vote
     from trueup.progress import bars
 
     if completions is None:
@@ -70,7 +71,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
             if not done:
                 time.sleep(settings.poll_s)
             whole = done  # before freezing: a deleted task shows only in a whole pull
-    every = [preferences.Vote(row["uid"], row["annotator"], row["up"]) for row in current]
+    every = [Vote(row["uid"], row["annotator"], row["up"]) for row in current]
     asked = {row["uid"] for row in rows}
     votes = [vote for vote in every if vote.uid in asked]  # of this round
     if len({vote.up for vote in votes}) == 1:
@@ -98,10 +99,11 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
     from trueup.feedback import preferences
+    from trueup.feedback.votes import votes_of
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     read = tell(report)
-    votes, rows = preferences.votes_of(judged)
+    votes, rows = votes_of(judged)
     if len({vote.up for vote in votes}) == 1:
         raise FeedbackError(
             "data.preferences",

@@ -24,6 +24,8 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     import hashlib
     import time
 
+    import click
+
     from trueup.data import read_prompts
     from trueup.data.report import ReadReport, tell
 
@@ -34,13 +36,13 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
 
     from trueup.models import adapters, base  # after the data: what is wrong with it is said at once
     from trueup.progress import bars
-    from trueup.sampling.sample import engine_bytes, sample
+    from trueup.sampling.sample import cut_answers, engine_bytes, sample, used
     from trueup.sampling.types import Sampling
 
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model, tokenizer = (
         adapters.load_adapter(bare, policy.path, trainable=False),
-        base.load_tokenizer(context.run.model.base),
+        base.load_tokenizer(context.run.model),
     )
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     began = time.monotonic()
@@ -54,14 +56,19 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
         uid = hashlib.sha256(f"{prompt['id']}\0{number}\0{answer.text}\0{context.run.seed}".encode()).hexdigest()[:20]
         rows.append(
             {"uid": uid, "prompt_id": prompt["id"], "messages": prompt["messages"], "completion": answer.text}
-            | {"num_tokens": answer.num_tokens, "logp": answer.logp, "finish": answer.finish}
+            | {"ids": answer.ids, "num_tokens": answer.num_tokens, "logp": answer.logp, "finish": answer.finish}
         )
     write_jsonl(context.out / "completions.jsonl", rows)
     num_tokens = sum(answer.num_tokens for answer in done)
+    num_cut = sum(answer.finish == "length" for answer in done)
+    if num_cut:
+        click.echo(cut_answers(num_cut, len(done), config.max_new_tokens))
     return {
         "num_completions": len(rows),
         "tokens_per_s": num_tokens / seconds,
-        "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
+        "eos_rate": 1 - num_cut / len(done),
+        "num_cut_answers": num_cut,
+        "sampling": used(sampling, tokenizer, model),
         "mean_length_tokens": num_tokens / len(done),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
         "data": read,
