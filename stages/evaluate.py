@@ -39,6 +39,7 @@ def run(
     held_out = read_prompts(context.run.data, "held_out", context.run.seed, read := ReadReport())
     data_counts = tell(read, shared=leaks(context.run.data))
 
+    # After the data: what is wrong with it is said at once.
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars

@@ -34,8 +34,7 @@ def run(config: Config, context: Context) -> Metrics:
     from trueup.data.report import ReadReport, tell
     from trueup.feedback.preferences import split_prompts
 
-    report = ReadReport()
-    rows = read_demonstrations(context.run.data, context.run.seed, report)
+    rows = read_demonstrations(context.run.data, context.run.seed, report := ReadReport(), takes_tools=True)
     read = tell(report, shared=leaks(context.run.data))
     prompts = [identify(row["messages"][:-1]) for row in rows]
     splits = split_prompts(list(dict.fromkeys(prompts)), config.held_out_fraction, context.run.seed)

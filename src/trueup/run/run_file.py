@@ -125,7 +125,7 @@ class DataConfig(Section):
     system: str | None = None
     few_shot: tuple[Shot, ...] = ()
     columns: Columns = Field(default_factory=dict)  # our name -> the file's name, for every source
-    train_on: Literal["last", "all"] = "last"  # which of a dialogue's assistant turns sft learns
+    train_on: Literal["last", "all"] = "last"  # of the assistant's turns in a demonstration
 
     def sources(self, field: str) -> list[Source]:
         """The sources of demonstrations, prompts, held_out or preferences; columns common to all are filled in."""
