@@ -42,6 +42,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     from trueup.feedback.annotations import parse
     from trueup.feedback.client import Watch
     from trueup.feedback.store import Store
+    from trueup.feedback.votes import Vote
     from trueup.progress import bars
 
     if completions is None:
@@ -74,7 +75,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
             if not done:
                 time.sleep(settings.poll_s)
             whole = done  # before freezing: a deleted task shows only in a whole pull
-    every = [preferences.Vote(row["uid"], row["annotator"], row["up"]) for row in current]
+    every = [Vote(row["uid"], row["annotator"], row["up"]) for row in current]
     asked = {row["uid"] for row in rows}
     votes = [vote for vote in every if vote.uid in asked]  # of this round
     if len({vote.up for vote in votes}) == 1:
@@ -102,9 +103,10 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as votes from Label Studio."""
     from trueup.data import read_preferences
     from trueup.feedback import preferences
+    from trueup.feedback.votes import votes_of
 
     judged, unusable = read_preferences(context.run.data, context.run.seed)
-    votes, rows = preferences.votes_of(judged)
+    votes, rows = votes_of(judged)
     dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
     _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
     return {

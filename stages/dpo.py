@@ -29,11 +29,15 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trl import DPOConfig
 
     from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
     from trueup.training import common, proof, weighted
 
     pairs = weighted.mean_one(feedback.pairs("train"))
-    rows = [_conversational(pair, i) for i, pair in enumerate(pairs)]
     model, tokenizer = common.load_policy(context, policy)
+    prepared = token_rows.pairs(Chat(tokenizer), pairs, config.max_length)
+    prepared.refuse("dpo")
+    rows = weighted.mean_one(prepared.rows)
     trainer = weighted.WeightedDPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
@@ -44,7 +48,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         ),
         train_dataset=Dataset.from_list(rows),
     )
-    checked = preflight.check(trainer, rows, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
@@ -52,19 +56,8 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), math.log(2), policy.path)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
-    probes = [{"messages": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
-    proof.record_probe(trainer.model, tokenizer, probes, context.out)
-    return metrics | {"reference_proof": proven, "num_pairs": len(pairs), "preflight": checked}
-
-
-def _conversational(pair: dict[str, object], number: int) -> dict[str, object]:
-    return {
-        "id": f"{pair['prompt_id']}/{number}",
-        "prompt": pair["prompt"],
-        "chosen": [{"role": "assistant", "content": pair["chosen"]}],
-        "rejected": [{"role": "assistant", "content": pair["rejected"]}],
-        "weight": pair["weight"],
-    }
+    proof.record_probe(trainer.model, tokenizer, [chosen for chosen, _ in prepared.encoded], context.out)
+    return metrics | {"reference_proof": proven, "num_pairs": len(rows), "preflight": checked}
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:

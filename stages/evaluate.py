@@ -7,7 +7,7 @@ from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_js
 from trueup.run.run_file import RunFile, Shot
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
-from trueup.sampling.types import Engine
+from trueup.sampling.types import Engine, Sampled
 
 
 class Config(Section):
@@ -32,13 +32,12 @@ def run(
     """
     import functools
 
-    from trueup.cpu import trunk
     from trueup.data import read_prompts
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
     from trueup.run.goal import answer_to_goal
-    from trueup.sampling.sample import engine_bytes
+    from trueup.sampling.sample import engine_bytes, used
     from trueup.sampling.types import Sampling
 
     held_out = read_prompts(context.run.data, "held_out", context.run.seed)
@@ -47,12 +46,11 @@ def run(
     shots = config.few_shot or context.run.data.few_shot
     put_by = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
-    tokenizer = base.load_tokenizer(context.run.model.base)
+    tokenizer = base.load_tokenizer(context.run.model)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:
         adapters.load_frozen(model, reference.path, "ref")
-    trunk.install(model)
     head = scoring.load_reward(model, reward.path)
     settings = config.model_dump(exclude={"num_completions", "baselines", "few_shot"})
     sampling = Sampling(**settings, seed=context.run.seed + 1)
@@ -61,30 +59,32 @@ def run(
         "aligned": ("default", prompts),
     }
     contestants |= {label: (None, put) for label, put in put_by.items()}  # the base, adapters off
-    texts, lengths, metrics = {}, {}, {}
+    done: dict[str, list[Sampled]] = {}
+    metrics: Metrics = {}
     with bars("evaluate") as bar:
         for label, (name, put) in contestants.items():
             advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
-            done, metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
-            texts[label], lengths[label] = [answer.text for answer in done], [answer.num_tokens for answer in done]
-    scores = compare.rewards_of_each(model, head, tokenizer, prompts, texts)
-    kl = compare.kl_to_both(model, tokenizer, prompts, texts["aligned"])
+            done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
+    scores = compare.rewards_of_each(model, head, tokenizer, prompts, done)
+    kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
     ids = [row["id"] for row in rows]
     won = {
-        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids, context.run.seed)
-        for label in ("sft", *put_by)
+        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *put_by)
     }
     answers = [
         {"prompt_id": row["id"], "messages": row["messages"]}
-        | {label: found[i] for label, found in texts.items()}
+        | {label: found[i].text for label, found in done.items()}
         | {"reward": {label: found[i] for label, found in scores.items()}}
-        | {"num_tokens": {label: found[i] for label, found in lengths.items()}}
+        | {"num_tokens": {label: found[i].num_tokens for label, found in done.items()}}
+        | {"ids": {label: found[i].ids for label, found in done.items()}}
+        | {"finish": {label: found[i].finish for label, found in done.items()}}
         for i, row in enumerate(rows)
     ]
     write_jsonl(context.out / "answers.jsonl", answers)
     figures = (
         metrics
         | kl
+        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model)}
         | {
             "win_rate_by_reward_model": won["sft"],
             "win_rates_over": won,

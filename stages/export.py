@@ -21,7 +21,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
 
     from trueup.chat import preflight
     from trueup.export import card
-    from trueup.models import adapters, base, head, logps
+    from trueup.models import adapters, base, causal, head
 
     shutil.copytree(
         aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
@@ -32,7 +32,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
         probe = load_file(aligned.path / "probe.safetensors")
         with torch.no_grad():
-            policy, _ = logps.labelled_states(model, probe)
+            policy = causal.labelled_states(model, probe)
         bare = model.unload()
         if base.linear4bit_layers(bare):
             bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
@@ -41,9 +41,9 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         del bare, model
         merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
         with torch.no_grad():
-            written, causal = logps.labelled_states(merged, probe)
-            cost = head.kl(policy, written, causal.lm_head.weight).mean().item()
-        tokenizer = base.load_tokenizer(context.run.model.base)
+            written = causal.labelled_states(merged, probe)
+            cost = head.kl(policy, written, causal.output_layer(merged)).mean().item()
+        tokenizer = base.load_tokenizer(context.run.model)
         tokenizer.save_pretrained(context.out / "merged")
         checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)
     text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)

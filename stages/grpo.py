@@ -40,6 +40,7 @@ def run(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
+    from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, scoring
     from trueup.online import curves, prompts, rewards, watch
@@ -53,12 +54,14 @@ def run(
     if reward is not None:
         rewards.refuse_another_base(policy.path, reward.path)
         head = scoring.load_reward(model, reward.path)
-        of_model = rewards.of_model(model, head, tokenizer, config.reward_batch_size)
-    scored = [(row["messages"], row["completion"]) for row in completions.rows()]
-    parts = rewards.build(config, context.run_file_dir, of_model, scored)
+        of_model = rewards.OfModel(model, head, tokenizer, config.reward_batch_size)
+    rows, chat = completions.rows(), Chat(tokenizer)
+    encoded = [chat.encode(row) for row in rows]
+    scored = [(row["messages"], row["completion"]) for row in rows]
+    parts = rewards.build(config, context.run_file_dir, of_model, scored, encoded)
     begun = checkpoints.step_of(checkpoints.latest_whole(context.out / "checkpoints"))
     log = Log(context.out, config.report_to, context.run.name, begun)
-    watching = watch.Watch(log, parts, config.completions_steps)
+    watching = watch.Watch(log, parts, config.completions_steps, tokenizer)
     trainer = GRPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
@@ -71,9 +74,9 @@ def run(
     proven = proof.prove(trainer.model, policy.path)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
-    proof.record_probe(model, tokenizer, [{"messages": m, "completion": c} for m, c in scored], context.out)
-    rows = log.finish()
-    curves.write(rows, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
+    proof.record_probe(model, tokenizer, encoded, context.out)
+    steps = log.finish()
+    curves.write(steps, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")
     batch = config.per_device_train_batch_size
@@ -81,7 +84,7 @@ def run(
         max_new_tokens=config.max_completion_length, temperature=1.0, top_p=1.0, batch_size=batch, seed=context.run.seed
     )
     kl = compare.kl_of_policy(model, tokenizer, [p.messages for p in asked[:batch]], sampling)
-    return metrics | summary(rows) | counts | rewards.describe(parts) | kl | {"reference_proof": proven}
+    return metrics | summary(steps) | counts | rewards.describe(parts) | kl | {"reference_proof": proven}
 
 
 STAGE = Stage(

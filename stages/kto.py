@@ -27,15 +27,18 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trl import KTOConfig
 
     from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
     from trueup.feedback.preferences import kto_weights
     from trueup.training import common, proof, weighted
 
-    rows = feedback.rows("train")
-    heft_up, heft_down = (sum(row["weight"] for row in rows if row["label"] is side) for side in (True, False))
-    desirable, undesirable = kto_weights(heft_up, heft_down)
-    rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in rows]
-    unpaired = [_unpaired(row) for row in rows]
     model, tokenizer = common.load_policy(context, policy)
+    prepared = token_rows.thumbs(Chat(tokenizer), feedback.rows("train"), config.max_length)
+    prepared.refuse("kto")
+    up, down = (sum(row["weight"] for row in prepared.rows if row["label"] is side) for side in (True, False))
+    desirable, undesirable = kto_weights(up, down)
+    rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in prepared.rows]
+    rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size)
     trainer = weighted.WeightedKTOTrainer(
         model=model,
         processing_class=tokenizer,
@@ -43,17 +46,16 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             **common.trainer_args(context),
             **config.model_dump(),
         ),
-        train_dataset=Dataset.from_list(unpaired),
+        train_dataset=Dataset.from_list(rows),
     )
-    checked = preflight.check(trainer, unpaired, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
     metrics = common.train(trainer)
     common.save_adapter(trainer, context.out)
-    probes = [{"messages": row["prompt"], "completion": row["completion"]} for row in rows]
-    proof.record_probe(trainer.model, tokenizer, probes, context.out)
+    proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     return metrics | {
         "reference_proof": proven,
         "desirable_weight": desirable,
@@ -62,12 +64,6 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         "num_desirable": sum(row["label"] for row in rows),
         "preflight": checked,
     }
-
-
-def _unpaired(row: dict[str, object]) -> dict[str, object]:
-    completion = [{"role": "assistant", "content": row["completion"]}]
-    kept = {"id": row["uid"], "prompt": row["prompt"], "label": row["label"], "weight": row["weight"]}
-    return kept | {"completion": completion}
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:

@@ -22,6 +22,7 @@ def run(
     `completions`, of `policy`, give the reward model's mean and spread. Without `reward`, functions reward alone. `sft`
     is only reported against.
     """
+    from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, base
     from trueup.online import prompts, rewards
@@ -40,9 +41,11 @@ def run(
         value_on=config.value_on,
         temperature=config.temperature,
     )
-    scored = [(row["messages"], row["completion"]) for row in completions.rows()]
-    of_model = rewards.of_model(model, on_base.score_head, tokenizer, config.reward_batch_size) if reward else None
-    parts = rewards.build(config, context.run_file_dir, of_model, scored)
+    rows, chat = completions.rows(), Chat(tokenizer)
+    encoded = [chat.encode(row) for row in rows]
+    scored = [(row["messages"], row["completion"]) for row in rows]
+    of_model = rewards.OfModel(model, on_base.score_head, tokenizer, config.reward_batch_size) if reward else None
+    parts = rewards.build(config, context.run_file_dir, of_model, scored, encoded)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     metrics = loop.train(
@@ -56,7 +59,7 @@ def run(
         name=context.run.name,
     )
     model.save_pretrained(str(context.out), selected_adapters=["default"], safe_serialization=True)
-    proof.record_probe(model, tokenizer, [{"messages": m, "completion": c} for m, c in scored], context.out)
+    proof.record_probe(model, tokenizer, encoded, context.out)
     weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")

@@ -26,42 +26,37 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trl import RewardConfig
 
     from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
     from trueup.training import common, weighted
 
-    train, held_out = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
-    rows = [_conversational(pair, i) for i, pair in enumerate(train)]
+    train, apart = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
+    prepared, held_out = (
+        token_rows.pairs(Chat(tokenizer), some, config.max_length, whole=True) for some in (train, apart)
+    )
+    prepared.refuse("reward")
     trainer = weighted.WeightedRewardTrainer(
         model=model,
         processing_class=tokenizer,
         args=RewardConfig(**common.trainer_args(context), **config.model_dump()),
-        train_dataset=Dataset.from_list(rows),
-        eval_dataset=Dataset.from_list([_conversational(pair, i) for i, pair in enumerate(held_out)])
-        if held_out
-        else None,
+        train_dataset=Dataset.from_list(weighted.mean_one(prepared.rows)),
+        eval_dataset=Dataset.from_list(held_out.rows) if held_out.rows else None,
     )
-    checked = preflight.check(trainer, rows, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, policy)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     metrics = common.train(trainer)
-    if held_out:
+    if held_out.rows:
         scores = trainer.evaluate()
         metrics["held_out_accuracy"] = scores["eval_accuracy"]
     common.save_adapter(trainer, context.out)
     return metrics | {
-        "num_pairs": len(train),
-        "num_dropped_too_long": checked["num_dropped"],
-        "num_held_out": len(held_out),
+        "num_pairs": len(prepared.rows),
+        "num_dropped_too_long": len(prepared.found.ids.get("too_long", [])),
+        "num_held_out": len(held_out.rows),
+        "num_held_out_left_out": held_out.total - len(held_out.rows),
         "preflight": checked,
-    }
-
-
-def _conversational(pair: dict[str, list[dict[str, str]]], number: int) -> dict[str, object]:
-    return {
-        "id": f"{pair['prompt_id']}/{number}",
-        "chosen": [*pair["prompt"], {"role": "assistant", "content": pair["chosen"]}],
-        "rejected": [*pair["prompt"], {"role": "assistant", "content": pair["rejected"]}],
-        "weight": pair["weight"],
     }
 
 

@@ -31,10 +31,12 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     """Sample `num_completions` answers a prompt, seeded; write their text, log-probability and how they ended."""
     import time
 
+    import click
+
     from trueup.data import read_prompts
     from trueup.models import adapters, base
     from trueup.progress import bars
-    from trueup.sampling.sample import engine_bytes, sample
+    from trueup.sampling.sample import cut_answers, engine_bytes, sample, used
     from trueup.sampling.types import Sampling
 
     prompts = [
@@ -43,7 +45,7 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model, tokenizer = (
         adapters.load_adapter(bare, policy.path, trainable=False),
-        base.load_tokenizer(context.run.model.base),
+        base.load_tokenizer(context.run.model),
     )
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     began = time.monotonic()
@@ -57,15 +59,20 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     ):
         rows.append(
             {"uid": uid, "prompt_id": prompt["id"], "messages": prompt["messages"], "completion": answer.text}
-            | {"num_tokens": answer.num_tokens, "logp": answer.logp, "finish": answer.finish}
+            | {"ids": answer.ids, "num_tokens": answer.num_tokens, "logp": answer.logp, "finish": answer.finish}
         )
     write_jsonl(context.out / "completions.jsonl", rows)
     num_tokens = sum(answer.num_tokens for answer in done)
+    num_cut = sum(answer.finish == "length" for answer in done)
+    if num_cut:
+        click.echo(cut_answers(num_cut, len(done), config.max_new_tokens))
     return {
         "num_completions": len(rows),
         "num_prompts": len(rows) // config.num_completions,
         "tokens_per_s": num_tokens / seconds,
-        "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
+        "eos_rate": 1 - num_cut / len(done),
+        "num_cut_answers": num_cut,
+        "sampling": used(sampling, tokenizer, model),
         "mean_length_tokens": num_tokens / len(done),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
     }

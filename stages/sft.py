@@ -34,24 +34,34 @@ def run(config: Config, context: Context) -> Metrics:
     from trl import SFTConfig
 
     from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
     from trueup.data import identify, read_demonstrations
     from trueup.training import adalora, common, proof
     from trueup.training.lean import LeanSFTTrainer
 
-    rows = [
-        {"id": row["id"], "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-        for row in read_demonstrations(context.run.data, context.run.seed)
-    ]
+    rows = read_demonstrations(context.run.data, context.run.seed)
     random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
     num_held_out = max(1, round(len(rows) * config.held_out_fraction))
     held_out = rows[:num_held_out]
-    aside = {identify(row["prompt"]) for row in held_out}
-    train = [row for row in rows if identify(row["prompt"]) not in aside]
+    aside = {identify(row["messages"][:-1]) for row in held_out}
+    train = [row for row in rows if identify(row["messages"][:-1]) not in aside]
     if not train:
         raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
     start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
     model, tokenizer = common.load_policy(context, start)
-    preflight.check_template(tokenizer, ((row["id"], row["prompt"] + row["completion"]) for row in rows))
+    prepared, measured = (
+        token_rows.demonstrations(
+            Chat(tokenizer),
+            some,
+            config.max_length,
+            train_on=context.run.data.train_on,
+            num_shots=len(context.run.data.few_shot),
+        )
+        for some in (train, held_out)
+    )
+    prepared.refuse("sft")
+    measured.refuse("sft, held-out rows")
     options = config.model_dump(exclude={"held_out_fraction"})
     trainer = LeanSFTTrainer(
         model=model,
@@ -59,12 +69,11 @@ def run(config: Config, context: Context) -> Metrics:
         args=SFTConfig(
             **common.trainer_args(context, eval_strategy="epoch", **_by_epoch(context.run.adapter.kind)),
             **options,
-            completion_only_loss=True,
         ),
-        train_dataset=Dataset.from_list(train),
-        eval_dataset=Dataset.from_list(held_out),
+        train_dataset=Dataset.from_list(prepared.rows),
+        eval_dataset=Dataset.from_list(measured.rows),
     )
-    checked = preflight.check(trainer, train, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, start)
     adapts_rank = context.run.adapter.kind == "adalora" and start is None
     if adapts_rank:
@@ -74,13 +83,13 @@ def run(config: Config, context: Context) -> Metrics:
         adalora.save_as_lora(trainer.model, context.out)
     else:
         common.save_adapter(trainer, context.out)
-    probes = [{"messages": r["prompt"], "completion": r["completion"][0]["content"]} for r in train]
-    proof.record_probe(trainer.model, tokenizer, probes, context.out)
+    proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     return metrics | {
         "eval_loss": losses[-1] if adapts_rank else min(losses),
         "eval_loss_by_epoch": losses,
-        "num_train": len(train),
+        "num_train": len(prepared.rows),
+        "num_held_out": len(measured.rows),
         "preflight": checked,
     }
 

@@ -1,6 +1,11 @@
 """The tree of errors a user can meet. Each says where, what was found, what was expected, what to type next."""
 
 
+def printable(text: str) -> str:
+    """`text` with control characters written out: a file's escape sequences never reach the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class TrueupError(Exception):
     """Base of every error shown to a user: one message, exit code 2, no traceback.
 
@@ -21,7 +26,7 @@ class TrueupError(Exception):
             lines.append(f"  expected: {self.expected}")
         if self.next_step:
             lines.append(f"  next: {self.next_step}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 class ConfigError(TrueupError):
@@ -42,6 +47,10 @@ class FeedbackError(TrueupError):
 
 class ServerError(TrueupError):
     """Label Studio is down, refuses the token, or lost the project."""
+
+
+class PortTakenError(ServerError):
+    """Another program listens on the port that a server of ours should have."""
 
 
 class ReferenceProofError(TrueupError):

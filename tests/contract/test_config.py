@@ -106,9 +106,10 @@ def test_init_names_the_run_after_the_file_and_overwrites_nothing(tmp_path: Path
 
 def test_a_missing_file_and_broken_yaml_exit_2_without_traceback(tmp_path: Path) -> None:
     missing = CliRunner().invoke(main, ["sft", str(tmp_path / "no.yaml")])
-    broken = CliRunner().invoke(main, ["sft", str(write(tmp_path, "name: [x\n"))])
+    broken = CliRunner().invoke(main, ["sft", str(write(tmp_path, "name: x\nsft: [x\n"))])
     assert (missing.exit_code, broken.exit_code) == (2, 2)
     assert "no such file" in missing.output
+    assert f"next: trueup init {tmp_path / 'no.yaml'}" in missing.output
     assert "run.yaml:2: not YAML" in broken.output
 
 

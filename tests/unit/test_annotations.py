@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trueup.feedback.annotations import parse
+from trueup.feedback.annotations import parse, uid_of
 from trueup.feedback.tasks import num_cleaned, to_task
 
 
@@ -36,7 +36,9 @@ def test_a_better_answer_is_kept() -> None:
     ("made", "why"),
     [
         (task(was_cancelled=True), "skipped"),
-        (task(), r"thumb is \[\]"),
+        (task(), "submitted without a thumb"),
+        (task(choice("vote", "up")), r"no control named thumb \(renamed\?\), but \['vote'\]"),
+        (task(choice("thumb", "Good")), r"thumb is \['Good'\], expected up or down \(was an alias changed\?\)"),
         (task(choice("thumb", "maybe")), "thumb is .*maybe"),
         (task(choice("thumb", "up", "down")), "thumb is .*up.*down"),
     ],
@@ -47,6 +49,21 @@ def test_what_is_no_verdict_is_named(made: dict[str, Any], why: str) -> None:
     good, bad = parse(made)
     assert good == []
     assert re.match(why, bad[0].why)
+
+
+def test_half_an_emoji_in_a_comment_leaves_the_verdict() -> None:
+    good, _ = parse(task(choice("thumb", "up"), written("reason", "nice \ud83d")))
+    assert (good[0].up, good[0].comment) == (True, "nice \ufffd")
+
+
+def test_a_task_without_uid_is_not_ours() -> None:
+    assert uid_of({"data": {"text": "theirs"}}) is None
+    assert parse({"data": {"text": "theirs"}, "annotations": [{"id": 1}]}) == ([], [])
+
+
+def test_verdicts_of_a_deleted_account_are_each_a_persons_own() -> None:
+    good, _ = parse(task(choice("thumb", "up"), completed_by=None))
+    assert good[0].annotator == "unknown-3"
 
 
 def test_tasks_carry_uid_and_clean_text_only() -> None:

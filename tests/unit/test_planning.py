@@ -220,6 +220,7 @@ def test_gpus_below_capability_8_train_in_fp16_with_gradient_scaling(
     arguments = common.trainer_args(context)
     assert base.compute_dtype() == dtype
     assert (arguments["bf16"], arguments["fp16"], arguments["use_cpu"]) == (bf16, fp16, False)
+    make_model(tmp_path / "model")
     asked: dict[str, Any] = {}
 
     def note(name: str, **options: Any) -> Any:
@@ -228,6 +229,6 @@ def test_gpus_below_capability_8_train_in_fp16_with_gradient_scaling(
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", note)
     with pytest.raises(KeyboardInterrupt):
-        base.load_base("a/b", four_bit=True)
+        base.load_base(str(tmp_path / "model"), four_bit=True)
     assert asked["dtype"] == dtype and asked["quantization_config"].bnb_4bit_compute_dtype == dtype
     assert "attn_implementation" not in asked

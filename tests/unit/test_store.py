@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from trueup.feedback.annotations import Annotation
 from trueup.feedback.store import Store
 
@@ -14,7 +16,7 @@ def test_a_changed_mind_is_the_current_one_and_the_old_line_stays(tmp_path: Path
     store = Store(tmp_path)
     assert store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")], "p") == 2
     assert store.append([verdict(1, False, "10:05"), verdict(2, True, "10:00")], "p") == 1
-    assert [row["up"] for row in store.current({1, 2}, "p")] == [False, True]
+    assert {row["annotation_id"]: row["up"] for row in store.current({1, 2}, "p")} == {1: False, 2: True}
     assert len((tmp_path / "annotations.jsonl").read_text().splitlines()) == 3
 
 
@@ -39,6 +41,39 @@ def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:
         out.write('{"annotation_id": 2, "upd')
     assert store.append([verdict(2, False, "10:01")], "p") == 1
     assert [row["annotation_id"] for row in store.current({1, 2}, "p")] == [1, 2]
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"{", b"[]", b'{"annotation_id": 2}', b"[" * 100_000, b""])
+def test_a_broken_line_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Path, line: bytes) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(1, True, "10:00")], "p")
+    with (tmp_path / "annotations.jsonl").open("ab") as out:
+        out.write(line + b"\n")
+    store.append([verdict(3, False, "10:01")], "p")
+    assert [row["annotation_id"] for row in store.current({1, 2, 3}, "p")] == [1, 3]
+    assert store.broken() == ["annotations.jsonl:2"]
+
+
+def test_a_vote_changed_after_the_servers_clock_went_back_is_the_current_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(1, True, "10:00")], "p")
+    assert store.append([verdict(1, False, "09:00")], "p") == 1
+    assert [row["up"] for row in store.current({1}, "p")] == [False]
+
+
+def test_verdicts_come_in_the_order_in_which_they_were_given(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(5, True, "10:02"), verdict(7, True, "10:01")], "p")
+    assert [row["annotation_id"] for row in store.current({5, 7}, "p")] == [7, 5]
+    store.append([verdict(5, True, "10:02"), verdict(7, False, "10:03")], "p")
+    assert [row["annotation_id"] for row in store.current({5, 7}, "p")] == [5, 7]
+
+
+def test_what_is_no_longer_on_the_server_is_counted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(n, True, "10:00") for n in (1, 2, 3)], "p")
+    store.append([verdict(4, True, "10:00")], "another project")
+    assert store.gone({2}, "p") == 2
 
 
 def test_projects_are_remembered_by_server(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trueup.chat.tokens import IGNORED, Sample
+from trueup.errors import printable
 
 MAX_SHOWN = 160  # tokens of one sample; of longer ones the beginning and the end are shown
 
@@ -32,12 +33,7 @@ def show(stage: str, samples: list[Sample], tokenizer: Any, metrics: dict[str, A
     )
     console.print(Text.assemble(("preflight ", "bold"), f"{stage}: {counts}"), soft_wrap=True)
     for warning in metrics["warnings"]:
-        console.print(Text(f"  warning: {visible(warning)}", style="yellow"), soft_wrap=True)
-
-
-def visible(text: str) -> str:
-    """`text` with control characters written out: a file's escape sequences never reach the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+        console.print(Text(f"  warning: {printable(warning)}", style="yellow"), soft_wrap=True)
 
 
 def _coloured(sample: Sample, tokenizer: Any, special: set[int]) -> Any:
@@ -55,11 +51,11 @@ def _coloured(sample: Sample, tokenizer: Any, special: set[int]) -> Any:
             wanted = f"{wanted} bold magenta" if token in special and label == IGNORED else wanted
             wanted = "bold green underline" if token in special and label != IGNORED else wanted
             if wanted != style and run:
-                text.append(visible(tokenizer.decode(run)), style)
+                text.append(printable(tokenizer.decode(run)), style)
                 run = []
             style = wanted
             run.append(token)
-        text.append(visible(tokenizer.decode(run)), style)
+        text.append(printable(tokenizer.decode(run)), style)
         if part is head and len(pieces) > MAX_SHOWN:
             text.append(f" [{len(pieces) - MAX_SHOWN} tokens more] ", "yellow")
     return text

@@ -96,7 +96,7 @@ def _counter(run: RunFile) -> CountTokens | None:
     from trueup.models import base
 
     try:
-        tokenizer = base.load_tokenizer(run.model.base)
+        tokenizer = base.load_tokenizer(run.model)
     except ModelError as error:
         click.echo(f"lengths are in characters: {error}", err=True)
         return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trueup.chat import preflight
+from trueup.chat.template import Chat
 from trueup.data import read_prompts
 from trueup.data.dialogue import Messages
 from trueup.errors import DataError
@@ -50,11 +51,10 @@ def encode(
     tokenizer: Any, rows: list[dict[str, Any]], max_prompt_tokens: int
 ) -> tuple[list[Prompt], list[dict[str, Any]]]:
     """(prompts, rows longer than the limit) of rows of {id, messages}. Raises DataError when no prompt is left."""
+    chat = Chat(tokenizer)
     prompts, too_long = [], []
     for row in rows:
-        ids = tokenizer.apply_chat_template(
-            row["messages"], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        ids = chat.prompt(row["messages"])
         if len(ids) > max_prompt_tokens:
             too_long.append(row)
         else:

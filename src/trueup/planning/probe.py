@@ -121,7 +121,7 @@ class _Texts:
     def __init__(self, run: RunFile, limit: int) -> None:
         from trueup.models import base
 
-        self.tokenizer, self.limit = base.load_tokenizer(run.model.base), limit
+        self.tokenizer, self.limit = base.load_tokenizer(run.model), limit
         self.random = random.Random(0)  # noqa: S311 - made-up texts
 
     def demonstrations(self, folder: Path, count: int) -> None:

@@ -90,7 +90,10 @@ class RewardModel(Artifact):
 
 
 class Completions(Artifact):
-    """completions.jsonl: uid, prompt_id, messages, completion, num_tokens, logp (nats, sum), finish (eos|length)."""
+    """completions.jsonl: uid, prompt_id, messages, completion, num_tokens, logp (nats, sum), finish (eos|length), ids.
+
+    `ids` are the sampled tokens, the end token included; runs before 0.5 lack them.
+    """
 
     FILES = ("completions.jsonl",)
     MADE_AGAIN = "the completions were sampled again"
@@ -104,6 +107,7 @@ class Feedback(Artifact):
 
     pairs: prompt_id, split (train|held_out), prompt (messages), chosen, rejected, weight, annotator.
     rows: prompt_id, split, prompt (messages), completion, label (bool), weight, uid.
+    Of sampled completions also chosen_ids, rejected_ids, completion_ids (token ids) and chosen_finish and so on.
     """
 
     FILES = ("annotations.jsonl", "pairs.jsonl", "rows.jsonl")

