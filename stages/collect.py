@@ -161,7 +161,9 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
 def how_far(run_dir: Path) -> str:
     """Of people who are not done: how many completions are judged."""
     known = read_json(run_dir / "store" / "progress.json") or {}
-    return f"waiting for labels {known['labelled']}/{known['wanted']}" if {"labelled", "wanted"} <= known.keys() else ""
+    if not {"labelled", "wanted"} <= known.keys():
+        return ""
+    return "; ".join([f"waiting for labels {known['labelled']}/{known['wanted']}", *known.get("notes", ())])
 
 
 STAGE = Stage(

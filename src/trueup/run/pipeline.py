@@ -106,10 +106,9 @@ class Pipeline(Chain):
         stage = self.stages[name]
         return stage.says(stage.makes(self.path(name)).record()["metrics"], self.run)
 
-    def newer(self, name: str) -> list[str]:
-        """What people said since a complete stage was built, in a sentence; none when that is nothing."""
-        sentence = self.stages[name].newer(self.run, self.folder, self.path(name))
-        return [sentence] if sentence else []
+    def since(self, name: str) -> str:
+        """What changed outside since a complete stage was built, such as people's verdicts; empty when nothing did."""
+        return Standing(self).since(self.stages[name])
 
     def verdict_lines(self, states: list[State] | None = None) -> list[str]:
         """The verdict, the goal against it and the report's path; nothing while there is no evaluation of this run."""

@@ -68,6 +68,4 @@ class Stage:
     says: Callable[[Metrics, RunFile], list[str]] = lambda metrics, run: []  # the figures that matter, and what is off
     how_far: Callable[[Path], str] = lambda run_dir: ""  # of a half-built stage, beyond "partial"
     judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
-    newer: Callable[[RunFile, Path, Path], str] = lambda run, run_dir, folder: (
-        ""
-    )  # what people said since, in a sentence
+    since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
