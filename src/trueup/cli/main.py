@@ -95,7 +95,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
 def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
     click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
     if not built and (news := pipeline.since(name)):
-        click.echo(f"  {news}")
+        click.echo(f"{name}: {news}")
 
 
 def _next(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:

@@ -108,12 +108,7 @@ class Pipeline(Chain):
 
     def since(self, name: str) -> str:
         """What changed outside since a complete stage was built, such as people's verdicts; empty when nothing did."""
-        stage, final = self.stages[name], self.path(name)
-        if stage.since is None or not stage.makes(final).is_there():
-            return ""
-        context = Context(run=self.run, run_dir=self.folder, out=final)
-        inputs = {parameter: self.artifact(source, name) for parameter, source in self.needs(stage).items()}
-        return stage.since(self.run.section(name), context, stage.makes(final), **inputs)
+        return Standing(self).since(self.stages[name])
 
     def verdict_lines(self, states: list[State] | None = None) -> list[str]:
         """The verdict, the goal against it and the report's path; nothing while there is no evaluation of this run."""
