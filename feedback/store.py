@@ -47,12 +47,16 @@ class Store:
         return len(new)
 
     def current(self, present: set[int], key: str) -> list[dict[str, Any]]:
-        """The last version of each annotation: of project `key` those still there (`present` ids), of others all.
+        """The last verdict of each person on each text: of project `key` those still there (`present` ids), of others
+        all.
 
         A project lost with its server keeps its labels here.
         """
         latest = {(r["project"], r["annotation_id"]): r for r in sorted(self._lines(), key=lambda r: r["updated_at"])}
-        return [latest[k] for k in sorted(latest) if k[0] != key or k[1] in present]
+        there = [r for k, r in latest.items() if k[0] != key or k[1] in present]
+        there.sort(key=lambda r: (r["updated_at"], r["annotation_id"]))
+        last = {(r["project"], r["annotator"], r["uid"]): r for r in there}
+        return sorted(last.values(), key=lambda r: (r["project"], r["annotation_id"]))
 
     def _lines(self) -> list[dict[str, Any]]:
         """Every whole line; a last line torn by a crash is left out (the server still has it)."""

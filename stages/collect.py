@@ -85,6 +85,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     return {
         "num_published": num_published,
         "num_texts_cleaned": tasks.num_cleaned(rows),
+        "num_verdicts_superseded": len(found) - sum(row["project"] == key for row in current),
         "num_annotators": len({vote.annotator for vote in votes}),
         "share_up": sum(vote.up for vote in votes) / len(votes),
         "counts": dataset.counts,

@@ -39,7 +39,10 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
 
 def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:
     """(model with a trainable adapter "default", tokenizer). With `adapter`, its weights; else a fresh one."""
+    from transformers import set_seed
+
     run = context.run
+    set_seed(run.seed)  # before a fresh adapter or score head is drawn: the trainer sets it too late
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
     tokenizer = base.load_tokenizer(run.model.base)
     if num_labels is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
