@@ -135,5 +135,11 @@ def _project(context: Context, store: Store) -> tuple[Client, int, str]:
 
 
 STAGE = Stage(
-    name="collect", config=Config, makes=Feedback, run=run, needs={"completions": "sample"}, unless="preferences"
+    name="collect",
+    config=Config,
+    makes=Feedback,
+    run=run,
+    needs={"completions": "sample"},
+    unless="preferences",
+    help="People judge in Label Studio; freeze what they said.",
 )

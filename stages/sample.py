@@ -1,11 +1,20 @@
 """sample: (prompts, Adapter) -> Completions. What people will judge, from the current policy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, write_jsonl
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -70,4 +79,19 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     }
 
 
-STAGE = Stage(name="sample", config=Config, makes=Completions, run=run, needs={"policy": "policy"}, reads=("prompts",))
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    return loads.sampling(values, lengths, lengths.num_prompts or loads.FALLBACK_ROWS, num_adapters=1)
+
+
+STAGE = Stage(
+    name="sample",
+    config=Config,
+    makes=Completions,
+    run=run,
+    needs={"policy": "policy"},
+    reads=("prompts",),
+    help="Completions to judge, from the current policy.",
+    batch="batch_size",
+    plan=plan,
+)

@@ -14,22 +14,12 @@ import click
 from trueup import __version__
 from trueup.cli.data import data
 from trueup.errors import ConfigError, TrueupError
+from trueup.stages import STAGES
 
 if TYPE_CHECKING:
     from trueup.run.pipeline import Pipeline, State
 
-STAGE_HELP = {
-    "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
-    "sample": "Completions to judge, from the current policy.",
-    "collect": "People judge in Label Studio; freeze what they said.",
-    "reward": "A reward model, as an adapter on the same base.",
-    "dpo": "Align by pairs: direct preference optimization.",
-    "kto": "Align by single thumbs: Kahneman-Tversky optimization.",
-    "ppo": "Align by a reward: proximal policy optimization, every role on one base.",
-    "grpo": "Align by a reward: group relative policy optimization, without a value.",
-    "evaluate": "Is it better, by how much.",
-    "export": "The adapter, merged weights and a model card.",
-}
+METHODS = [stage.name for stage in STAGES if stage.alignment]
 
 WAITING = 3  # exit code: nothing is wrong, people have not finished
 INTERRUPTED = 130  # as a shell says of SIGINT
@@ -43,7 +33,8 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order one types them, not of the alphabet."""
-        return ["init", *STAGE_HELP, *(name for name in self.commands if name not in ("init", *STAGE_HELP))]
+        first = ["init", *(stage.name for stage in STAGES)]
+        return [*first, *(name for name in self.commands if name not in first)]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -89,7 +80,6 @@ main.add_command(data)
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
-    from trueup.stages import STAGES
 
     click.get_current_context().find_root().obj = shlex.quote(str(run_file))  # what messages tell the user to type
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
@@ -128,8 +118,8 @@ def _say_verdict(pipeline: Pipeline) -> None:
         click.echo(line)
 
 
-for _name, _text in STAGE_HELP.items():
-    _stage_command(_name, _text)
+for _stage in STAGES:
+    _stage_command(_stage.name, _stage.help)
 
 
 @main.command()
@@ -281,7 +271,7 @@ def _say_login(data_dir: Path) -> None:
 @main.command()
 @click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
-@click.option("--method", type=click.Choice(["dpo", "kto", "ppo", "grpo"]), default="dpo", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
 def demo(human: bool, seed: int, method: str, port: int) -> None:
     """The whole loop on a 135M model: SFT, sampling, thumbs in Label Studio, alignment, the verdict."""
@@ -296,7 +286,6 @@ def schema() -> None:
     import json
 
     from trueup.run.run_file import model
-    from trueup.stages import STAGES
 
     click.echo(json.dumps(model({stage.name: stage.config for stage in STAGES}).model_json_schema(), indent=2))
 

@@ -122,7 +122,7 @@ class Pipeline:
     def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
         """Of each stage that trains: what its preflight measured, or why it would stop, or what it still waits for."""
         for stage in self.order():
-            if stage.name not in ("sft", "reward", self.run.method):
+            if not stage.trains:
                 continue
             try:
                 inputs = {
