@@ -181,4 +181,5 @@ STAGE = Stage(
     how_far=how_far,
     says=says,
     since=since,
+    help="People judge in Label Studio; freeze what they said.",
 )

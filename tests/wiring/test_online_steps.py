@@ -51,7 +51,7 @@ def rollouts(folder: Path, decoded: list[tuple[list[int], str]], tok: Any) -> li
         for prompt, text, score in zip(prompts, texts, scores, strict=True):
             asked = [{"role": "user", "content": prompt}]
             before = tok.apply_chat_template(asked, add_generation_prompt=True, tokenize=True, return_dict=False)
-            rows.append((before, by_text[text].pop(0), score))
+            rows.append((before, by_text[text.strip()].pop(0), score))
         calls.append(rows)
     return calls
 

@@ -25,7 +25,7 @@ from trueup.run.stage import Context
 from trueup.stages import STAGES
 
 SETTINGS = {
-    "dpo.learning_rate": 0.003,
+    "dpo.learning_rate": 0.002,
     "dpo.num_train_epochs": 6,
     "kto.learning_rate": 0.003,
     "kto.num_train_epochs": 6,

@@ -17,22 +17,12 @@ from trueup.cli.group import Group, debug_option, remember_folder, remember_run_
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.run_files import init, schema
 from trueup.errors import ConfigError, TrueupError
+from trueup.stages import STAGES
 
 if TYPE_CHECKING:
     from trueup.run.pipeline import Pipeline, State
 
-STAGE_HELP = {
-    "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
-    "sample": "Completions to judge, from the current policy.",
-    "collect": "People judge in Label Studio; freeze what they said.",
-    "reward": "A reward model, as an adapter on the same base.",
-    "dpo": "Align by pairs: direct preference optimization.",
-    "kto": "Align by single thumbs: Kahneman-Tversky optimization.",
-    "ppo": "Align by a reward: proximal policy optimization, every role on one base.",
-    "grpo": "Align by a reward: group relative policy optimization, without a value.",
-    "evaluate": "Is it better, by how much.",
-    "export": "The adapter, merged weights and a model card.",
-}
+METHODS = [stage.name for stage in STAGES if stage.alignment]
 
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override the run file.")
@@ -57,7 +47,6 @@ main.add_command(init)
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
-    from trueup.stages import STAGES
 
     remember_run_file(run_file, overrides)
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
@@ -129,8 +118,8 @@ def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
     return f"next: trueup {todo.stage} {_typed(run_file, pipeline.overrides)}{rebuild}"
 
 
-for _name, _text in STAGE_HELP.items():
-    _stage_command(_name, _text)
+for _stage in STAGES:
+    _stage_command(_stage.name, _stage.help)
 
 
 @main.command()
@@ -217,7 +206,7 @@ def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
 @main.command()
 @click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
-@click.option("--method", type=click.Choice(["dpo", "kto", "ppo", "grpo"]), default="dpo", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
 def demo(human: bool, seed: int, method: str, port: int) -> None:
     """The whole loop on a 135M model: SFT, sampling, thumbs in Label Studio, alignment, the verdict."""
