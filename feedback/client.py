@@ -138,7 +138,7 @@ class Client:
             return max(first[0], second[0]), first[1] + second[1]
         tasks, in_all = (answer.get("tasks"), answer.get("total")) if isinstance(answer, dict) else (None, None)
         whole = isinstance(tasks, list) and all(isinstance(t, dict) and isinstance(t.get("id"), int) for t in tasks)
-        if not whole or not isinstance(in_all, int):
+        if not isinstance(tasks, list) or not whole or not isinstance(in_all, int):
             raise unexpected(f"Label Studio, {self.url}, {doing}", answer, "an object with tasks and their total")
         return in_all, tasks
 
