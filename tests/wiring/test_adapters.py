@@ -155,3 +155,13 @@ def test_judgements_that_changed_make_collect_stale(judged: Pipeline, tmp_path: 
     (folder / file).write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(StageError, match="preferences"):
         open_run(folder).execute("collect")
+
+
+def test_a_stage_is_stale_after_its_input_was_built_again(judged: Pipeline, tmp_path: Path) -> None:
+    folder = copy_of(judged, tmp_path / "run")
+    open_run(folder, "dpo.num_train_epochs=0.5").execute("dpo")
+    lines = (folder / "pairs.jsonl").read_text().splitlines()
+    (folder / "pairs.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    open_run(folder).execute("collect", rebuild=True)
+    with pytest.raises(StageError, match="feedback"):
+        open_run(folder, "dpo.num_train_epochs=0.5").execute("dpo")
