@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trueup.errors import PreflightError, StageError
 from trueup.run import base
-from trueup.run.artifacts import Adapter, Completions, Report, RewardModel
+from trueup.run.artifacts import Completions, Report
 from trueup.run.building import build
 from trueup.run.chain import Chain
 from trueup.run.lock import only_writer
@@ -108,12 +108,7 @@ class Pipeline(Chain):
 
     def since(self, name: str) -> str:
         """What changed outside since a complete stage was built, such as people's verdicts; empty when nothing did."""
-        stage, final = self.stages[name], self.path(name)
-        if stage.since is None or not stage.makes(final).is_there():
-            return ""
-        context = Context(run=self.run, run_dir=self.folder, out=final)
-        inputs = {parameter: self.artifact(source, name) for parameter, source in self.needs(stage).items()}
-        return stage.since(self.run.section(name), context, stage.makes(final), **inputs)
+        return Standing(self).since(self.stages[name])
 
     def verdict_lines(self, states: list[State] | None = None) -> list[str]:
         """The verdict, the goal against it and the report's path; nothing while there is no evaluation of this run."""
@@ -128,7 +123,7 @@ class Pipeline(Chain):
     def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
         """Of each stage that trains or samples: what its preflight found, why it would stop, or what it waits for."""
         for stage in self.order():
-            if stage.makes not in (Adapter, RewardModel, Completions):
+            if not (stage.trains or stage.makes is Completions):
                 continue
             try:
                 inputs = {k: self.artifact(source, stage.name) for k, source in self.needs(stage).items()}

@@ -14,7 +14,7 @@ from trueup.run.changes import MadeAgain, changes
 from trueup.run.files import read_json
 from trueup.run.hashes import Hashes
 from trueup.run.identity import MadeOf, made_of
-from trueup.run.stage import Stage
+from trueup.run.stage import Context, Stage
 
 At = tuple[str, int]  # a stage of a round
 Faults = dict[At, list[str]]  # what is not as it was when it was built, or no longer as it was built
@@ -114,9 +114,18 @@ class Standing:
         own = self.own_faults(name, self.chain.run.round)
         before = self.stale_inputs(stage)
         if not own and not before:
-            return State(name, "complete")
+            return State(name, "complete", self.since(stage))
         why = [*own, *([f"built on a stale {', '.join(other for other, _ in before)}"] if before else [])]
         return State(name, "stale", "; ".join(why), self.remembered(name, own))
+
+    def since(self, stage: Stage) -> str:
+        """What changed outside since a complete stage was built, such as people's verdicts; empty when nothing did."""
+        inputs = {k: self.chain.find(source) for k, source in self.chain.needs(stage).items()}
+        if stage.since is None or None in inputs.values():
+            return ""
+        made = stage.makes(self.chain.path(stage.name))
+        context = Context(run=self.chain.run, run_dir=self.chain.folder, out=made.path)
+        return stage.since(self.chain.run.section(stage.name), context, made, **inputs)
 
     def _how_far(self, stage: Stage, out: Path) -> str:
         """How far a half-built stage came; empty when it has made nothing yet."""
