@@ -42,11 +42,12 @@ SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VAL
 @click.version_option(__version__)
 def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
-    import logging
     import os
 
+    from trueup.models import noise
+
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # before its import: on a CPU it advises a GPU kernel
+    noise.sift()  # before any of the libraries is imported: some warn at once
 
 
 main.add_command(init)

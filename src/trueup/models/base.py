@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.models import errors, hub, packaged
+from trueup.models import errors, hub, noise, packaged
 
 
 def quiet() -> None:
-    """Turn off the libraries' own bars, advice and warnings; errors still show."""
-    import logging
+    """Turn off the libraries' own progress bars, and sift their warnings."""
     import os
-    import warnings
 
     import datasets
     import transformers
@@ -21,10 +19,7 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    for library in ("bitsandbytes", "trl"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|torch|bitsandbytes)(\..*)?")
+    noise.sift()
 
 
 def locate(base: str) -> str:
