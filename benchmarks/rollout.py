@@ -26,10 +26,9 @@ ASKS = ("Tell me about {} in two sentences.", "Give me one good tip for {}.", "W
 def one(name: str, batch: int) -> dict[str, Any]:
     import torch
 
-    from trueup.cpu import decoder
     from trueup.models import adapters, base
     from trueup.run.run_file import AdapterConfig
-    from trueup.sampling.sample import engine
+    from trueup.sampling.sample import engine, engine_bytes
     from trueup.sampling.types import Sampling
 
     tokenizer = base.load_tokenizer(BASE)
@@ -60,7 +59,7 @@ def one(name: str, batch: int) -> dict[str, Any]:
         run = engine(model, tokenizer, Sampling(**length, temperature=1.0, top_p=1.0, seed=0, engine=name))
         count = sum(len(done.ids) for done in run(prompts, 0))
     seconds = time.monotonic() - began
-    copied = decoder.merged_bytes(model) if name == "merged" else 0
+    copied = engine_bytes(model, name)
     return {"rate": count / seconds, "weights_bytes": base.weights_bytes(model) + copied}
 
 

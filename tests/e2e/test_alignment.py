@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import WORDS
 
-from trueup.cpu import heap
+from trueup.chat.template import Chat
 from trueup.errors import ReferenceProofError, StageError
 from trueup.models import adapters, base
 from trueup.run.artifacts import Adapter, Feedback, write_jsonl
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
 from trueup.stages import STAGES
-from trueup.training import checkpoints, common, head, proof, weighted
+from trueup.training import checkpoints, common, gradients, head, proof, weighted
 
 
 def sft(pipeline: Pipeline) -> Adapter:
@@ -56,14 +56,14 @@ def test_alignment_proves_its_reference_first(pipeline: Pipeline, tmp_path: Path
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what helps only CPUs")
 def test_gradients_keep_their_place(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[tuple[torch.Tensor, int]] = []
-    place = heap.place_gradients
+    place = gradients.place
 
     def noting(parameters: Iterable[torch.Tensor]) -> None:
         trained = [p for p in parameters if p.requires_grad]
         place(trained)
         placed.extend((p, p.grad.data_ptr()) for p in trained if p.grad is not None)
 
-    monkeypatch.setattr(heap, "place_gradients", noting)
+    monkeypatch.setattr(gradients, "place", noting)
     stage = next(stage for stage in STAGES if stage.name == "dpo")
     config = stage.config(per_device_train_batch_size=2, gradient_accumulation_steps=2)
     metrics = stage.run(config, context(pipeline, tmp_path / "out"), policy=sft(pipeline), feedback=feedback(tmp_path))
@@ -72,12 +72,15 @@ def test_gradients_keep_their_place(pipeline: Pipeline, tmp_path: Path, monkeypa
     assert all(p.grad is not None and p.grad.data_ptr() == where for p, where in placed)
 
 
-def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(pipeline: Pipeline) -> None:
+def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUEUP_CPU", "portable")  # the packed forward would share what rows begin with as well
     ids = torch.tensor([[2, 5, 6, 7], [2, 5, 8, 0], [2, 5, 6, 7], [2, 5, 9, 0]])
     batch = {"input_ids": ids, "attention_mask": (ids != 0).long(), "completion_mask": (ids > 5).long()}
     reference, weight = torch.tensor([-3.0, -9.0, -4.0, -2.0]), torch.tensor([1.5, 0.5])
 
-    def gradients(shared: bool) -> tuple[list[int], list[torch.Tensor]]:
+    def grads(shared: bool) -> tuple[list[int], list[torch.Tensor]]:
         torch.manual_seed(0)
         model = adapters.new_adapter(base.load_base(pipeline.run.model.base, four_bit=False), pipeline.run.adapter)
         rows: list[int] = []
@@ -92,7 +95,7 @@ def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(pip
         weighted.dpo_loss(policy, reference, weight, beta=0.5).backward()
         return rows, [p.grad for p in model.parameters() if p.grad is not None]
 
-    (plain_rows, expected), (rows, found) = gradients(False), gradients(True)
+    (plain_rows, expected), (rows, found) = grads(False), grads(True)
     assert (plain_rows, rows) == ([4], [3])
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0.05, atol=1e-4)
@@ -101,9 +104,8 @@ def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(pip
 def test_a_planted_fresh_adapter_stops_the_run(pipeline: Pipeline, tmp_path: Path) -> None:
     model, tokenizer = common.load_policy(context(pipeline, tmp_path), None)
     model.save_pretrained(tmp_path)
-    proof.record_probe(
-        model, tokenizer, [{"messages": [{"role": "user", "content": "red"}], "completion": "yes"}], tmp_path
-    )
+    probe = Chat(tokenizer).answer([{"role": "user", "content": "red"}], "yes")
+    proof.record_probe(model, tokenizer, [probe], tmp_path)
     model.add_adapter("ref", model.peft_config["default"])
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
@@ -146,7 +148,7 @@ def test_log_probabilities_far_from_those_recorded_stop_the_run(
 def test_an_eval_forward_leaves_4_bit_weights_and_gradients_whole(pipeline: Pipeline) -> None:
     ids = torch.arange(2, 34).reshape(1, 32)
 
-    def gradients(eval_first: bool) -> list[torch.Tensor]:
+    def grads(eval_first: bool) -> list[torch.Tensor]:
         torch.manual_seed(0)
         model = adapters.new_adapter(base.load_base(pipeline.run.model.base, four_bit=True), pipeline.run.adapter)
         if eval_first:
@@ -156,7 +158,7 @@ def test_an_eval_forward_leaves_4_bit_weights_and_gradients_whole(pipeline: Pipe
         model(ids, labels=ids).loss.backward()
         return [p.grad for p in model.parameters() if p.requires_grad]
 
-    for expected, found in zip(gradients(False), gradients(True), strict=True):
+    for expected, found in zip(grads(False), grads(True), strict=True):
         torch.testing.assert_close(found, expected)
 
 
@@ -178,4 +180,4 @@ def test_a_torn_checkpoint_is_skipped(tmp_path: Path) -> None:
         checkpoints.seal(folder)
     (tmp_path / "checkpoint-20" / "weights").write_text("ste")
     assert checkpoints.latest_whole(tmp_path) == tmp_path / "checkpoint-10"
-    assert (tmp_path / "torn-checkpoint-20").exists()
+    assert not (tmp_path / "checkpoint-20").exists()

@@ -151,7 +151,7 @@ def test_a_dead_server_a_wrong_token_and_a_deleted_project(
     connection = server.connect(labelstudio)
     monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
     missing = collect(sampled, connection.url)
-    assert (missing.exit_code, "set LABEL_STUDIO_API_KEY" in missing.output) == (2, True)
+    assert (missing.exit_code, "export LABEL_STUDIO_API_KEY" in missing.output) == (2, True)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
     dead = collect(sampled, f"http://127.0.0.1:{port}")
     assert (dead.exit_code, "no answer" in dead.output, "labelstudio.url" in dead.output) == (2, True, True)

@@ -9,9 +9,8 @@ import torch
 from click.testing import CliRunner
 
 from trueup.cli.main import main
-from trueup.cpu import trunk
 from trueup.models import adapters, base
-from trueup.planning import memory, shapes
+from trueup.planning import devices, memory, shapes
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
 from trueup.training import common
@@ -24,16 +23,20 @@ def shape(pipeline: Pipeline) -> shapes.Shape:
 
 @pytest.fixture
 def setup(shape: shapes.Shape) -> memory.Setup:
-    return memory.Setup(four_bit=True, r=16, targets=tuple(shape.linear), compute_bytes=base.compute_dtype().itemsize)
+    return memory.Setup(
+        four_bit=True, r=16, targets=tuple(shape.linear), compute_bytes=2 if devices.cpu_has_bf16() else 4
+    )
 
 
-def test_bytes_of_the_base_and_of_an_adapter(pipeline: Pipeline, shape: shapes.Shape, setup: memory.Setup) -> None:
-    bare = base.load_base(pipeline.run.model.base, four_bit=True)
+def test_bytes_of_the_base_and_of_an_adapter(
+    pipeline: Pipeline, shape: shapes.Shape, setup: memory.Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as portable:
+        portable.setenv("TRUEUP_CPU", "portable")
+        bare = base.load_base(pipeline.run.model.base, four_bit=True)
     usual = replace(setup, packed=False)
     assert memory.weights(shape, usual) == pytest.approx(base.weights_bytes(bare), rel=0.02)  # norms may be fp32
-    trunk.install(bare)
-    with torch.no_grad():
-        bare(torch.tensor([[1, 2, 3]]))
+    bare = base.load_base(pipeline.run.model.base, four_bit=True)
     assert memory.weights(shape, setup) == pytest.approx(base.weights_bytes(bare), rel=0.02)
     model = adapters.new_adapter(bare, pipeline.run.adapter)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -45,7 +48,6 @@ def test_what_the_packed_forward_keeps(
     pipeline: Pipeline, tmp_path: Path, shape: shapes.Shape, setup: memory.Setup, checkpointing: bool
 ) -> None:
     model, _ = common.load_policy(Context(run=pipeline.run, run_dir=tmp_path, out=tmp_path), None)
-    assert trunk.install(model)
     layers = model.get_base_model().model
     layers.norm = torch.nn.Identity()  # after the blocks, and not counted here
     layers.gradient_checkpointing = checkpointing

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -162,27 +163,45 @@ def test_a_planted_bug_fails_a_check(bug: str) -> None:
     assert failed
 
 
-def test_kl_of_two_heads_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
-    monkeypatch.setattr(head, "VOCABULARY_BLOCK", 5)  # 17 logits in four blocks
-    generator = torch.Generator().manual_seed(0)
-    hidden, other, weight = (torch.randn(n, 6, generator=generator) for n in (10, 10, 17))
-    p, q = (torch.log_softmax(3 * states @ weight.T, -1) for states in (hidden, other))
-    expected = functional.kl_div(q, p, reduction="none", log_target=True).sum(-1)
-    torch.testing.assert_close(head.kl(3 * hidden, 3 * other, weight), expected)
-    assert head.kl(hidden, hidden, weight).abs().max() < 1e-6
+SHAPES = [(None, 1.0, None), (0.5, 1.0, None), (None, 0.25, None), (0.5, 3.0, 2.0)]  # bias, logit scale, soft cap
 
 
-def test_token_logps_and_their_gradient_are_those_of_log_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
-    monkeypatch.setattr(head, "VOCABULARY_BLOCK", 5)  # 17 logits in four blocks
+def output_layer(bias: float | None, scale: float, cap: float | None) -> tuple[head.OutputLayer, Any]:
+    """A layer of 17 logits, and the same by torch alone."""
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(10, 6, generator=generator, dtype=torch.float32, requires_grad=True)
     weight = torch.randn(17, 6, generator=generator)
+    added = None if bias is None else bias * torch.randn(17, generator=generator)
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        scaled = functional.linear(hidden, weight, added) * scale
+        return scaled if cap is None else cap * torch.tanh(scaled / cap)
+
+    return head.OutputLayer(weight, added, scale, cap), logits
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kl_of_two_heads_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, shape: Any) -> None:
+    monkeypatch.setattr(head, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
+    monkeypatch.setattr(head, "VOCABULARY_BLOCK", 5)  # 17 logits in four blocks
+    layer, logits = output_layer(*shape)
+    hidden, other = 3 * torch.randn(2, 10, 6, generator=torch.Generator().manual_seed(1))
+    p, q = (torch.log_softmax(logits(states), -1) for states in (hidden, other))
+    expected = functional.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(head.kl(hidden, other, layer), expected)
+    assert head.kl(hidden, hidden, layer).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_token_logps_and_their_gradient_are_those_of_log_softmax(monkeypatch: pytest.MonkeyPatch, shape: Any) -> None:
+    monkeypatch.setattr(head, "CHUNK_TOKENS", 4)  # 10 tokens in three chunks
+    monkeypatch.setattr(head, "VOCABULARY_BLOCK", 5)  # 17 logits in four blocks
+    layer, logits = output_layer(*shape)
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(10, 6, generator=generator, dtype=torch.float32, requires_grad=True)
     targets, upstream = torch.arange(10), torch.randn(10, generator=generator)
-    logps, entropy = head.token_logps(hidden, weight, targets, 0.7)
+    logps, entropy = head.token_logps(hidden, layer, targets, 0.7)
     (gradient,) = torch.autograd.grad((logps * upstream).sum(), hidden)
-    plain = torch.log_softmax(hidden @ weight.T / 0.7, -1)
+    plain = torch.log_softmax(logits(hidden) / 0.7, -1)
     expected = plain[torch.arange(10), targets]
     torch.testing.assert_close(logps, expected)
     torch.testing.assert_close(entropy, -(plain.exp() * plain).sum(-1))
@@ -195,6 +214,6 @@ def test_in_bf16_log_probabilities_are_those_of_the_rounded_logits(monkeypatch: 
     hidden, weight = (torch.randn(n, 64, generator=generator).bfloat16() for n in (40, 17))
     plain = torch.log_softmax((6 * hidden @ weight.T).float(), -1)
     targets = plain.argmax(-1)  # nearly certain: where a logit rounded otherwise would make p exceed 1
-    logps, _ = head.token_logps(6 * hidden, weight, targets)
+    logps, _ = head.token_logps(6 * hidden, head.OutputLayer(weight), targets)
     assert logps.max() <= 0
     torch.testing.assert_close(logps, plain.amax(-1), rtol=0, atol=1e-4)

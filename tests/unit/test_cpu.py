@@ -11,7 +11,7 @@ import torch
 from tiny import make_model
 from torch.nn import functional
 
-from trueup.cpu import attention, block, grouping, linear, precision, trunk
+from trueup.cpu import attention, block, grouping, linear, logits, precision, trunk
 from trueup.cpu.packing import pack
 from trueup.models import adapters, base, head
 from trueup.run.run_file import AdapterConfig
@@ -116,16 +116,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def load(folder: Path, fast: bool) -> Any:
+    """The 4-bit base, its forward ours or transformers' own, in the same precision."""
+    if fast:
+        model = base.load_base(str(folder), four_bit=True)
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRUEUP_CPU", "portable")
+            model = base.load_base(str(folder), four_bit=True)
+        if not precision.has_bf16():
+            precision.flow_in_fp32(model)
+    assert hasattr(model.base_model, "usual_forward") is fast
+    return model
+
+
 def hidden_and_gradients(folder: Path, fast: bool, prepare: Callable[[Any], None] = lambda model: None) -> Any:
     """Hidden states of the real tokens, and the gradient of every trainable parameter."""
     torch.manual_seed(0)
-    model = adapters.new_adapter(base.load_base(str(folder), four_bit=True), AdapterConfig()).train()
+    model = adapters.new_adapter(load(folder, fast), AdapterConfig()).train()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     prepare(model)
-    if fast:
-        assert trunk.install(model)
     ids, mask = batch()
     hidden = model.get_base_model().model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     hidden = hidden[mask.bool()]
@@ -206,7 +218,6 @@ def _all_past_seen(group: grouping.Group) -> grouping.Group:
 
 def test_what_is_no_plain_lora_goes_the_usual_way(folder: Path) -> None:
     model = adapters.new_adapter(base.load_base(str(folder), four_bit=True), AdapterConfig(kind="dora"))
-    trunk.install(model)
     ids, mask = batch()
     inner = model.get_base_model().model
     with torch.no_grad():
@@ -224,8 +235,9 @@ def test_logits_of_bf16_states_are_summed_in_fp32(num_tokens: int) -> None:
     other = torch.randn(num_tokens, 128, generator=generator).bfloat16()
     targets = torch.randint(4096, (num_tokens,), generator=generator)
     logps, others = (torch.log_softmax(h.double() @ weight.double().T, -1) for h in (hidden, other))
-    found, entropy = head.token_logps(hidden, weight, targets)
+    layer = head.OutputLayer(weight, products=logits.products)
+    found, entropy = head.token_logps(hidden, layer, targets)
     torch.testing.assert_close(found.double(), logps.gather(1, targets[:, None])[:, 0], atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(entropy.double(), -(logps.exp() * logps).sum(-1), atol=1e-4, rtol=1e-4)
     divergence = (logps.exp() * (logps - others)).sum(-1)
-    torch.testing.assert_close(head.kl(hidden, other, weight).double(), divergence, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(head.kl(hidden, other, layer).double(), divergence, atol=1e-4, rtol=1e-4)

@@ -32,6 +32,8 @@ def test_known_warnings_are_left_out_as_logs_and_as_warnings(capsys: pytest.Capt
         warnings.simplefilter("always")
         noise.sift()
         logging.getLogger("transformers.modeling_utils").warning(known)
+        advice = logging.getLogger("bitsandbytes.backends.cpu.ops")
+        advice.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "No module named 'kernels'")
         warnings.warn("`gradient_checkpointing_enable` is deprecated and will be removed in v6.", FutureWarning, 1)
         warnings.warn("something new is deprecated", FutureWarning, 1)
     assert [str(one.message) for one in caught] == ["something new is deprecated"]

@@ -6,7 +6,7 @@ import errno
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ DEBUG = "trueup.debug"  # key of click's meta: tracebacks are shown
 FOLDER = "trueup.run_folder"  # key of click's meta: the folder of the run, once it is known
 
 
-def remember_run_file(path: Path) -> None:
-    """Messages of the command that runs name its run file as a shell reads it."""
-    click.get_current_context().find_root().obj = shlex.quote(str(path))
+def remember_run_file(path: Path, overrides: Sequence[str] = ()) -> None:
+    """Messages of the command that runs name its run file, and its overrides, as a shell reads them."""
+    typed = [shlex.quote(str(path)), *(f"--set {shlex.quote(override)}" for override in overrides)]
+    click.get_current_context().find_root().obj = " ".join(typed)
 
 
 def remember_folder(folder: Path) -> None:

@@ -17,22 +17,12 @@ from trueup.cli.group import Group, debug_option, remember_folder, remember_run_
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.run_files import init, schema
 from trueup.errors import ConfigError, TrueupError
+from trueup.stages import STAGES
 
 if TYPE_CHECKING:
     from trueup.run.pipeline import Pipeline, State
 
-STAGE_HELP = {
-    "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
-    "sample": "Completions to judge, from the current policy.",
-    "collect": "People judge in Label Studio; freeze what they said.",
-    "reward": "A reward model, as an adapter on the same base.",
-    "dpo": "Align by pairs: direct preference optimization.",
-    "kto": "Align by single thumbs: Kahneman-Tversky optimization.",
-    "ppo": "Align by a reward: proximal policy optimization, every role on one base.",
-    "grpo": "Align by a reward: group relative policy optimization, without a value.",
-    "evaluate": "Is it better, by how much.",
-    "export": "The adapter, merged weights and a model card.",
-}
+METHODS = [stage.name for stage in STAGES if stage.alignment]
 
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override the run file.")
@@ -44,9 +34,10 @@ def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
     import os
 
-    from trueup.models import noise
+    from trueup.models import device, noise
 
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
+    device.use_one_gpu()
     noise.sift()  # before any of the libraries is imported: some warn at once
 
 
@@ -56,13 +47,16 @@ main.add_command(init)
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
-    from trueup.stages import STAGES
 
-    remember_run_file(run_file)
+    remember_run_file(run_file, overrides)
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
     pipeline = Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
     remember_folder(pipeline.folder)
     return pipeline
+
+
+def _typed(run_file: Path, overrides: tuple[str, ...]) -> str:
+    return " ".join([shlex.quote(str(run_file)), *(f"--set {shlex.quote(override)}" for override in overrides)])
 
 
 def _stage_command(name: str, text: str) -> Callable[..., None]:
@@ -70,35 +64,62 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
     @RUN_FILE
     @SET
     @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
-    def command(run_file: Path, overrides: tuple[str, ...], rebuild: bool) -> None:
+    @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
+    @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
+    def command(
+        run_file: Path, overrides: tuple[str, ...], rebuild: bool, use_stale: bool, discard_labels: bool
+    ) -> None:
         pipeline = _pipeline(run_file, overrides)
         for line in pipeline.missing_files(besides=name):
             click.echo(f"warning: {line}", err=True)
-        built = pipeline.execute(name, rebuild)
-        click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
-        if name == "evaluate":
-            _say_verdict(pipeline)
-        click.echo(_next(pipeline, pipeline.states()))
+        built = pipeline.execute(name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
+        _say_built(pipeline, name, built)
+        for line in pipeline.says(name):
+            click.echo(f"  {line}")
+        click.echo(_next(pipeline, run_file, pipeline.states()))
 
     return command
 
 
-def _next(pipeline: Pipeline, states: list[State]) -> str:
+def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
+    click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
+    if not built and (news := pipeline.since(name)):
+        click.echo(f"{name}: {news}")
+
+
+def _next(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
+    """The command that goes on. What a stage was built with and the run file lacks is kept, not built over."""
+    forgotten = tuple(dict.fromkeys(override for state in states for override in state.remembered))
+    if forgotten:
+        remembering = _pipeline(run_file, (*forgotten, *pipeline.overrides))
+        again = remembering.states()
+        if not any(state.remembered for state in again):
+            said = " and ".join(f"--set {shlex.quote(override)}" for override in forgotten)
+            note = f"{said} was typed when this was built: write it into {run_file.name}, or keep typing it\n"
+            return note + _command(remembering, run_file, again)
+    return _command(pipeline, run_file, states)
+
+
+def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
+    from trueup.run.goal import NOT_MET
+
     todo = next((state for state in states if state.state != "complete"), None)
+    if todo is None and any(line.endswith(NOT_MET) for line in pipeline.verdict_lines(states)):
+        later = (*pipeline.overrides, f"round={pipeline.run.round + 1}")
+        return (
+            "all is complete, and the goal is not met: docs/choosing.md says what else there is\n"
+            f"next: for another round of judgements: trueup sample {_typed(run_file, later)}"
+        )
     if todo is None:
         return "next: nothing, all is complete"
-    chosen = "".join(f" --set {shlex.quote(override)}" for override in pipeline.overrides)
-    rebuild = " --rebuild" if todo.state == "stale" else ""
-    return f"next: trueup {todo.stage} {click.get_current_context().find_root().obj}{chosen}{rebuild}"
+    if todo.state == "running":
+        return f"next: wait for {todo.stage}, or stop it with Ctrl+C where it runs; the same command goes on"
+    rebuild = " --rebuild" if todo.state in ("stale", "broken") else ""
+    return f"next: trueup {todo.stage} {_typed(run_file, pipeline.overrides)}{rebuild}"
 
 
-def _say_verdict(pipeline: Pipeline) -> None:
-    for line in pipeline.verdict_lines():
-        click.echo(line)
-
-
-for _name, _text in STAGE_HELP.items():
-    _stage_command(_name, _text)
+for _stage in STAGES:
+    _stage_command(_stage.name, _stage.help)
 
 
 @main.command()
@@ -112,8 +133,11 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
         raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
-        click.echo(f"{stage.name}: {'built' if built else 'complete already'}")
-    _say_verdict(pipeline)
+        _say_built(pipeline, stage.name, built)
+        for line in pipeline.says(stage.name) if built else []:
+            click.echo(f"  {line}")
+    for line in pipeline.verdict_lines():
+        click.echo(line)
 
 
 @main.command()
@@ -127,15 +151,14 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 
     pipeline = _pipeline(run_file, overrides)
     table = Table("stage", "state", "why", title=Text(f"{pipeline.run.name}, round {pipeline.run.round}"))
-    colours = {"complete": "green", "stale": "red", "partial": "yellow"}
+    colours = {"complete": "green", "stale": "red", "broken": "red", "partial": "yellow", "running": "cyan"}
     states = pipeline.states()
     for state in states:
         table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
     console = Console()
     console.print(table)
-    for line in pipeline.verdict_lines():
+    for line in (*pipeline.missing(), *pipeline.verdict_lines(states), _next(pipeline, run_file, states)):
         console.print(Text(line), soft_wrap=True)
-    console.print(Text(_next(pipeline, states)), soft_wrap=True)
 
 
 @main.command()
@@ -183,7 +206,7 @@ def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
 @main.command()
 @click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
-@click.option("--method", type=click.Choice(["dpo", "kto", "ppo", "grpo"]), default="dpo", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
 def demo(human: bool, seed: int, method: str, port: int) -> None:
     """The whole loop on a 135M model: SFT, sampling, thumbs in Label Studio, alignment, the verdict."""

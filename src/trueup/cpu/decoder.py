@@ -7,6 +7,7 @@ and so is a prompt that is completed several times; the place of a finished row 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,17 +30,37 @@ Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows, K, 
 
 
 def fits(model: Any) -> bool:
-    """True where this decoder knows the architecture, the adapter and the device; else `generate` is right."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return bool(whole.config.model_type in trunk.KNOWN and model.device.type == "cpu" and trunk.plain(whole.base_model))
+    """True where this decoder knows the architecture and the adapter; else `generate` is right."""
+    whole = _whole(model)
+    return trunk.knows(whole) and trunk.plain(whole.base_model)
 
 
-def merged_bytes(model: Any) -> int:
-    """Bytes of the bf16 copy that a merged decoder of `model` holds beside it."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    maps = [linear for layer in causal.model.layers for linear in block.Block.of(layer).linears()]
-    shapes = [getattr(linear.weight, "quant_state", linear.weight).shape for linear in maps]
-    return sum(int(rows) * int(columns) for rows, columns in shapes) * torch.bfloat16.itemsize
+class Engine:
+    """A decoder that is made when it is first asked to generate."""
+
+    def __init__(self, model: Any, *, merged: bool = False) -> None:
+        self.model, self.merged = model, merged
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self.model, merged=self.merged)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the bf16 copy that a merged decoder holds beside the model."""
+        if not self.merged:
+            return 0
+        maps = [m for layer in _whole(self.model).base_model.layers for m in block.Block.of(layer).linears()]
+        shapes = [getattr(linear.weight, "quant_state", linear.weight).shape for linear in maps]
+        return sum(int(rows) * int(columns) for rows, columns in shapes) * torch.bfloat16.itemsize
+
+    def generate(self, prompts: list[list[int]], **options: Any) -> list[Completion]:
+        """`Decoder.generate`."""
+        return self.decoder.generate(prompts, **options)
+
+
+def _whole(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def flow_dtype(blocks: list[block.Block]) -> torch.dtype:
@@ -65,13 +86,13 @@ class Decoder:
     """The active adapter of a Llama-shaped model, ready to decode."""
 
     def __init__(self, model: Any, *, merged: bool = False) -> None:
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        causal = _whole(model)
         heap.keep()
-        self.trunk = causal.model
+        self.trunk = causal.base_model
         blocks = [block.Block.of(layer).merged() if merged else block.Block.of(layer) for layer in self.trunk.layers]
         self.dtype = flow_dtype(blocks)
         self.cached = self.trunk.embed_tokens(torch.zeros(1, dtype=torch.long)).dtype  # as the prompts' forward has it
-        self.head, self.norm = Head(causal.lm_head.weight, self.dtype), Norm(self.trunk.norm)
+        self.head, self.norm = Head(causal.get_output_embeddings().weight, self.dtype), Norm(self.trunk.norm)
         self.num_kv_heads, self.head_dim = causal.config.num_key_value_heads, blocks[0].head_dim
         self.layers = []
         for b in blocks:
@@ -87,7 +108,7 @@ class Decoder:
         max_new_tokens: int,
         temperature: float,
         top_p: float,
-        eos_id: int,
+        end_ids: tuple[int, ...],
         seed: int,
         batch_size: int,
         progress: Callable[[int], None] = lambda done: None,
@@ -95,6 +116,7 @@ class Decoder:
         """A completion of each prompt, in the order given; when rows of the batch are done, others take their place."""
         # the random numbers are each prompt's own: who is decoded beside it changes none
         uniform = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
+        ends = torch.tensor(end_ids)
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         width = int(lengths.max()) + max_new_tokens
         done: list[Completion] = [([], []) for _ in prompts]
@@ -112,7 +134,7 @@ class Decoder:
                     done[row][0].append(token)
                     done[row][1].append(logp)
             ages += alive
-            going_on = alive & (tokens != eos_id) & (ages < max_new_tokens)
+            going_on = alive & ~torch.isin(tokens, ends) & (ages < max_new_tokens)
             progress(int((alive & ~going_on).sum()))
             alive = going_on
             free, all_placed = (~alive).nonzero()[:, 0], waiting == len(prompts)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable
-
-import torch
-from torch import Tensor
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
 
@@ -25,15 +21,6 @@ def give_back() -> None:
     libc = _libc()
     if libc is not None:
         libc.malloc_trim(0)
-
-
-def place_gradients(parameters: Iterable[Tensor]) -> None:
-    """Allocate gradients now, for optimizers that zero them: allocated in a backward pass, between activations that are
-    freed, they cut up the memory that the next step needs.
-    """
-    for parameter in parameters:
-        if parameter.requires_grad:
-            parameter.grad = torch.zeros_like(parameter)
 
 
 def _libc() -> ctypes.CDLL | None:

@@ -31,8 +31,9 @@ def _tiles_are_allowed() -> bool:
 def flow_in_fp32(model: Any) -> None:
     """Make hidden states of a bf16 or 4-bit model fp32, without storing its large matrices in fp32.
 
-    4-bit layers dequantize to fp32; norms (a few kilobytes) become fp32; the embedding's rows are cast as they are
-    read, and an output layer that is not 4-bit is cast when it is used.
+    4-bit layers dequantize to fp32; the embedding's rows are cast as they are read, and a linear layer that is not
+    4-bit is cast when it is used; what other modules hold themselves (norms and their biases, a few kilobytes) becomes
+    fp32.
     """
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
@@ -43,8 +44,9 @@ def flow_in_fp32(model: Any) -> None:
             module.register_forward_hook(lambda module, inputs, output: output.float())
         elif isinstance(module, torch.nn.Linear):
             setattr(module, "forward", types.MethodType(_cast_linear, module))  # noqa: B010 - no method to mypy
-        elif getattr(module, "weight", None) is not None:
-            module.weight.data = module.weight.data.float()
+        else:
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
 
 
 def _cast_linear(self: Any, x: Any) -> Any:

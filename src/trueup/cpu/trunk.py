@@ -7,30 +7,43 @@ from typing import Any
 
 import torch
 
-from trueup.cpu import block, heap
+from trueup.cpu import block
 from trueup.cpu.grouping import group
 from trueup.cpu.linear import active_adapter
 from trueup.cpu.packing import pack
 
 KNOWN = ("llama", "qwen2")
+ROTATIONS = ("default", "linear", "llama3", "yarn")  # angles that depend on the position alone
 
 
-def install(model: Any) -> bool:
-    """Give a causal model or classifier on the CPU the packed forward; False where it is left as it is.
+def install(whole: Any) -> bool:
+    """Give a causal model or classifier the packed forward; False where it is left as it is.
 
-    Only the trunk's forward from token ids without a cache is replaced; `generate` still goes the usual way. Adapters
-    may be added, switched and turned off afterwards.
+    Only the trunk's forward from token ids without a cache is replaced; `generate` still goes the usual way.
     """
-    if next(model.parameters()).device.type != "cpu":
-        return False
-    heap.keep()
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     trunk = whole.base_model
-    if whole.config.model_type not in KNOWN or hasattr(trunk, "usual_forward"):
+    if not knows(whole) or hasattr(trunk, "usual_forward"):
         return False
     trunk.usual_forward = trunk.forward
     trunk.forward = types.MethodType(_forward, trunk)
     return True
+
+
+def knows(whole: Any) -> bool:
+    """True for a Llama or Qwen2 whose every part is as `block` computes it: SiLU, full attention, rotation of whole
+    heads by angles that depend on the position alone.
+    """
+    config = whole.config
+    if config.model_type not in KNOWN or config.hidden_act not in ("silu", "swish"):
+        return False
+    rotation, layers = whole.base_model.rotary_emb, whole.base_model.layers
+    attentions = [layer.self_attn for layer in layers]
+    return bool(
+        rotation.rope_type in ROTATIONS
+        and all(2 * len(rotation.inv_freq) == a.head_dim and a.scaling == a.head_dim**-0.5 for a in attentions)
+        and all(getattr(a, "sliding_window", None) is None and a.is_causal for a in attentions)
+        and all((a.q_proj.bias is None) == (a.k_proj.bias is None) == (a.v_proj.bias is None) for a in attentions)
+    )
 
 
 def _forward(
@@ -67,7 +80,9 @@ def _forward(
 
 
 def plain(trunk: Any) -> bool:
-    """True when every adapter in use is plain LoRA without dropout."""
+    """True when nothing is dropped out, and every adapter in use is plain LoRA."""
+    if trunk.training and trunk.config.attention_dropout > 0:
+        return False
     for module in trunk.modules():
         if hasattr(module, "lora_A"):
             name = active_adapter(module)

