@@ -172,11 +172,14 @@ def test_secrets_are_scrubbed_by_value_and_by_shape(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_the_command_starts_is_no_traceback() -> None:
-    """At every moment from our first line on: the interpreter's own start, before it, is not ours."""
+    """At every moment from the first import on: the interpreter's own start, before it, is not ours."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent may ignore it
         "import os, sys\nfrom trueup.cli.entry import main\nsys.argv = ['trueup', 'schema']\n"
-        "os.write(1, b'ours\\n')\nmain()\n"
+        "class Tell:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'trueup.cli.main': os.write(1, b'ours\\n')\n"
+        "sys.meta_path.insert(0, Tell())\nmain()\n"
     )
     for delay in (0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15):
         started = [sys.executable, "-c", code]

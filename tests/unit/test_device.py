@@ -1,6 +1,5 @@
-"""One GPU of several is used; one message of bitsandbytes is dropped, and no other."""
+"""One GPU of several is used."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from trueup.models import device
-from trueup.models.quiet import ADVICE, drop_kernel_advice
 
 # two GPUs that are not there: what TrainingArguments asks torch about them
 TWO_GPUS = """
@@ -52,16 +50,7 @@ def test_the_first_gpu_that_the_user_allows_is_used(
     assert os.environ[device.VISIBLE] == after
 
 
-def test_one_message_of_bitsandbytes_is_dropped_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    drop_kernel_advice()
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    logger.warning("%s from kernels-community: %s", ADVICE, "No module named 'kernels'")
-    logger.warning("another warning")
-    logging.getLogger("bitsandbytes").warning("a third")
-    assert caplog.messages == ["another warning", "a third"]
-
-
 def test_a_command_prints_nothing_of_bitsandbytes(tmp_path: Path) -> None:
-    code = "from trueup.models.quiet import drop_kernel_advice; drop_kernel_advice(); import bitsandbytes"
+    code = "from trueup.models import noise; noise.sift(); import bitsandbytes"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -34,11 +34,11 @@ def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
     import os
 
-    from trueup.models import device, quiet
+    from trueup.models import device, noise
 
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
     device.use_one_gpu()
-    quiet.drop_kernel_advice()
+    noise.sift()  # before any of the libraries is imported: some warn at once
 
 
 main.add_command(init)

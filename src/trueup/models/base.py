@@ -7,8 +7,7 @@ from typing import Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import errors, families, hub, packaged
-from trueup.models.quiet import drop_kernel_advice
+from trueup.models import errors, families, hub, noise, packaged
 from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
@@ -16,10 +15,8 @@ VERY_LONG = 1_000_000_000  # tokens: the context of a base that does not say how
 
 
 def quiet() -> None:
-    """Turn off the libraries' own bars, advice and warnings; errors still show."""
-    import logging
+    """Turn off the libraries' own progress bars, and sift their warnings."""
     import os
-    import warnings
 
     import datasets
     import transformers
@@ -27,10 +24,7 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    drop_kernel_advice()
-    warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|torch|bitsandbytes)(\..*)?")
+    noise.sift()
 
 
 def locate(base: str) -> str:
