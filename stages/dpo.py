@@ -4,12 +4,14 @@ import math
 
 from pydantic import PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
-from trueup.run.section import Section
+from trueup.run.run_file import RunFile
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
 
-class Config(Section):
+class Config(AlignmentSection):
     """Field names are trl.DPOConfig's own."""
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
@@ -54,9 +56,17 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     weighted.precompute_reference(trainer)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), math.log(2), policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     proof.record_probe(trainer.model, tokenizer, [chosen for chosen, _ in prepared.encoded], context.out)
     return metrics | {"reference_proof": proven, "num_pairs": len(rows), "preflight": checked}
+
+
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_pairs']:,} pairs trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
 
 
 STAGE = Stage(
@@ -65,5 +75,10 @@ STAGE = Stage(
     makes=Adapter,
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
-    alignment=True,
+    says=says,
+    help="Align by pairs: direct preference optimization.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    plan=loads.pairs,
+    two_steps={"num_train_epochs": 1},
 )

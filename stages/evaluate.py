@@ -1,13 +1,22 @@
 """evaluate: (Adapters, RewardModel, held-out prompts) -> Report. SFT against the aligned adapter, on one base."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.evaluation.baselines import Baseline
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
-from trueup.run.run_file import Shot
+from trueup.run.run_file import RunFile, Shot
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine, Sampled
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -107,6 +116,28 @@ def run(
     return figures
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """The verdict, and the goal of the run file against it."""
+    from trueup.run.goal import answer_to_goal, goal_lines, verdict
+
+    won = metrics["win_rate_by_reward_model"]
+    wide = won["high"] - won["low"]
+    return [
+        verdict(won),
+        *([f"warning: the interval is {wide:.0%} wide; more held-out prompts narrow it"] if wide > 0.2 else []),
+        *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"])),
+    ]
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    load, once = loads.sampling(values, lengths, lengths.num_held_out or loads.FALLBACK_ROWS, num_adapters=3)
+    read = 2 * once.read_tokens + 4 * (once.read_tokens + once.sampled_tokens)  # prompts; rewards and both of the KL
+    return load, loads.Work(
+        read_tokens=read, sampled_tokens=2 * once.sampled_tokens, sampled_at_once=once.sampled_at_once
+    )
+
+
 STAGE = Stage(
     name="evaluate",
     config=Config,
@@ -114,4 +145,8 @@ STAGE = Stage(
     run=run,
     needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
     reads=("held_out",),
+    says=says,
+    help="Is it better, by how much.",
+    batch="batch_size",
+    plan=plan,
 )

@@ -1,13 +1,23 @@
 """kto: (Adapter, Feedback) -> Adapter. Every thumb trains, paired or not; the reference is the SFT policy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
-from trueup.run.section import Section
+from trueup.run.run_file import RunFile
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
-class Config(Section):
+
+class Config(AlignmentSection):
     """Field names are trl.KTOConfig's own."""
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
@@ -53,7 +63,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     return metrics | {
         "reference_proof": proven,
@@ -65,11 +75,42 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     }
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_rows']:,} rows trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    length = values["max_length"]
+    load = loads.Load(
+        rows=values["per_device_train_batch_size"],
+        tokens=length,
+        shared=min(lengths.shared_tokens, length),
+        labelled=length,
+        num_adapters=2,
+        num_trained=1,
+        checkpointing=values["gradient_checkpointing"],
+    )
+    answers = (lengths.num_prompts or loads.FALLBACK_ROWS) * loads.section_value(run, "sample", "num_completions")
+    tokens = answers * loads.dialogue(lengths, run, length) * values["num_train_epochs"]
+    return load, loads.Work(trained_tokens=tokens, read_tokens=3 * tokens)  # reference, and both on mismatched answers
+
+
 STAGE = Stage(
     name="kto",
     config=Config,
     makes=Adapter,
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
-    alignment=True,
+    says=says,
+    help="Align by single thumbs: Kahneman-Tversky optimization.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    smallest_batch=lambda values: 2,
+    plan=plan,
+    two_steps={"num_train_epochs": 1},
 )

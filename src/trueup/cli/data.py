@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trueup.errors import printable
+from trueup.errors import visible
 
 if TYPE_CHECKING:
     from trueup.data.closer import CountTokens
@@ -49,7 +49,7 @@ def check(file: Path, full: bool, page: Path) -> None:
         if survey.error is not None:
             click.echo(f"error: {survey.error}", err=True)
         elif survey.reader.faults.counts:
-            click.echo(printable(f"{survey.name}: {way_on(survey.reader)}"), err=True)
+            click.echo(visible(f"{survey.name}: {way_on(survey.reader)}"), err=True)
     if faults:
         click.echo("1 fault" if faults == 1 else f"{faults:,} faults", err=True)
         raise SystemExit(2)
@@ -80,7 +80,7 @@ def prepare(file: Path, out: Path, held_out: float, near_duplicates: bool, seed:
         for why, count in done["dropped"].items():
             table.add_row(Text(f"dropped: {why}", "yellow"), f"{count:,}")
         for name, count in done["unused_fields"].items():
-            table.add_row(Text(printable(f"field not written: {name}"), "yellow"), f"{count:,}")
+            table.add_row(Text(visible(f"field not written: {name}"), "yellow"), f"{count:,}")
     Console().print(table)
 
 

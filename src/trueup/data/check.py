@@ -11,7 +11,7 @@ from trueup.data.leaks import WANTED
 from trueup.data.report import ENOUGH, too_few
 from trueup.data.sources import Reader
 from trueup.data.survey import Survey, spread
-from trueup.errors import printable
+from trueup.errors import visible
 from trueup.run.run_file import DataConfig, Source
 
 ONLY_TEXT = ("prompts", "held_out", "preferences")
@@ -86,7 +86,7 @@ def findings(survey: Survey) -> list[Finding]:
             where = [words for _, words in sorted(faults.shown[kind])[:NUM_SHOWN]]
             found.append(Finding(level, kind, count, where))
     for name, count in reader.unused.most_common():
-        found.append(Finding("warning", printable(f"field not used: {name}"), count, []))
+        found.append(Finding("warning", visible(f"field not used: {name}"), count, []))
     for kind, count in (
         ("no preference: a tie", reader.num_ties),
         ("blank row, skipped", reader.faults.num_blank),
@@ -96,7 +96,7 @@ def findings(survey: Survey) -> list[Finding]:
         if count:
             found.append(Finding("warning", kind, count, []))
     if reader.files_not_read:
-        names = [printable(name) for name in reader.files_not_read[:NUM_SHOWN]]
+        names = [visible(name) for name in reader.files_not_read[:NUM_SHOWN]]
         found.append(Finding("warning", "file not read", len(reader.files_not_read), names))
     if survey.too_few:
         found.append(Finding("warning", "few rows", 1, [survey.too_few]))

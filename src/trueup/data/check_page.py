@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trueup.data.check import findings, summary
-from trueup.errors import printable
+from trueup.errors import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def write(surveys: list[Survey], path: Path) -> Path:
 
 
 def _title(survey: Survey) -> str:
-    return printable(f"{survey.name}: {survey.reader.source.path}")
+    return visible(f"{survey.name}: {survey.reader.source.path}")
 
 
 def _lengths(survey: Survey) -> Figure:

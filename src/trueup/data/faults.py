@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from trueup.errors import printable
+from trueup.errors import visible
 
 NUM_SHOWN = 20
 FEW = 3
@@ -33,7 +33,7 @@ class Faults:
         """`words` name the line and the fault, for a person; control characters in them are written out."""
         self.counts[kind] += 1
         if self.counts[kind] <= NUM_SHOWN:
-            self.shown[kind].append(((file, line), printable(words)))
+            self.shown[kind].append(((file, line), visible(words)))
 
     def forget(self, kind: str) -> None:
         """Drop a kind that was found to be said better elsewhere."""

@@ -17,7 +17,8 @@ from trueup.data.leaks import WANTED
 from trueup.data.sources import Reader, unusable
 from trueup.data.values import same_text
 from trueup.errors import DataError
-from trueup.run.artifacts import file_sha256, write_json
+from trueup.run import files
+from trueup.run.files import file_sha256, write_json
 from trueup.run.run_file import Source
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -53,8 +54,9 @@ def prepare(
         record["fields"][field] = writer.write(aside, say)
         if field == "held_out":
             kept_apart = writer.prompts
+    files.sync_tree(aside)
     write_json(aside / "record.json", record)
-    aside.rename(out)
+    files.rename(aside, out)
     return record
 
 

