@@ -48,7 +48,9 @@ def test_pairs_weigh_one_for_each_prompt_and_give_a_thumb_for_each_side(tmp_path
 def test_three_annotators_count_as_three(tmp_path: Path) -> None:
     judged = {"instruction": "q", "response1": "a", "response2": "b", "annotator1": 2, "annotator2": 1, "annotator3": 2}
     pairs, rows, _ = frozen(pipeline(tmp_path, [judged]))
-    assert [(p["chosen"], p["rejected"], p["weight"]) for p in pairs] == [("b", "a", 1.0)]
+    assert [(p["chosen"], p["rejected"], p["weight"]) for p in pairs] == [
+        ("b", "a", pytest.approx(1 / 3))
+    ]  # two for, one against
     weights = {(r["completion"], r["label"]): r["weight"] for r in rows}
     assert weights == {("b", True): 2 / 3, ("b", False): 1 / 3, ("a", True): 1 / 3, ("a", False): 2 / 3}
 

@@ -36,7 +36,7 @@ def unknown(path: Path, record: Record, wanted: str | None, columns: Mapping[str
     """For a file whose columns are those of no format."""
     return DataError(
         str(path),
-        found=f"columns {_names(record)}: {_lost(record, columns)}no known format",
+        found=f"columns {_names(record, columns)}: {_lost(record, columns)}no known format",
         expected=_expected(wanted),
         next_step=_hint(record, wanted, columns),
     )
@@ -46,7 +46,7 @@ def cannot_give(path: Path, record: Record, found: Format, wanted: str, columns:
     """For a file of another format than is wanted, such as prompts without answers."""
     return DataError(
         str(path),
-        found=f"{found.name} (columns {_names(record)}): {_lost(record, columns)}no {wanted}",
+        found=f"{found.name} (columns {_names(record, columns)}): {_lost(record, columns)}no {wanted}",
         expected=_expected(wanted),
         next_step=_hint(record, wanted, columns),
     )
@@ -57,8 +57,9 @@ def _expected(wanted: str | None) -> str:
     return f"such as {usual}; docs/data.md lists all formats"
 
 
-def _names(record: Record) -> str:
-    shown = ", ".join(list(record)[:12]) or "none"
+def _names(record: Record, columns: Mapping[str, str]) -> str:
+    """The columns as the file calls them."""
+    shown = ", ".join(list({columns.get(name, name): None for name in record})[:12]) or "none"
     return shown if len(shown) <= 200 else shown[:197] + "..."
 
 

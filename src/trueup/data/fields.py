@@ -69,11 +69,12 @@ def unused(record: Record, known: Format, wanted: str | None) -> list[str]:
 
 INSTANCE = frozenset({"input", "output"})
 PART = frozenset({"type", "text"})
+USUAL = {"role", "content"}
 
 
 def _unused_keys(turns: list[Any], name: str) -> Iterator[str]:
     for turn in turns:
-        if not isinstance(turn, dict):
+        if not isinstance(turn, dict) or (turn.keys() == USUAL and isinstance(turn["content"], str)):
             continue
         used = {"role" if "role" in turn else "from", "content" if "content" in turn else "value"}
         used |= {"tool_calls"} | (set(RESULT) if turn.get("role", turn.get("from")) == "tool" else set())
@@ -91,5 +92,7 @@ def _left(value: dict[str, Any], used: frozenset[str] | set[str]) -> Iterator[st
 def reads_like_missing(example: Example) -> str:
     """A whole text of the example that is what programs write for a missing value, such as nan; empty if none is."""
     texts = [turn["content"] for turn in example.prompt] + [example.completion or "", example.rejected or ""]
-    last_parts = (text[-8:].rpartition("\n\n")[2] if len(text) > 6 else text for text in texts)  # Alpaca's input is one
+    last_parts = (
+        end.rpartition("\n\n")[2] if "\n\n" in (end := text[-8:]) else text for text in texts
+    )  # Alpaca's input
     return next((part for part in last_parts if part.casefold() in READS_LIKE_MISSING), "")

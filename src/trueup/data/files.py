@@ -105,6 +105,8 @@ class DataFile:
 
     def _objects(self, number: int, value: Any, unit: str, faults: Faults) -> Records:
         """The object itself, or, of a file's first, the rows that it holds."""
+        if number == 1 and value and type(value) is dict:
+            json_rows.refuse_columns(value, self.path)
         if type(value) is not dict:
             words = f"{self.at(number, unit)}: {type(value).__name__}, expected an object"
             faults.add(self.number, number, "no object", words)

@@ -105,7 +105,7 @@ def _refuse_splits(path: Path, files: list[Path]) -> None:
     if len(by_split) < 2:
         return
     said = ", ".join(f"{name or 'no split'} ({len(found)} files)" for name, found in by_split.items())
-    chosen = by_split.get("train") or next(iter(by_split.values()))
+    chosen = by_split.get("train") or by_split.get("") or next(iter(by_split.values()))
     raise DataError(
         str(path),
         found=f"files of several splits: {said.replace('(1 files)', '(1 file)')}",

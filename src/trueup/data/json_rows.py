@@ -104,20 +104,22 @@ class _Document:
             self._read_on()
 
 
+def refuse_columns(value: dict[str, Any], path: Path) -> None:
+    """Raises DataError where an object holds columns, as pandas writes by default: {"prompt": {"0": ..., "1": ...}}."""
+    if all(isinstance(column, dict) and column and all(key.isdigit() for key in column) for column in value.values()):
+        raise DataError(
+            str(path),
+            found=f"columns ({', '.join(value)}), each as an object",
+            expected="an object for each row",
+            next_step="in pandas: df.to_json('rows.jsonl', orient='records', lines=True)",
+        )
+
+
 def rows_in(value: dict[str, Any], path: Path) -> list[Any] | None:
     """The rows of an object such as {"data": [...]}; None where the object is itself a row.
 
-    Raises DataError where it holds columns (as pandas writes by default), or more than one list of rows.
+    Raises DataError where it holds more than one list of rows.
     """
-    if len(value) > 1 and all(isinstance(column, dict) and column for column in value.values()):
-        keys = [list(column) for column in value.values()]
-        if all(one == keys[0] and one[0].isdigit() for one in keys):
-            raise DataError(
-                str(path),
-                found=f"columns ({', '.join(value)}), each as an object",
-                expected="a row for each object",
-                next_step="in pandas: df.to_json('rows.jsonl', orient='records', lines=True)",
-            )
     lists = [key for key, inner in value.items() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
     if not any(key in CONTAINERS for key in lists):
         return None
