@@ -55,7 +55,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     weighted.precompute_reference(trainer)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), math.log(2), policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     proof.record_probe(trainer.model, tokenizer, [chosen for chosen, _ in prepared.encoded], context.out)
     return metrics | {"reference_proof": proven, "num_pairs": len(rows), "preflight": checked}
 

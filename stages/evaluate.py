@@ -33,6 +33,12 @@ def run(
     import functools
 
     from trueup.data import read_prompts
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
+
+    held_out = read_prompts(context.run.data, "held_out", context.run.seed, read := ReadReport())
+    data_counts = tell(read, shared=leaks(context.run.data))
+
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
@@ -40,7 +46,6 @@ def run(
     from trueup.sampling.sample import engine_bytes, used
     from trueup.sampling.types import Sampling
 
-    held_out = read_prompts(context.run.data, "held_out", context.run.seed)
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     shots = config.few_shot or context.run.data.few_shot
@@ -91,6 +96,7 @@ def run(
             "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl["kl_nats_per_token"]),
             "linear4bit_layers": len(base.linear4bit_layers(model)),
             "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+            "data": data_counts,
         }
     )
     write_json(context.out / "report.json", figures)

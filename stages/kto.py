@@ -30,7 +30,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
     from trueup.feedback.preferences import kto_weights
-    from trueup.training import common, proof, weighted
+    from trueup.training import common, order, proof, weighted
 
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.thumbs(Chat(tokenizer), feedback.rows("train"), config.max_length)
@@ -38,6 +38,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     up, down = (sum(row["weight"] for row in prepared.rows if row["label"] is side) for side in (True, False))
     desirable, undesirable = kto_weights(up, down)
     rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in prepared.rows]
+    rows = order.interleaved(rows, context.run.seed)
     rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size)
     trainer = weighted.WeightedKTOTrainer(
         model=model,
@@ -54,7 +55,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     return metrics | {
         "reference_proof": proven,

@@ -58,7 +58,7 @@ def run(
         seed=context.run.seed,
         name=context.run.name,
     )
-    model.save_pretrained(str(context.out), selected_adapters=["default"], safe_serialization=True)
+    common.save_adapter(model, context.out)
     proof.record_probe(model, tokenizer, encoded, context.out)
     weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)
     if sft.path != policy.path:

@@ -50,7 +50,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     if held_out.rows:
         scores = trainer.evaluate()
         metrics["held_out_accuracy"] = scores["eval_accuracy"]
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     return metrics | {
         "num_pairs": len(prepared.rows),
         "num_dropped_too_long": len(prepared.found.ids.get("too_long", [])),

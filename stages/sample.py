@@ -34,14 +34,18 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     import click
 
     from trueup.data import read_prompts
-    from trueup.models import adapters, base
+    from trueup.data.report import ReadReport, tell
+
+    report = ReadReport()
+    found = read_prompts(context.run.data, seed=context.run.seed, report=report)
+    prompts = [row for row in found for _ in range(config.num_completions)]
+    read = tell(report)
+
+    from trueup.models import adapters, base  # after the data: what is wrong with it is said at once
     from trueup.progress import bars
     from trueup.sampling.sample import cut_answers, engine_bytes, sample, used
     from trueup.sampling.types import Sampling
 
-    prompts = [
-        row for row in read_prompts(context.run.data, seed=context.run.seed) for _ in range(config.num_completions)
-    ]
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model, tokenizer = (
         adapters.load_adapter(bare, policy.path, trainable=False),
@@ -75,6 +79,7 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
         "sampling": used(sampling, tokenizer, model),
         "mean_length_tokens": num_tokens / len(done),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+        "data": read,
     }
 
 

@@ -20,7 +20,8 @@ class Config(Section):
     gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     warmup_steps: NonNegativeInt = 5
-    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
+    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)  # of the prompts
+    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
 
 def run(config: Config, context: Context) -> Metrics:
@@ -28,26 +29,31 @@ def run(config: Config, context: Context) -> Metrics:
 
     Starts from a fresh adapter, or from that of `adapter.start`.
     """
-    import random
+    from trueup.data import identify, read_demonstrations
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
+    from trueup.feedback.preferences import split_prompts
 
-    from datasets import Dataset
+    report = ReadReport()
+    rows = read_demonstrations(context.run.data, context.run.seed, report)
+    read = tell(report, shared=leaks(context.run.data))
+    prompts = [identify(row["messages"][:-1]) for row in rows]
+    splits = split_prompts(list(dict.fromkeys(prompts)), config.held_out_fraction, context.run.seed)
+    train, held_out = (
+        [row for row, prompt in zip(rows, prompts, strict=True) if splits[prompt] == split]
+        for split in ("train", "held_out")
+    )
+    if not held_out:
+        raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
+    from datasets import Dataset  # after the data: what is wrong with it is said at once
     from trl import SFTConfig
 
     from trueup.chat import preflight
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
-    from trueup.data import identify, read_demonstrations
-    from trueup.training import adalora, common, proof
+    from trueup.training import adalora, checkpoints, common, proof
     from trueup.training.lean import LeanSFTTrainer
 
-    rows = read_demonstrations(context.run.data, context.run.seed)
-    random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
-    num_held_out = max(1, round(len(rows) * config.held_out_fraction))
-    held_out = rows[:num_held_out]
-    aside = {identify(row["messages"][:-1]) for row in held_out}
-    train = [row for row in rows if identify(row["messages"][:-1]) not in aside]
-    if not train:
-        raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
     start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
     model, tokenizer = common.load_policy(context, start)
     prepared, measured = (
@@ -78,11 +84,13 @@ def run(config: Config, context: Context) -> Metrics:
     adapts_rank = context.run.adapter.kind == "adalora" and start is None
     if adapts_rank:
         trainer.add_callback(adalora.Allocate())
+    else:
+        trainer.add_callback(checkpoints.within_epochs(config.save_steps))
     metrics = common.train(trainer)
     if adapts_rank:
         adalora.save_as_lora(trainer.model, context.out)
     else:
-        common.save_adapter(trainer, context.out)
+        common.save_adapter(trainer.model, context.out)
     proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     return metrics | {
@@ -91,17 +99,21 @@ def run(config: Config, context: Context) -> Metrics:
         "num_train": len(prepared.rows),
         "num_held_out": len(measured.rows),
         "preflight": checked,
+        "data": read,
     }
 
 
 def _by_epoch(kind: str) -> dict[str, object]:
-    """Checkpoints by epoch, and the best of them in the end. Of AdaLoRA the last state is taken: its ranks shrink, and
-    peft loads no checkpoint of other ranks; a killed run begins anew.
+    """Evaluation and a checkpoint each epoch, and the best of these in the end.
+
+    Of AdaLoRA the last state is taken: its ranks shrink, and peft loads no checkpoint of other ranks; a killed run
+    begins anew.
     """
     if kind == "adalora":
         return {"save_strategy": "no", "train_sampling_strategy": "group_by_length"}
     return {
         "save_strategy": "epoch",
+        "save_total_limit": 3,  # the best, the newest, and the one before while the newest is written
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "train_sampling_strategy": "group_by_length",

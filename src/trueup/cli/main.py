@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from trueup import __version__
 from trueup.cli.data import data
+from trueup.cli.group import Group, debug_option, remember_folder, remember_run_file
+from trueup.cli.labelstudio import labelstudio
+from trueup.cli.run_files import init, schema
 from trueup.errors import ConfigError, TrueupError
 
 if TYPE_CHECKING:
@@ -31,48 +33,11 @@ STAGE_HELP = {
     "export": "The adapter, merged weights and a model card.",
 }
 
-WAITING = 3  # exit code: nothing is wrong, people have not finished
-INTERRUPTED = 130  # as a shell says of SIGINT
-
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override the run file.")
 
 
-class Group(click.Group):
-    """What a user can cause becomes one message and exit code 2, Ctrl+C a line and 130; never a traceback."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order one types them, not of the alphabet."""
-        return ["init", *STAGE_HELP, *(name for name in self.commands if name not in ("init", *STAGE_HELP))]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("\nstopped; what was made is kept, and the same command goes on", err=True)
-            sys.exit(INTERRUPTED)
-        except TrueupError as error:
-            click.echo("error: " + str(error).replace(" RUN.yaml", f" {ctx.obj or 'RUN.yaml'}"), err=True)
-            sys.exit(2)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # `trueup status | head`: click ends quietly
-                raise
-            found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            click.echo(f"error: {found}", err=True)
-            sys.exit(2)
-        except Exception as error:
-            from trueup.run.stage import Waiting
-
-            if not isinstance(error, Waiting):
-                raise
-            click.echo(str(error))
-            sys.exit(WAITING)
-        finally:
-            if "rich.console" in sys.modules:  # a progress bar that was interrupted leaves the cursor hidden
-                sys.modules["rich.console"].Console().show_cursor(True)
-
-
-@click.group(cls=Group)
+@click.group(cls=Group, params=[debug_option()])
 @click.version_option(__version__)
 def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
@@ -83,7 +48,7 @@ def main() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # before its import: on a CPU it advises a GPU kernel
 
 
-main.add_command(data)
+main.add_command(init)
 
 
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
@@ -91,9 +56,11 @@ def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.run.run_file import load
     from trueup.stages import STAGES
 
-    click.get_current_context().find_root().obj = _typed(run_file, overrides)  # what messages tell the user to type
+    remember_run_file(run_file, overrides)
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
-    return Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
+    pipeline = Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
+    remember_folder(pipeline.folder)
+    return pipeline
 
 
 def _typed(run_file: Path, overrides: tuple[str, ...]) -> str:
@@ -125,7 +92,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
 def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
     click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
     if not built and (news := pipeline.since(name)):
-        click.echo(f"{name}: {news}")
+        click.echo(f"  {news}")
 
 
 def _next(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
@@ -245,73 +212,6 @@ def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("run_file", type=click.Path(path_type=Path), default="run.yaml")
-def init(run_file: Path) -> None:
-    """Write a run file to start from. Never overwrites one."""
-    import re
-    from importlib.resources import files
-
-    if run_file.exists():
-        raise ConfigError(str(run_file), found="it exists already", next_step="trueup init ANOTHER.yaml")
-    text = files("trueup.run").joinpath("template.yaml").read_text(encoding="utf-8")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("-._") or "run"
-    run_file.write_text(text.replace("NAME", name), encoding="utf-8")
-    click.echo(f"wrote {run_file}\nnext: put your files beside it, then: trueup sft {run_file}")
-
-
-@main.group()
-def labelstudio() -> None:
-    """The Label Studio server that trueup runs for you, on 127.0.0.1."""
-
-
-SERVER_OPTIONS = (
-    click.option("--data-dir", type=click.Path(path_type=Path), default="labelstudio", show_default=True),
-    click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True),
-)
-
-
-@labelstudio.command("start")
-@SERVER_OPTIONS[0]
-@SERVER_OPTIONS[1]
-def labelstudio_start(data_dir: Path, port: int) -> None:
-    """Start it, or find it running."""
-    from trueup.feedback import server
-    from trueup.progress import spinner
-
-    with spinner("starting Label Studio") as say:
-        server.start(data_dir.resolve(), port, say)
-    _say_login(data_dir)
-
-
-@labelstudio.command("stop")
-@SERVER_OPTIONS[0]
-def labelstudio_stop(data_dir: Path) -> None:
-    """Stop it; the data stays."""
-    from trueup.feedback import server
-
-    click.echo("stopped" if server.stop(data_dir.resolve()) else "it was not running")
-
-
-@labelstudio.command("status")
-@SERVER_OPTIONS[0]
-def labelstudio_status(data_dir: Path) -> None:
-    """Is it running, and where."""
-    from trueup.feedback import server
-
-    if server.is_running(data_dir.resolve()):
-        _say_login(data_dir)
-    else:
-        click.echo(f"not running; start it with: trueup labelstudio start --data-dir {data_dir}")
-
-
-def _say_login(data_dir: Path) -> None:
-    from trueup.feedback import server
-
-    known = server.login(data_dir.resolve())
-    click.echo(f"running at {known['url']}\nlog in as {known['email']}, password in {data_dir / 'credentials.json'}")
-
-
-@main.command()
 @click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
 @click.option("--method", type=click.Choice(["dpo", "kto", "ppo", "grpo"]), default="dpo", show_default=True)
@@ -323,16 +223,9 @@ def demo(human: bool, seed: int, method: str, port: int) -> None:
     play(Path.cwd(), human=human, seed=seed, method=method, port=port)
 
 
-@main.command()
-def schema() -> None:
-    """Print the JSON Schema of run files, for editors."""
-    import json
-
-    from trueup.run.run_file import model
-    from trueup.stages import STAGES
-
-    click.echo(json.dumps(model({stage.name: stage.config for stage in STAGES}).model_json_schema(), indent=2))
-
+main.add_command(data)
+main.add_command(labelstudio)
+main.add_command(schema)
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,7 @@ from typing import Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import families, packaged
+from trueup.models import errors, families, hub, packaged
 from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
@@ -41,7 +41,10 @@ def locate(base: str) -> str:
         return str(packaged.folder(base.removeprefix(bases.PACKAGE)))
     if found := bases.fault(base):
         raise found
+    if not bases.is_hub_id(base):
+        return base
     name, revision = bases.of_hub(base)
+    hub.settle(name)
     if revision is None:
         return base
     from huggingface_hub import snapshot_download
@@ -60,15 +63,8 @@ def load_tokenizer(model: ModelConfig | str) -> Any:
 
     config = ModelConfig(base=model) if isinstance(model, str) else model
     where, found = f"model.base: {config.base}", locate(config.base)
-    try:
+    with errors.loading(where, found):
         tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
-    except Exception as error:  # whatever a torn file makes the library raise
-        raise ModelError(
-            where,
-            found=f"its tokenizer cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
-            expected="tokenizer.json and tokenizer_config.json beside the weights",
-            next_step="copy or download the model again",
-        ) from error
     if config.chat_template is not None:
         try:
             tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
@@ -139,10 +135,13 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
             bnb_4bit_compute_dtype=compute,
             llm_int8_skip_modules=["lm_head", "score"],
         )
-    if num_labels is None:
-        model = AutoModelForCausalLM.from_pretrained(locate(base), **options)
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(locate(base), num_labels=num_labels, **options)
+    kind = AutoModelForCausalLM
+    if num_labels is not None:
+        kind, options["num_labels"] = AutoModelForSequenceClassification, num_labels
+    where, found = f"model.base: {base}", locate(base)
+    with errors.loading(where, found):
+        model, loaded = kind.from_pretrained(found, output_loading_info=True, **options)
+    errors.refuse_missing(where, (key for key in loaded["missing_keys"] if not key.startswith("score.")))
     cure_cpu_repacking(model)
     model.requires_grad_(False)
     plain = causal.plain_outputs(model)

@@ -79,9 +79,13 @@ def _rows_of(sources: list[Source], folder: Path, hashes: Hashes) -> dict[str, A
     """`sha256` covers what the rows depend on: contents, weights and columns, or the name on the hub."""
     digest, described = hashlib.sha256(), []
     for source in sources:
-        files = sorted(source.path.rglob("*")) if source.path.is_dir() else [source.path]
+        paths = source.paths()
+        files = sorted(source.path.rglob("*")) if source.path.is_dir() else paths
         files = [file for file in files if file.is_file()]
-        contents = {str(file.relative_to(source.path)): hashes.of(file) for file in files}
+        if paths == [source.path]:
+            contents = {str(file.relative_to(source.path)): hashes.of(file) for file in files}
+        else:  # a pattern, or a path below the home folder
+            contents = {f"{n} {file.name}": hashes.of(file) for n, file in enumerate(files)}
         digest.update(repr((contents or str(source.path), source.weight, sorted(source.columns.items()))).encode())
         described.append(
             {

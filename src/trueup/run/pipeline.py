@@ -144,7 +144,8 @@ class Pipeline(Chain):
             reads = (*stage.reads, stage.unless) if stage.unless else stage.reads
             for name in () if stage.name == besides else reads:
                 for source in self.run.data.sources(name):
-                    if not source.on_hub and not source.path.exists():
+                    paths = source.paths()
+                    if not source.on_hub and not (paths and all(path.exists() for path in paths)):
                         lost.setdefault(f"data.{name}: {source.path}", stage.name)
         return [f"{file}: no such file; {first} reads it" for file, first in lost.items()]
 

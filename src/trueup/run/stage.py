@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,15 @@ Metrics = dict[str, Any]  # JSON values only; the record keeps them
 
 
 class Waiting(Exception):
-    """People have labelled `labelled` of `wanted` completions; the same command goes on later."""
+    """People have labelled `labelled` of `wanted` completions; the same command goes on later.
 
-    def __init__(self, labelled: int, wanted: int, address: str) -> None:
+    `notes` are lines on what does not count and why.
+    """
+
+    def __init__(self, labelled: int, wanted: int, address: str, notes: Sequence[str] = ()) -> None:
         self.labelled, self.wanted, self.address = labelled, wanted, address
-        super().__init__(f"waiting {labelled}/{wanted}; label at {address}, then type the same command again")
+        first = f"waiting {labelled}/{wanted}; label at {address}, then run the same command again"
+        super().__init__("\n  ".join([first, *notes]))
 
 
 class Checked(Exception):

@@ -43,6 +43,23 @@ def step_of(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
+def within_epochs(save_steps: int) -> Any:
+    """A transformers callback that saves every `save_steps` steps besides the checkpoints by epoch.
+
+    Not at an epoch's last step, whose checkpoint is written after its evaluation: a run that resumed from one before
+    would never evaluate that epoch.
+    """
+    from transformers import TrainerCallback
+
+    class WithinEpochs(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            epoch_ends = state.epoch == int(state.epoch) or state.global_step == state.max_steps
+            if state.global_step % save_steps == 0 and not epoch_ends:
+                control.should_save = True
+
+    return WithinEpochs()
+
+
 def sealing_callback() -> Any:
     """A transformers callback that seals each checkpoint after it is saved."""
     from transformers import TrainerCallback

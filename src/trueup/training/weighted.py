@@ -9,7 +9,7 @@ from torch import Tensor
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
 from trueup.errors import FeedbackError
-from trueup.training.by_prompt import ByPrompt
+from trueup.training.order import ByPrompt
 from trueup.training.tokenized import Tokenized
 
 
