@@ -44,16 +44,17 @@ class Client:
 
     def find_project(self, key: str) -> int | None:
         """The oldest project made for `key`, where the answer to its creation was lost on the way."""
-        doing, number, found = "listing projects", 1, list[int]()
+        doing, number, found, seen = "listing projects", 1, list[int](), set[int]()
         while True:
             page = self._api.get("/api/projects/", doing, page=number, page_size=100, include="id,description")
             results = page.get("results") if isinstance(page, dict) else None
             if not isinstance(results, list):
                 raise unexpected(f"Label Studio, {self.url}, {doing}", page, "an object with results")
-            mine = [one for one in results if isinstance(one, dict) and one.get("description") == _description(key)]
-            found += [self._id(one, doing) for one in mine]
-            if not page.get("next") or not results:
+            ids = {self._id(one, doing): one.get("description") for one in results}
+            found += [project for project, description in ids.items() if description == _description(key)]
+            if not page.get("next") or not ids.keys() - seen:
                 return min(found, default=None)
+            seen |= ids.keys()
             number += 1
 
     def ask_for(self, project: int, annotations_per_task: int) -> None:
@@ -104,13 +105,16 @@ class Client:
         return {uid for task in found if (uid := uid_of(task)) is not None}
 
     def _list(self, project: int, fields: str, query: dict[str, str]) -> list[Task]:
-        tasks: dict[Any, Task] = {}
-        number, total = 1, 1
-        while (number - 1) * PAGE < total:
+        tasks: dict[int, Task] = {}
+        number = 1
+        while True:
             total, found = self._page(project, fields, query, PAGE, number, [])
-            tasks |= {task.get("id"): task for task in found}
+            new = {task["id"]: task for task in found}
+            last = number * PAGE >= total or not new.keys() - tasks.keys()
+            tasks |= new
+            if last:
+                return list(tasks.values())
             number += 1
-        return list(tasks.values())
 
     def _page(
         self, project: int, fields: str, query: dict[str, str], size: int, number: int, unreadable: list[Any]
@@ -133,9 +137,10 @@ class Client:
             second = self._page(project, fields, query, size // 2, 2 * number, unreadable)
             return max(first[0], second[0]), first[1] + second[1]
         tasks, in_all = (answer.get("tasks"), answer.get("total")) if isinstance(answer, dict) else (None, None)
-        if not isinstance(tasks, list) or not isinstance(in_all, int) or not all(isinstance(t, dict) for t in tasks):
+        whole = isinstance(tasks, list) and all(isinstance(t, dict) and isinstance(t.get("id"), int) for t in tasks)
+        if not isinstance(tasks, list) or not whole or not isinstance(in_all, int):
             raise unexpected(f"Label Studio, {self.url}, {doing}", answer, "an object with tasks and their total")
-        return (in_all if tasks else 0), tasks
+        return in_all, tasks
 
     def _id(self, project: Any, doing: str) -> int:
         number = project.get("id") if isinstance(project, dict) else None
@@ -149,14 +154,14 @@ class Watch:
 
     def __init__(self, client: Client, project: int) -> None:
         self._client, self._project, self._looks = client, project, 0
-        self._tasks: dict[Any, Task] = {}
+        self._tasks: dict[int, Task] = {}
 
     def look(self, *, whole: bool = False) -> list[Task]:
         """Every task as it is now; `whole` pulls all of them again, which also shows what was deleted."""
         moments = [moment for task in self._tasks.values() if (moment := _moment(task.get("updated_at"))) is not None]
         whole = whole or not moments or self._looks % WHOLE_EVERY == 0
         since = None if whole else (max(moments) - OVERLAP).strftime(SERVER_TIME)
-        fresh = {task.get("id"): task for task in self._client.pull(self._project, since)}
+        fresh = {task["id"]: task for task in self._client.pull(self._project, since)}
         self._tasks = fresh if whole else self._tasks | fresh
         self._looks += 1
         return list(self._tasks.values())

@@ -34,8 +34,8 @@ class Standing:
 
     @property
     def stuck(self) -> bool:
-        """Nothing that people are still given to judge would finish it."""
-        return self.labelled + self.to_come < self.wanted
+        """Nobody is given anything more to judge, and it is not enough."""
+        return not self.done and self.to_come == 0
 
     def counts(self) -> dict[str, Any]:
         """What was not used, for the record."""
@@ -48,7 +48,7 @@ class Standing:
 
     def notes(self, address: str, total: int) -> list[str]:
         """What a person should know while the labels are not enough, a line each; `total` completions are asked."""
-        lines, fraction = [], math.floor(1000 * self.labelled / total) / 1000
+        lines = []
         for why, found in _by_reason(self.unusable).items():
             lines.append(f"{len(found)} not counted: {why} ({_named([one.task for one in found])})")
         if self.foreign:
@@ -57,16 +57,19 @@ class Standing:
             lines.append(f"{self.num_gone} annotations pulled earlier were deleted in Label Studio and do not count")
         if self.broken:
             lines.append(f"{len(self.broken)} lines of the store cannot be read ({', '.join(self.broken[:NAMED])})")
-        if self.stuck:
-            lines.append(
-                f"nothing more will come by itself: {self.wanted - self.labelled} are missing, and people are still "
-                f"given {self.to_come}. Judge the tasks above at {address.partition('?')[0]}"
-                + (f", or take what there is: collect.min_labelled_fraction: {fraction}" if fraction > 0 else "")
-            )
+        reachable = self.labelled + self.to_come
+        if reachable < self.wanted:
+            more = f"only {self.to_come} more will come" if self.to_come else "nothing more will come by itself"
+            tasks = address.partition("?")[0]
+            line = f"{more}, and {self.wanted - self.labelled} are missing: judge the tasks above at {tasks}"
+            fraction = math.floor(1000 * reachable / total) / 1000
+            lines.append(line + (f", or take less: collect.min_labelled_fraction: {fraction}" if fraction > 0 else ""))
         return lines
 
 
-def standing(tasks: Sequence[Any], asked: Sequence[str], store: Store, key: str, *, each: int, wanted: int) -> Standing:
+def standing(
+    tasks: Sequence[dict[str, Any]], asked: Sequence[str], store: Store, key: str, *, each: int, wanted: int
+) -> Standing:
     """Take the verdicts of `tasks` into the store and count them for the completions `asked` (uids).
 
     `each` verdicts are wanted of a completion. One that people were given so often already, and skipped or left

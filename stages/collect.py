@@ -60,7 +60,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     return {
         "num_published": num_published,
         "num_texts_cleaned": tasks.num_cleaned(rows),
-        "num_shown_as_cut": sum(row.get("finish") == "length" for row in rows),
+        "num_cut_at_length_limit": sum(row.get("finish") == "length" for row in rows),
         "num_annotators": len({vote.annotator for vote in votes}),
         "num_prompts": dataset.num_prompts,
         "share_up": sum(vote.up for vote in votes) / len(votes),
@@ -181,4 +181,5 @@ STAGE = Stage(
     how_far=how_far,
     says=says,
     since=since,
+    help="People judge in Label Studio; freeze what they said.",
 )

@@ -4,13 +4,14 @@ import math
 
 from pydantic import PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
 from trueup.run.run_file import RunFile
-from trueup.run.section import Section
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
 
-class Config(Section):
+class Config(AlignmentSection):
     """Field names are trl.DPOConfig's own."""
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
@@ -74,6 +75,10 @@ STAGE = Stage(
     makes=Adapter,
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
-    alignment=True,
     says=says,
+    help="Align by pairs: direct preference optimization.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    plan=loads.pairs,
+    two_steps={"num_train_epochs": 1},
 )

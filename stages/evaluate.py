@@ -1,13 +1,22 @@
 """evaluate: (Adapters, RewardModel, held-out prompts) -> Report. SFT against the aligned adapter, on one base."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.evaluation.baselines import Baseline
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
 from trueup.run.run_file import RunFile, Shot
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine, Sampled
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -39,6 +48,7 @@ def run(
     held_out = read_prompts(context.run.data, "held_out", context.run.seed, read := ReadReport())
     data_counts = tell(read, shared=leaks(context.run.data))
 
+    # After the data: what is wrong with it is said at once.
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
@@ -119,6 +129,15 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     ]
 
 
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    load, once = loads.sampling(values, lengths, lengths.num_held_out or loads.FALLBACK_ROWS, num_adapters=3)
+    read = 2 * once.read_tokens + 4 * (once.read_tokens + once.sampled_tokens)  # prompts; rewards and both of the KL
+    return load, loads.Work(
+        read_tokens=read, sampled_tokens=2 * once.sampled_tokens, sampled_at_once=once.sampled_at_once
+    )
+
+
 STAGE = Stage(
     name="evaluate",
     config=Config,
@@ -127,4 +146,7 @@ STAGE = Stage(
     needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
     reads=("held_out",),
     says=says,
+    help="Is it better, by how much.",
+    batch="batch_size",
+    plan=plan,
 )

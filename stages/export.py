@@ -1,9 +1,18 @@
 """export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -57,4 +66,19 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     return [] if cost is None else [f"merged weights: KL from the 4-bit policy {cost:.4f} nats per token"]
 
 
-STAGE = Stage(name="export", config=Config, makes=Export, run=run, needs={"aligned": "aligned"}, says=says)
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned | None:
+    """What it holds in memory and computes."""
+    return (loads.Load(copy="dequantized"), loads.Work()) if values["merged"] else None
+
+
+STAGE = Stage(
+    name="export",
+    config=Config,
+    makes=Export,
+    run=run,
+    needs={"aligned": "aligned"},
+    help="The adapter, merged weights and a model card.",
+    plan=plan,
+    cure={"merged": False},
+    says=says,
+)

@@ -1,13 +1,23 @@
 """grpo: (Adapter, Completions, RewardModel, prompts) -> Adapter. TRL's GRPO, the reward an adapter on the same base."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from trueup.online.settings import RewardSettings, Tracker, files_of_functions, says, unused_inputs
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
-class Config(RewardSettings):
+
+class Config(RewardSettings, AlignmentSection):
     """Field names are trl.GRPOConfig's own. Temperature 1: the policy that samples is the one trained."""
 
     beta: float = Field(default=0.04, gt=0)  # KL coefficient: the pull toward the reference
@@ -101,6 +111,33 @@ def run(
     )
 
 
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    prompt = min(values["max_prompt_tokens"], loads.longest_prompt(lengths))
+    new, rows = values["max_completion_length"], values["per_device_train_batch_size"]
+    load = loads.Load(
+        rows=rows,
+        tokens=prompt + new,
+        shared=min(lengths.shared_tokens, prompt),
+        labelled=new,
+        num_adapters=2 + (values["reward_model_weight"] != 0),
+        num_trained=1,
+        checkpointing=values["gradient_checkpointing"],
+        cache_rows=rows,
+        cache_tokens=prompt + new,
+        cache_prompt=prompt,
+    )
+    answers = values["max_steps"] * rows
+    tokens = answers * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))
+    work = loads.Work(
+        trained_tokens=tokens * values["num_iterations"],
+        read_tokens=2 * tokens,
+        sampled_tokens=answers * min(new, loads.ANSWER_TOKENS),
+        sampled_at_once=rows,
+    )
+    return load, work
+
+
 STAGE = Stage(
     name="grpo",
     config=Config,
@@ -109,7 +146,11 @@ STAGE = Stage(
     needs={"policy": "policy", "sft": "sft", "completions": "sample", "reward": "reward"},
     unused=unused_inputs,
     reads=("prompts",),
-    alignment=True,
     code=files_of_functions,
     says=says,
+    help="Align by a reward: group relative policy optimization, without a value.",
+    batch="per_device_train_batch_size",
+    smallest_batch=lambda values: int(values["num_generations"]),
+    length="max_completion_length",
+    plan=plan,
 )

@@ -1,14 +1,23 @@
 """kto: (Adapter, Feedback) -> Adapter. Every thumb trains, paired or not; the reference is the SFT policy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
 from trueup.run.run_file import RunFile
-from trueup.run.section import Section
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
-class Config(Section):
+
+class Config(AlignmentSection):
     """Field names are trl.KTOConfig's own."""
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
@@ -30,7 +39,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
     from trueup.feedback.preferences import kto_weights
-    from trueup.training import common, order, proof, weighted
+    from trueup.training import common, proof, weighted
 
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.thumbs(Chat(tokenizer), feedback.rows("train"), config.max_length)
@@ -38,7 +47,6 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     up, down = (sum(row["weight"] for row in prepared.rows if row["label"] is side) for side in (True, False))
     desirable, undesirable = kto_weights(up, down)
     rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in prepared.rows]
-    rows = order.interleaved(rows, context.run.seed)
     rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size)
     trainer = weighted.WeightedKTOTrainer(
         model=model,
@@ -75,12 +83,34 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     ]
 
 
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    length = values["max_length"]
+    load = loads.Load(
+        rows=values["per_device_train_batch_size"],
+        tokens=length,
+        shared=min(lengths.shared_tokens, length),
+        labelled=length,
+        num_adapters=2,
+        num_trained=1,
+        checkpointing=values["gradient_checkpointing"],
+    )
+    answers = (lengths.num_prompts or loads.FALLBACK_ROWS) * loads.section_value(run, "sample", "num_completions")
+    tokens = answers * loads.dialogue(lengths, run, length) * values["num_train_epochs"]
+    return load, loads.Work(trained_tokens=tokens, read_tokens=3 * tokens)  # reference, and both on mismatched answers
+
+
 STAGE = Stage(
     name="kto",
     config=Config,
     makes=Adapter,
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
-    alignment=True,
     says=says,
+    help="Align by single thumbs: Kahneman-Tversky optimization.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    smallest_batch=lambda values: 2,
+    plan=plan,
+    two_steps={"num_train_epochs": 1},
 )

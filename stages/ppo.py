@@ -1,11 +1,21 @@
 """ppo: (Adapter, Completions, RewardModel, prompts) -> Adapter. Reinforcement learning, every role on one base."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from trueup.online.settings import Settings, files_of_functions, says, unused_inputs
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
-class Config(Settings):
+
+class Config(Settings, AlignmentSection):
     """Field names are those of TRL's PPOConfig where it had them; see docs/ppo.md."""
 
 
@@ -85,6 +95,35 @@ def run(
     )
 
 
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    prompt = min(values["max_prompt_tokens"], loads.longest_prompt(lengths))
+    new = values["max_new_tokens"]
+    own_value = values["value_on"] == "adapter"
+    load = loads.Load(
+        rows=values["micro_batch_size"],
+        tokens=prompt + new,
+        shared=min(lengths.shared_tokens, prompt),
+        labelled=new,
+        num_adapters=2 + (values["reward_model_weight"] != 0) + own_value,
+        num_trained=1 + own_value,
+        checkpointing=values["gradient_checkpointing"],
+        cache_rows=values["rollout_batch_size"],
+        cache_tokens=prompt + new,
+        cache_prompt=prompt,
+        copy="merged" if values["engine"] == "merged" else "none",
+    )
+    rollouts = values["num_steps"] * values["rollout_batch_size"]
+    tokens = rollouts * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))
+    work = loads.Work(
+        trained_tokens=tokens * values["num_ppo_epochs"] * (1 + own_value),
+        read_tokens=tokens * 4,  # policy, reference, value, reward
+        sampled_tokens=rollouts * min(new, loads.ANSWER_TOKENS),
+        sampled_at_once=values["rollout_batch_size"],
+    )
+    return load, work
+
+
 STAGE = Stage(
     name="ppo",
     config=Config,
@@ -93,7 +132,11 @@ STAGE = Stage(
     needs={"policy": "policy", "sft": "sft", "completions": "sample", "reward": "reward"},
     unused=unused_inputs,
     reads=("prompts",),
-    alignment=True,
     code=files_of_functions,
     says=says,
+    help="Align by a reward: proximal policy optimization, every role on one base.",
+    batch="micro_batch_size",
+    length="max_new_tokens",
+    plan=plan,
+    two_steps={"num_steps": 2, "report_to": []},
 )

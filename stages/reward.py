@@ -2,6 +2,7 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, RewardModel
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
@@ -71,5 +72,15 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
 
 
 STAGE = Stage(
-    name="reward", config=Config, makes=RewardModel, run=run, needs={"policy": "sft", "feedback": "collect"}, says=says
+    name="reward",
+    config=Config,
+    makes=RewardModel,
+    run=run,
+    needs={"policy": "sft", "feedback": "collect"},
+    help="A reward model, as an adapter on the same base.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    plan=loads.scored_pairs,
+    two_steps={"num_train_epochs": 1},
+    says=says,
 )

@@ -1,12 +1,16 @@
 """sample: (prompts, Adapter) -> Completions. What people will judge, from the current policy."""
 
+from __future__ import annotations
+
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run import enough
 from trueup.run.artifacts import Adapter, Completions, write_jsonl
 from trueup.run.files import read_appended
@@ -14,6 +18,10 @@ from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -112,6 +120,11 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     ]
 
 
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    return loads.sampling(values, lengths, lengths.num_prompts or loads.FALLBACK_ROWS, num_adapters=1)
+
+
 STAGE = Stage(
     name="sample",
     config=Config,
@@ -121,4 +134,7 @@ STAGE = Stage(
     reads=("prompts",),
     judged=judged,
     says=says,
+    help="Completions to judge, from the current policy.",
+    batch="batch_size",
+    plan=plan,
 )

@@ -1,13 +1,22 @@
 """sft: (demonstrations) -> Adapter. Supervised fine-tuning, kept at its best held-out loss."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from trueup.errors import DataError
+from trueup.planning import loads
 from trueup.run import enough
 from trueup.run.artifacts import Adapter
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -34,8 +43,7 @@ def run(config: Config, context: Context) -> Metrics:
     from trueup.data.report import ReadReport, tell
     from trueup.feedback.preferences import split_prompts
 
-    report = ReadReport()
-    rows = read_demonstrations(context.run.data, context.run.seed, report)
+    rows = read_demonstrations(context.run.data, context.run.seed, report := ReadReport(), takes_tools=True)
     read = tell(report, shared=leaks(context.run.data))
     prompts = [identify(row["messages"][:-1]) for row in rows]
     splits = split_prompts(list(dict.fromkeys(prompts)), config.held_out_fraction, context.run.seed)
@@ -130,4 +138,35 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     ]
 
 
-STAGE = Stage(name="sft", config=Config, makes=Adapter, run=run, reads=("demonstrations",), per_run=True, says=says)
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    length = values["max_length"]
+    load = loads.Load(
+        rows=values["per_device_train_batch_size"],
+        tokens=length,
+        shared=min(lengths.shared_tokens, length),
+        labelled=length,
+        num_trained=1,
+        checkpointing=values["gradient_checkpointing"],
+    )
+    rows = lengths.num_demonstrations or loads.FALLBACK_ROWS
+    epochs = values["num_train_epochs"]
+    tokens = rows * min(lengths.demonstration_tokens or length, length) * epochs
+    held_out = values["held_out_fraction"]
+    return load, loads.Work(trained_tokens=tokens * (1 - held_out), read_tokens=tokens * held_out)
+
+
+STAGE = Stage(
+    name="sft",
+    config=Config,
+    makes=Adapter,
+    run=run,
+    reads=("demonstrations",),
+    help="Supervised fine-tuning of an adapter on the 4-bit base.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    plan=plan,
+    two_steps={"num_train_epochs": 1, "held_out_fraction": 1e-6},
+    per_run=True,
+    says=says,
+)

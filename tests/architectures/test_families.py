@@ -18,9 +18,10 @@ from transformers import AutoTokenizer
 from trl.trainer.utils import add_fused_lm_head
 
 from trueup import cpu
+from trueup.chat.batch import pad
 from trueup.cpu import precision
 from trueup.errors import ModelError
-from trueup.models import adapters, base, causal, head, logps
+from trueup.models import adapters, base, causal, head
 from trueup.run.run_file import AdapterConfig
 from trueup.sampling.sample import engine
 from trueup.sampling.types import Sampling
@@ -100,7 +101,7 @@ def test_a_family_is_that_of_transformers(
 ) -> None:
     right: Expected = references(case, four_bit)
     model = policy(folders(case), four_bit)
-    batch = logps.pad(list(zip(PROMPTS, COMPLETIONS, strict=True)), pad_id=0)
+    batch = pad(list(zip(PROMPTS, COMPLETIONS, strict=True)), pad_id=0)
     mask = batch["labels"][:, 1:] != -100
 
     # what proof, KL and export see

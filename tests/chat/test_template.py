@@ -6,7 +6,7 @@ What is expected comes from transformers' apply_chat_template and its tokenizer,
 from typing import Any
 
 import pytest
-from families import CALLS, CHATML, DROPS_THOUGHT, FAMILIES, IM, MARKED, Family, make_tokenizer
+from chat_families import CALLS, CHATML, DROPS_THOUGHT, FAMILIES, IM, MARKED, Family, make_tokenizer
 
 from trueup.chat import ending, rows
 from trueup.chat.template import Chat, Refused

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import FAMILIES, make
+from chat_families import FAMILIES, make
 from transformers import AutoTokenizer
 
 from trueup.chat import preflight

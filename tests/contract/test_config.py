@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trueup.cli.main import STAGE_HELP, main
+from trueup.cli.main import main
 from trueup.errors import ConfigError
 from trueup.planning import devices, shapes, table
 from trueup.run.pipeline import Pipeline
@@ -142,7 +142,7 @@ def test_commands_that_build_nothing_import_nothing_heavy(tmp_path: Path, comman
 
 
 def test_every_stage_has_a_command() -> None:
-    assert set(STAGE_HELP) == {stage.name for stage in STAGES}
+    assert {stage.name for stage in STAGES} <= set(main.commands)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)

@@ -158,6 +158,13 @@ def test_a_hub_that_does_not_answer_is_one_message_in_seconds(tmp_path: Path, si
         assert seconds < 15  # the limit is 4
 
 
+def test_what_is_no_hub_id_is_not_sent_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trueup.models.hub.is_reachable", lambda: pytest.fail("asked the hub"))
+    for name in ("my model", "a/b--c", "tiny..", "öl/x"):
+        with pytest.raises(ModelError, match="no such folder, and no hub id"):
+            base.locate(name)
+
+
 def test_what_was_downloaded_before_is_used_when_the_hub_does_not_answer(tmp_path: Path, whole: Path) -> None:
     """The layout of the hub's cache: refs name a commit, snapshots hold its files."""
     cached = tmp_path / "hub" / "models--owner--name"

@@ -1,11 +1,10 @@
 """The order in which rows are trained on."""
 
-import itertools
 from collections import Counter
 
 from trl.trainer.utils import RepeatSampler
 
-from trueup.training.order import ByLength, ByPrompt, Order, Rollouts, interleaved
+from trueup.training.order import ByLength, ByPrompt, Order, Rollouts
 
 PROMPTS = [f"p{i // 3}" for i in range(30)]
 
@@ -54,11 +53,3 @@ def test_rollouts_are_laid_out_as_in_trl() -> None:
     assert [renamed[index] for index in found] == list(theirs)
     assert set(Counter(found).values()) == {8}
     assert found != epoch_of(ours, 1) and found == epoch_of(ours, 0)
-
-
-def test_interleaved_rows_of_a_prompt_are_no_neighbours_and_the_seed_decides() -> None:
-    rows = [{"prompt_id": prompt, "number": i} for i, prompt in enumerate(PROMPTS)]
-    found = interleaved(rows, 0)
-    assert sorted(row["number"] for row in found) == list(range(30))
-    assert all(a["prompt_id"] != b["prompt_id"] for a, b in itertools.pairwise(found))
-    assert found == interleaved(rows, 0) != interleaved(rows, 1)

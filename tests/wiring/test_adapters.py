@@ -106,6 +106,26 @@ def test_a_rank_that_is_no_multiple_of_8(
     plain.check_logps(base, run.path("sft"), rows, decoded, 1.0)
 
 
+@pytest.mark.parametrize("stage", ["sft", "reward"])
+def test_a_seed_decides_the_weights(judged: Pipeline, tmp_path: Path, stage: str) -> None:
+    """A fresh adapter and a fresh score head are drawn under the seed: two runs give one adapter, bit for bit."""
+    made = []
+    for number, seed in enumerate((0, 0, 1)):
+        run = open_run(
+            copy_of(judged, tmp_path / str(number)),
+            f"seed={seed}" if stage == "sft" else "seed=0",
+            "sft.num_train_epochs=1",
+        )
+        torch.manual_seed(number)  # whatever was drawn before
+        if stage == "sft":
+            run.execute("sft", rebuild=True)
+        else:
+            run.execute("reward")
+        made.append(plain.saved(run.path(stage)))
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert stage == "reward" or plain.differ(made[2], made[0]) > 0.1
+
+
 CHANGES = {
     "seed": ("seed=1", r"seed 0 -> 1"),
     "rank": ("adapter.r=4", r"\br 16 -> 4"),
@@ -135,3 +155,13 @@ def test_judgements_that_changed_make_collect_stale(judged: Pipeline, tmp_path: 
     (folder / file).write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(StageError, match="preferences"):
         open_run(folder).execute("collect")
+
+
+def test_a_stage_is_stale_after_its_input_was_built_again(judged: Pipeline, tmp_path: Path) -> None:
+    folder = copy_of(judged, tmp_path / "run")
+    open_run(folder, "dpo.num_train_epochs=0.5").execute("dpo")
+    lines = (folder / "pairs.jsonl").read_text().splitlines()
+    (folder / "pairs.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    open_run(folder).execute("collect", rebuild=True)
+    with pytest.raises(StageError, match="feedback"):
+        open_run(folder, "dpo.num_train_epochs=0.5").execute("dpo")

@@ -51,7 +51,7 @@ def rollouts(folder: Path, decoded: list[tuple[list[int], str]], tok: Any) -> li
         for prompt, text, score in zip(prompts, texts, scores, strict=True):
             asked = [{"role": "user", "content": prompt}]
             before = tok.apply_chat_template(asked, add_generation_prompt=True, tokenize=True, return_dict=False)
-            rows.append((before, by_text[text].pop(0), score))
+            rows.append((before, by_text[text.strip()].pop(0), score))
         calls.append(rows)
     return calls
 
@@ -103,7 +103,7 @@ def test_ppo(online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(
         online,
         *(f"ppo.{k}={v}" for k, v in options.items()),
-        f"ppo.reward_functions={{{online.parent.name}:gear: 1.0}}",
+        f"ppo.reward_functions={{{online.parent.name}:gear: 0.5}}",
     )
     decoded, updates = observe.decoded(monkeypatch), observe.watch_adamw(monkeypatch, 4)
     run.execute("ppo")
@@ -130,7 +130,7 @@ def test_ppo(online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         gains = []
         for row, (_, _, score) in enumerate(rows):
             rewards = -kl_coef * (old[row] - ref[row])
-            rewards[-1] += score - penalty * (not ended[row])
+            rewards[-1] += 0.5 * score - penalty * (not ended[row])
             gains.append(advantages_by_hand(rewards, values[row], gamma, lam))
         flat = torch.cat(gains)
         whitened = [(gain - flat.mean()) / flat.std(correction=0) for gain in gains]

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from judged import judge, judged_pairs, judged_thumbs
 from safetensors.torch import load_file, save_file
 from scipy.stats import bootstrap
-from tiny import open_run
+from tiny import WORDS, copy_of, open_run
 from transformers import AutoModelForCausalLM
 
 from trueup.cli.main import main
@@ -25,7 +25,7 @@ from trueup.run.stage import Context
 from trueup.stages import STAGES
 
 SETTINGS = {
-    "dpo.learning_rate": 0.003,
+    "dpo.learning_rate": 0.002,
     "dpo.num_train_epochs": 6,
     "kto.learning_rate": 0.003,
     "kto.num_train_epochs": 6,
@@ -46,6 +46,9 @@ def finished(sharp: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run from judgements to export."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     judge(sharp, folder, judged_pairs(), judged_thumbs())
+    (folder / "h.jsonl").write_text("".join(json.dumps({"prompt": f"{word} tent rope"}) + "\n" for word in WORDS))
+    text = (folder / "run.yaml").read_text().replace("held_out: p.jsonl", "held_out: h.jsonl")
+    (folder / "run.yaml").write_text(text)
     run = opened(folder)
     for stage in ("reward", "dpo", "evaluate", "export"):
         run.execute(stage)
@@ -109,9 +112,25 @@ def test_the_reward_model_prefers_what_people_did_on_held_out_prompts(finished: 
     assert sum(right) / len(right) == metrics(run, "reward")["held_out_accuracy"] >= 0.8
 
 
+def test_the_accuracy_is_of_held_out_pairs(judged: Pipeline, tmp_path: Path) -> None:
+    """Held-out pairs turned over: what was learned from the training pairs is then wrong on all of them."""
+    folder = copy_of(judged, tmp_path / "run")
+    run = opened(folder)
+    path = run.path("collect") / "pairs.jsonl"
+    rows = [
+        row | {"chosen": row["rejected"], "rejected": row["chosen"]} if row["split"] == "held_out" else row
+        for row in plain.rows(path)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.execute("reward")
+    assert metrics(run, "reward")["held_out_accuracy"] <= 0.2
+
+
 def test_answers_are_those_of_the_adapter_they_are_shown_for(finished: Path) -> None:
     run = opened(finished)
     tok, answers = plain.tokenizer(run.run.model.base), plain.rows(run.path("evaluate") / "answers.jsonl")
+    asked = [row["messages"][-1]["content"] for row in answers]
+    assert sorted(set(asked)) == sorted(f"{word} tent rope" for word in WORDS) and len(asked) == 2 * len(WORDS)
     for label, stage in (("sft", "sft"), ("aligned", "dpo")):
         policy = plain.model(run.run.model.base, run.path(stage))
         expected = [plain.greedy(policy, tok, row["messages"], 8) for row in answers]

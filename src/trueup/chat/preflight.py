@@ -43,10 +43,12 @@ def check(trainer: Any, prepared: Prepared, context: Context) -> Metrics:
     shown: list[Sample] = []
     size = trainer.args.per_device_train_batch_size
     for first in range(0, len(looked_at), size):
-        for sample in _as_trained(trainer, prepared, looked_at[first : first + size], special):
+        chunk = looked_at[first : first + size]
+        made = _as_trained(trainer, prepared, chunk, special)
+        shown += preflight_view.named(made, len(chunk)) if len(shown) < preflight_view.ENOUGH else []
+        for sample in made:
             for kind in _faults_of(sample, special, is_reward=sample.labels is None):
                 found.note(sample.id, kind)
-            shown += [sample] if len(shown) < 3 else []
     lengths = [min(len(side.ids), limit or len(side.ids)) for sides in prepared.encoded for side in sides]
     counts = {"num_samples": len(ids), "num_checked": len(looked_at), "longest_tokens": max(lengths, default=0)}
     said = []
@@ -86,7 +88,7 @@ def check_prompts(
         sample = Sample(name, encoded.ids, None, encoded.prompt, encoded.ids, encoded.num_bos_written)
         for kind in faults(sample, special):
             found.note(name, kind)
-        shown += [replace(sample, ids=sample.prompt)] if len(shown) < 3 else []
+        shown += [replace(sample, ids=sample.prompt)] if len(shown) < preflight_view.ENOUGH else []
         counts["longest_tokens"] = max(counts["longest_tokens"], len(sample.prompt))
     total = counts["num_samples"] + len(too_long)
     if counts["longest_tokens"]:

@@ -188,8 +188,10 @@ def _encoded(
     except Refused as refused:
         prepared.found.note(name, refused.kind, refused.detail)
         return None
-    for note in (note for side in sides for note in side.notes):
-        prepared.found.note(name, note)
+    for note in dict.fromkeys(note for side in sides for note in side.notes):
+        begins = str(messages[-1].get("content"))[:60]
+        seen = note in prepared.found.ids
+        prepared.found.note(name, note, f"such as {begins!r}" if note == "answer_lost" and not seen else "")
     if not all(side.finished for side in sides):
         prepared.found.note(name, "unfinished")
     return sides

@@ -1,4 +1,4 @@
-"""One command a stage, and: run, status, preflight, init, labelstudio, demo, schema. Heavy imports are made inside."""
+"""One command for each stage, and those that look at a run. Heavy imports are made inside."""
 
 from __future__ import annotations
 
@@ -12,26 +12,17 @@ import click
 
 from trueup import __version__
 from trueup.cli.data import data
+from trueup.cli.doctor import doctor
 from trueup.cli.group import Group, debug_option, remember_folder, remember_run_file
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.run_files import init, schema
 from trueup.errors import ConfigError, TrueupError
+from trueup.stages import STAGES
 
 if TYPE_CHECKING:
     from trueup.run.pipeline import Pipeline, State
 
-STAGE_HELP = {
-    "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
-    "sample": "Completions to judge, from the current policy.",
-    "collect": "People judge in Label Studio; freeze what they said.",
-    "reward": "A reward model, as an adapter on the same base.",
-    "dpo": "Align by pairs: direct preference optimization.",
-    "kto": "Align by single thumbs: Kahneman-Tversky optimization.",
-    "ppo": "Align by a reward: proximal policy optimization, every role on one base.",
-    "grpo": "Align by a reward: group relative policy optimization, without a value.",
-    "evaluate": "Is it better, by how much.",
-    "export": "The adapter, merged weights and a model card.",
-}
+METHODS = [stage.name for stage in STAGES if stage.alignment]
 
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override the run file.")
@@ -41,11 +32,13 @@ SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VAL
 @click.version_option(__version__)
 def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
-    import logging
     import os
 
+    from trueup.models import device, quiet
+
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # before its import: on a CPU it advises a GPU kernel
+    device.use_one_gpu()
+    quiet.drop_kernel_advice()
 
 
 main.add_command(init)
@@ -54,7 +47,6 @@ main.add_command(init)
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
-    from trueup.stages import STAGES
 
     remember_run_file(run_file, overrides)
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
@@ -92,7 +84,7 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
 def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
     click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
     if not built and (news := pipeline.since(name)):
-        click.echo(f"  {news}")
+        click.echo(f"{name}: {news}")
 
 
 def _next(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
@@ -126,8 +118,8 @@ def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
     return f"next: trueup {todo.stage} {_typed(run_file, pipeline.overrides)}{rebuild}"
 
 
-for _name, _text in STAGE_HELP.items():
-    _stage_command(_name, _text)
+for _stage in STAGES:
+    _stage_command(_stage.name, _stage.help)
 
 
 @main.command()
@@ -214,7 +206,7 @@ def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
 @main.command()
 @click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
-@click.option("--method", type=click.Choice(["dpo", "kto", "ppo", "grpo"]), default="dpo", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
 def demo(human: bool, seed: int, method: str, port: int) -> None:
     """The whole loop on a 135M model: SFT, sampling, thumbs in Label Studio, alignment, the verdict."""
@@ -225,6 +217,7 @@ def demo(human: bool, seed: int, method: str, port: int) -> None:
 
 main.add_command(data)
 main.add_command(labelstudio)
+main.add_command(doctor)
 main.add_command(schema)
 
 if __name__ == "__main__":

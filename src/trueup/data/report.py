@@ -75,11 +75,6 @@ class ReadReport:
     def lines(self) -> list[str]:
         """What is not read or not trained, a line for each; empty where everything is."""
         found = [f"field not used: {name}, in {count:,} rows" for name, count in self.unused_fields.most_common()]
-        if self.num_untrained_turns:
-            found.append(
-                f"{self.num_untrained_turns:,} assistant turns before the last one are not trained on "
-                "(data.train_on: all trains on them)"
-            )
         found += [f"left out, {why}: {count:,} rows" for why, count in self.left_out.items()]
         found += [f"{what}: {count:,}" for what, count in self.notes.items()]
         found += [f"file not read: {name}" for name in self.files_not_read]

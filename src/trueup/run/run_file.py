@@ -13,7 +13,7 @@ from trueup.run import faults
 from trueup.run.address import clean
 from trueup.run.base import beside
 from trueup.run.loading import MAX_BYTES, parse, set_override
-from trueup.run.section import Section
+from trueup.run.section import AlignmentSection, Section
 
 MAX_NAME = 100  # characters: a folder bears the name, and file systems take 255 bytes
 
@@ -125,7 +125,7 @@ class DataConfig(Section):
     system: str | None = None
     few_shot: tuple[Shot, ...] = ()
     columns: Columns = Field(default_factory=dict)  # our name -> the file's name, for every source
-    train_on: Literal["last", "all"] = "last"  # which of a dialogue's assistant turns sft learns
+    train_on: Literal["last", "all"] = "last"  # of the assistant's turns in a demonstration
 
     def sources(self, field: str) -> list[Source]:
         """The sources of demonstrations, prompts, held_out or preferences; columns common to all are filled in."""
@@ -158,7 +158,7 @@ class RunFile(Section):
     name: str = Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})
     seed: int = Field(default=0, ge=0, lt=2**32)  # what numpy takes
     round: int = Field(default=1, ge=1, le=10_000)  # a later round starts from the winner of the one before
-    method: Literal["dpo", "kto", "ppo", "grpo"] = "dpo"
+    method: str = ""  # `model` narrows it to the stages that align
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
@@ -182,8 +182,11 @@ class RunFile(Section):
 
 
 def model(sections: dict[str, type[Section]]) -> type[RunFile]:
-    """RunFile with one more field for each stage's section."""
+    """RunFile with one more field for each stage's section; `method` is a stage that aligns, by default the first."""
     fields: dict[str, Any] = {name: (section, Field(default_factory=section)) for name, section in sections.items()}
+    methods = tuple(name for name, section in sections.items() if issubclass(section, AlignmentSection))
+    if methods:
+        fields["method"] = (Literal[methods], methods[0])
     return create_model("RunFile", __base__=RunFile, **fields)
 
 

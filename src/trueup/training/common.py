@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup import cpu
-from trueup.models import adapters, base, transfer
+from trueup.models import adapters, base, device, transfer
 from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
 from trueup.run.stage import Context, Metrics
@@ -20,6 +20,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
     """The TrainingArguments of every stage: device, seeds, checkpoints, quiet logs."""
     import torch
 
+    device.use_one_gpu()
     on_gpu = torch.cuda.is_available()
     half = base.compute_dtype()
     arguments: dict[str, Any] = {

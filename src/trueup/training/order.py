@@ -8,26 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
-
-
-def interleaved(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """The rows in a seeded order in which those of one prompt are far apart: one of each prompt, then the next of each.
-
-    TRL's KTO trains in the order of its dataset, and takes a row's mismatched completion from its neighbour.
-    """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["prompt_id"], []).append(row)
-    prompts = list(groups)
-    random.Random(seed).shuffle(prompts)  # noqa: S311 - an order, not a secret
-    ranks = zip_longest(*(groups[prompt] for prompt in prompts))
-    return [row for rank in ranks for row in rank if row is not None]
 
 
 class Order(Sampler[int]):

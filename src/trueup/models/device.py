@@ -1,0 +1,17 @@
+"""The one GPU that trueup runs on."""
+
+from __future__ import annotations
+
+import os
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def use_one_gpu() -> None:
+    """Leave this process one GPU, the first of those it sees: set CUDA_VISIBLE_DEVICES to choose another.
+
+    transformers' Trainer would spread a model over all of them by `nn.DataParallel`, which TRL refuses. Call it before
+    torch looks for GPUs.
+    """
+    first = os.environ.get(VISIBLE, "0").split(",")[0].strip()
+    os.environ[VISIBLE] = first
