@@ -111,6 +111,17 @@ def test_a_file_of_data_is_named_with_its_lines_and_what_is_read_of_it(folder: P
     ]
 
 
+def test_what_a_pattern_matches_is_looked_into(folder: Path) -> None:
+    pattern = "data.prompts='[pm]o*.jsonl'"
+    then = record(folder, "sample", pattern)
+    assert said(folder, "sample", then, pattern) == []
+    write_jsonl(folder / "more.jsonl", [{"prompt": "0"}])
+    assert said(folder, "sample", then, pattern) == ["the prompts file [pm]o*.jsonl changed (3 lines -> 1)"]
+    write_jsonl(folder / "more.jsonl", [{"prompt": str(i)} for i in range(3)])
+    write_jsonl(folder / "poor.jsonl", [{"prompt": "poor"}])
+    assert said(folder, "sample", then, pattern) == ["the prompts file [pm]o*.jsonl changed (3 lines -> 4)"]
+
+
 def test_a_default_of_ours_that_changed_makes_nothing_stale_and_a_half_built_stage_is_strict(folder: Path) -> None:
     then = record(folder, "sample")
     then["config"]["temperature"] = 0.7  # our default then
