@@ -5,7 +5,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test faults lint clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,11 @@ demo: setup
 
 test: setup lint
 	$(VENV)/bin/python -m pytest
+
+# Kills every stage at TRIALS of its file operations and compares; half an hour at 20. Its table is in docs/reliability.md.
+faults: setup
+	rm -rf build/faults
+	$(VENV)/bin/python tests/faults/trials.py build/faults $(or $(TRIALS),20)
 
 # mypy and import-linter do not see the mapping of stages/ and feedback/ in an editable install: they read a copy.
 lint: setup

@@ -117,7 +117,6 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     num_prompts = metrics.get("num_prompts", enough.JUDGED_PROMPTS)
     return [
         f"{number:,} completions, {length:.0f} tokens long on average; {cut:.0%} were cut at sample.max_new_tokens",
-        *([f"warning: {cut:.0%} of the completions do not end; raise sample.max_new_tokens"] if cut > 0.1 else []),
         *enough.few(num_prompts, enough.JUDGED_PROMPTS, "prompts to judge answers to"),
     ]
 

@@ -137,3 +137,38 @@ def test_a_disk_that_fills_up_in_training_is_said_and_training_goes_on_with_spac
         on_disk.execute("sft")
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     assert on_disk.execute("sft") is True
+
+
+def half_built(run_file: Path) -> Path:
+    out = run_file.parent / "runs" / "tiny" / "round-1" / "sample.partial"
+    out.mkdir(parents=True)
+    for name in ("kept.txt", ".tmpAbC123", "completions.jsonl.tmp"):
+        (out / name).write_text("half")
+    return out
+
+
+def test_what_was_begun_from_other_things_is_begun_anew_on_demand_only(pipeline: Pipeline, tmp_path: Path) -> None:
+    run_file = copy_of(pipeline, tmp_path / "run", built=True)
+    out = half_built(run_file)
+    for plan, found in (
+        (
+            '{"version": 1, "config": {"temperature": 0.5}}',
+            "sample.temperature 0.5 -> 1.0 since sample.partial was begun",
+        ),
+        ('{"config": {"temperature": 0.5}}', "sample.temperature 0.5 -> 1.0 since sample.partial was begun"),
+        ('{"config": ', "plan.json is empty or torn"),
+    ):
+        (out / "plan.json").write_text(plan)
+        refused = CliRunner().invoke(main, ["sample", str(run_file)])
+        assert (refused.exit_code, found in refused.output) == (2, True), refused.output
+        assert f"begin anew: trueup sample {run_file} --rebuild" in refused.output
+    assert CliRunner().invoke(main, ["sample", str(run_file), "--rebuild"]).exit_code == 0
+    assert not (out.with_name("sample") / "kept.txt").exists()
+
+
+def test_what_a_killed_writer_left_is_not_in_the_finished_stage(pipeline: Pipeline, tmp_path: Path) -> None:
+    run_file = copy_of(pipeline, tmp_path / "run", built=True)
+    out = half_built(run_file)
+    assert CliRunner().invoke(main, ["sample", str(run_file)]).exit_code == 0
+    names = {path.name for path in out.with_name("sample").iterdir()}
+    assert names == {"kept.txt", "plan.json", "record.json", "completions.jsonl"}

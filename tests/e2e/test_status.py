@@ -68,12 +68,15 @@ def test_long_values_are_shown_whole(run_file: Path) -> None:
 
 def test_changed_demonstrations_stop_every_stage_after_them_unless_told_to_go_on(run_file: Path) -> None:
     said(0, "sample", str(run_file))
+    folder(run_file, "round-1/collect").mkdir()
     rows = list(read_jsonl(run_file.parent / "d.jsonl"))
     write_jsonl(run_file.parent / "d.jsonl", rows[:38])
     status = said(0, "status", str(run_file))
     change = "the demonstrations file d.jsonl changed (40 lines -> 38)"
     assert change in row(status, "sft")
     assert "built on a stale sft" in row(status, "sample")
+    write_json(folder(run_file, "round-1/collect") / "record.json", {"fingerprint": "collected"})
+    assert "built on a stale sft" in row(said(0, "status", str(run_file)), "collect")  # by way of sample
     for typed in (("sample",), ("sample", "--rebuild")):
         refused = said(2, typed[0], str(run_file), *typed[1:])
         assert f"sample: it builds on a stale sft: {change}\n  next: trueup sft {run_file} --rebuild\n" in refused

@@ -78,14 +78,14 @@ def test_the_code_of_a_reward_function_is_part_of_a_stage_and_only_of_those_that
 
 
 def test_contents_of_the_base_count_and_its_readme_does_not(folder: Path) -> None:
-    then = record(folder, "sft")
+    then, texts = record(folder, "sft"), record(folder, "collect")
     (folder / "model" / "README.md").write_text("new")
     assert said(folder, "sft", then) == []
     (folder / "model" / "model.safetensors").write_text("other")
     (folder / "model" / "tokenizer.json").write_text("{}")
     found = said(folder, "sft", then)
     assert found == ["the base model has other contents: model.safetensors was changed, tokenizer.json is new"]
-    assert said(folder, "collect", record(folder, "collect")) == []
+    assert said(folder, "collect", texts) == []  # people judge texts
     (folder / "copy").mkdir()
     (folder / "copy" / "config.json").write_text("{}")
     (folder / "copy" / "model.safetensors").write_text("{}")
@@ -109,6 +109,17 @@ def test_a_file_of_data_is_named_with_its_lines_and_what_is_read_of_it(folder: P
     assert said(folder, "sample", then, "data.prompts=hub:owner/name") == [
         "data.prompts p.jsonl, more.jsonl -> hub:owner/name"
     ]
+
+
+def test_what_a_pattern_matches_is_looked_into(folder: Path) -> None:
+    pattern = "data.prompts='[pm]o*.jsonl'"
+    then = record(folder, "sample", pattern)
+    assert said(folder, "sample", then, pattern) == []
+    write_jsonl(folder / "more.jsonl", [{"prompt": "0"}])
+    assert said(folder, "sample", then, pattern) == ["the prompts file [pm]o*.jsonl changed (3 lines -> 1)"]
+    write_jsonl(folder / "more.jsonl", [{"prompt": str(i)} for i in range(3)])
+    write_jsonl(folder / "poor.jsonl", [{"prompt": "poor"}])
+    assert said(folder, "sample", then, pattern) == ["the prompts file [pm]o*.jsonl changed (3 lines -> 4)"]
 
 
 def test_a_default_of_ours_that_changed_makes_nothing_stale_and_a_half_built_stage_is_strict(folder: Path) -> None:

@@ -13,7 +13,7 @@ from trueup.errors import ConfigError
 from trueup.online.ppo import mathematics
 from trueup.online.ppo.rollout import Experience
 from trueup.online.settings import Tracker
-from trueup.run.artifacts import read_jsonl, write_jsonl
+from trueup.run.files import append_jsonl, read_jsonl, write_jsonl
 from trueup.run.stage import Metrics
 
 Row = dict[str, Any]
@@ -170,5 +170,4 @@ def _whole_rows(path: Path) -> tuple[list[Row], int]:
 
 
 def _append(path: Path, row: Row) -> None:
-    with path.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    append_jsonl(path, [row])

@@ -79,13 +79,8 @@ def _rows_of(sources: list[Source], folder: Path, hashes: Hashes) -> dict[str, A
     """`sha256` covers what the rows depend on: contents, weights and columns, or the name on the hub."""
     digest, described = hashlib.sha256(), []
     for source in sources:
-        paths = source.paths()
-        files = sorted(source.path.rglob("*")) if source.path.is_dir() else paths
-        files = [file for file in files if file.is_file()]
-        if paths == [source.path]:
-            contents = {str(file.relative_to(source.path)): hashes.of(file) for file in files}
-        else:  # a pattern, or a path below the home folder
-            contents = {f"{n} {file.name}": hashes.of(file) for n, file in enumerate(files)}
+        named = _contained(source)
+        files, contents = list(named.values()), {name: hashes.of(file) for name, file in named.items()}
         digest.update(repr((contents or str(source.path), source.weight, sorted(source.columns.items()))).encode())
         described.append(
             {
@@ -97,6 +92,19 @@ def _rows_of(sources: list[Source], folder: Path, hashes: Hashes) -> dict[str, A
             }
         )
     return {"sha256": digest.hexdigest(), "sources": described}
+
+
+def _contained(source: Source) -> dict[str, Path]:
+    """The files of a source by the names that count: within the folder, or beside the others that a pattern matches."""
+    if source.on_hub:
+        return {}
+    found, paths = {}, source.paths()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                within = str(file.relative_to(path))
+                found[within if paths == [source.path] else f"{path.name}/{within}"] = file
+    return found
 
 
 def _contents(path: Path, hashes: Hashes) -> str:
