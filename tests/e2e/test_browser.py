@@ -1,4 +1,4 @@
-"""A person in a real browser: logs in, reads, presses 1 or 2 and Ctrl+Enter; `collect` freezes exactly those thumbs."""
+"""A person in a real browser reads, presses 1 or 2, writes, submits by Ctrl+Enter; `collect` freezes just that."""
 
 import shutil
 from pathlib import Path
@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from trueup.feedback import server
 from trueup.feedback.connection import connect
+from trueup.feedback.tasks import CUT
 from trueup.run.artifacts import Completions, read_jsonl, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
@@ -42,8 +43,8 @@ def test_thumbs_by_keyboard(tmp_path: Path, labelstudio: Path) -> None:
     run = load(tmp_path / "run.yaml", {stage.name: stage.config for stage in STAGES})
     settings = LabelStudioConfig(url=connect(labelstudio).url, data_dir=labelstudio)
     rows = [
-        {"uid": f"c{i}", "prompt_id": "p", "messages": DIALOGUE, "completion": answer}
-        for i, answer in enumerate(ANSWERS)
+        {"uid": f"c{i}", "prompt_id": "p", "messages": DIALOGUE, "completion": answer, "finish": finish}
+        for i, (answer, finish) in enumerate(zip(ANSWERS, ("eos", "length", "eos"), strict=True))
     ]
     write_jsonl(tmp_path / "completions.jsonl", rows)
     context = Context(run=run.model_copy(update={"labelstudio": settings}), run_dir=tmp_path, out=tmp_path / "out")
@@ -63,9 +64,16 @@ def test_thumbs_by_keyboard(tmp_path: Path, labelstudio: Path) -> None:
             answer = next(text for text in ANSWERS if text in card.inner_text() and text not in pressed)  # as written
             for message in DIALOGUE:
                 expect(page.get_by_text(message["content"], exact=True)).to_be_visible()
+            expect(card.get_by_text(CUT)).to_have_count(1 if answer == "No." else 0)
             key = "1" if "please" in answer else "2"
             page.keyboard.press(key)
             expect(page.locator(".ant-radio-wrapper-checked")).to_be_visible()
+            if answer == "No.":
+                page.get_by_text("Write a better answer").click()
+                page.locator("textarea[name=edited]").click()
+                page.keyboard.press("Control+A")
+                page.keyboard.type("No, sorry: 12 stitches are gone.")  # digits choose nothing here
+                page.keyboard.press("Tab")
             page.keyboard.press("Control+Enter")
             pressed[answer] = key
             if len(pressed) < len(ANSWERS):
@@ -76,5 +84,10 @@ def test_thumbs_by_keyboard(tmp_path: Path, labelstudio: Path) -> None:
         browser.close()
 
     collect.run(collect.Config(), context, completions=Completions(tmp_path))
-    frozen = {row["uid"]: row["up"] for row in read_jsonl(context.out / "annotations.jsonl")}
-    assert frozen == {"c0": True, "c1": False, "c2": False}
+    rows = {row["uid"]: row for row in read_jsonl(context.out / "annotations.jsonl")}
+    assert {uid: row["up"] for uid, row in rows.items()} == {"c0": True, "c1": False, "c2": False}
+    assert {uid: row["edited"] for uid, row in rows.items()} == {
+        "c0": None,
+        "c1": "No, sorry: 12 stitches are gone.",
+        "c2": None,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from trueup.cli.main import main
 from trueup.demo import simulate
 from trueup.errors import FeedbackError
 from trueup.feedback import server
@@ -20,7 +23,7 @@ from trueup.feedback.client import Client, Watch
 from trueup.feedback.connection import Connection, connect
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import CUT, to_task
-from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
+from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_json, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
 from trueup.stages import STAGES, collect
@@ -331,3 +334,33 @@ def personal(labelstudio: Path) -> Iterator[str]:
 def test_a_personal_access_token_works(personal: str, labelling: Labelling) -> None:
     client = Client(Connection(labelling.admin.connection.url, personal))
     assert len(client.pull(labelling.project)) == 8
+
+
+def test_the_command_says_that_newer_verdicts_are_there_and_rebuild_takes_them(labelling: Labelling) -> None:
+    folder = labelling.context.run_dir
+    sampled = folder / "runs" / "people" / "round-1" / "sample"
+    sampled.mkdir(parents=True)
+    write_jsonl(sampled / "completions.jsonl", read_jsonl(folder / "completions.jsonl"))
+    write_json(sampled / "record.json", {"stage": "sample", "fingerprint": Completions(sampled).fingerprint()})
+
+    def typed(*more: str) -> tuple[int, str]:
+        settings = labelling.context.run.labelstudio
+        chosen = ["--set", f"labelstudio.url={settings.url}", "--set", f"labelstudio.data_dir={settings.data_dir}"]
+        result = CliRunner().invoke(main, ["collect", str(folder / "run.yaml"), *chosen, *more])
+        return result.exit_code, result.output
+
+    shutil.copytree(folder / "store", folder / "runs" / "people" / "store")
+    assert typed()[0] == 3
+    made = labelling.judge_all()
+    assert typed()[0] == 0
+    assert "newer verdicts" not in typed()[1]
+    for uid, up in (("0a", "down"), ("0b", "up")):
+        thumb = [control("thumb", "choices", [up])]
+        labelling.admin.ask("PATCH", f"/api/annotations/{made[uid]}/", json={"result": thumb})
+    code, said = typed()
+    assert (code, "complete already" in said) == (0, True)
+    assert "newer verdicts (2 changed); to take them: --rebuild" in said
+    assert typed("--rebuild")[0] == 0
+    pairs = read_jsonl(folder / "runs" / "people" / "round-1" / "collect" / "pairs.jsonl")
+    assert {row["prompt_id"]: row["chosen_uid"] for row in pairs}["0"] == "0b"
+    assert "newer verdicts" not in typed()[1]
