@@ -222,8 +222,6 @@ def test_the_stage_with_a_reward_model_and_a_function(sharp: Pipeline, tmp_path:
     )  # round 1: SFT is the reference
     saved = adapters.saved_tensors(out)
     assert saved.keys() == adapters.saved_tensors(policy.path).keys()  # only the policy is saved
-    assert any(not torch.equal(saved[k], v) for k, v in adapters.saved_tensors(policy.path).items())
-
     assert [row["step"] for row in read_jsonl(out / "metrics.jsonl")] == [1, 2]
     assert {row["step"] for row in read_jsonl(out / "completions.jsonl")} == {1}
     page = (out / "curves.html").read_text()

@@ -482,11 +482,11 @@ BUGS = [
         (STEP + "dpo",),
     ),
     Bug(
-        "the reward model starts from a fresh adapter",
+        "the reward model starts from weights rounded to bf16",
         "roles",
         "stages/reward.py",
-        "common.load_policy(context, policy, num_labels=1)",
-        "common.load_policy(context, None, num_labels=1)",
+        "common.make_ready(trainer, policy)",
+        "common.make_ready(trainer)",
         (STEP + "reward",),
     ),
     Bug(

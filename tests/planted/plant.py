@@ -1,21 +1,22 @@
 """Plant the bugs of bugs.py one at a time, in a copy of this tree, and see which tests fail. Run by hand:
 
-    .venv/bin/python tests/planted/plant.py [--jobs 2] [--only WORD] [--prefix "nice -n 5"] [--out docs/planted.md]
+    .venv/bin/python tests/planted/plant.py [--only WORD] [--part 1/3] [--table FILE]
 
-Prints a table (bug, caught by). Exit code 1 when a bug survives its tests, or no longer applies to the source.
+Prints a table (bug, caught by), and adds its rows to FILE; bugs that FILE holds already are left out, so that a run
+that was cut off goes on. Exit code 1 when a bug survives its tests, or no longer
+applies to the source. The libraries are imported once, and each bug gets a process forked from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import queue
-import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 
 from bugs import BUGS, Bug
@@ -51,24 +52,37 @@ def installed(folder: Path, name: str) -> Path | None:
     return None
 
 
-def run_tests(folder: Path, tests: tuple[str, ...], prefix: list[str]) -> tuple[int, list[str]]:
+def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[int, list[str]]:
     """The exit code of pytest, and the names of the tests that failed."""
-    command = [*prefix, sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environment = os.environ | {"PYTHONPATH": str(folder / "installed"), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return 1, ["(no end within the time limit)"]
-    lines = done.stdout.splitlines()
+    said = folder / "said.txt"
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(LIMIT_S)
+        with said.open("w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        os.chdir(folder)
+        sys.path[:] = [str(folder / "installed"), *(path for path in sys.path if path != str(Path(__file__).parent))]
+        os.environ |= {"PYTHONPATH": str(folder / "installed"), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        import pytest
+
+        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests])
+        sys.stdout.flush()
+        os._exit(int(code))
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return 1, [f"(ended by signal {os.WTERMSIG(status)})"]
+    lines = said.read_text(encoding="utf-8", errors="replace").splitlines()
     failed = [line.split()[1].split("[")[0] for line in lines if line.startswith(("FAILED ", "ERROR "))]
-    if done.returncode not in (0, 1):
-        failed = [f"pytest ended with {done.returncode}", *lines[-3:]]
-    return done.returncode, list(dict.fromkeys(failed))
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 1):
+        failed = [f"pytest ended with {code}", *lines[-3:]]
+    return code, list(dict.fromkeys(failed))
 
 
-def plant(bug: Bug, folder: Path, prefix: list[str]) -> tuple[str, list[str]]:
+def plant(bug: Bug, folder: Path) -> tuple[str, list[str]]:
     """("caught" | "survives" | "does not apply" | "did not run", the tests that failed)."""
     file = installed(folder, bug.file)
     text = file.read_text(encoding="utf-8") if file is not None and file.exists() else ""
@@ -77,7 +91,7 @@ def plant(bug: Bug, folder: Path, prefix: list[str]) -> tuple[str, list[str]]:
     assert file is not None
     file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
     try:
-        code, failed = run_tests(folder, bug.tests, prefix)
+        code, failed = run_tests(folder, bug.tests)
     finally:
         file.write_text(text, encoding="utf-8")
     return {0: "survives", 1: "caught"}.get(code, "did not run"), failed
@@ -85,48 +99,40 @@ def plant(bug: Bug, folder: Path, prefix: list[str]) -> tuple[str, list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=1, help="copies of the tree at work at once")
-    parser.add_argument("--only", default="", help="bugs whose name or area holds this")
-    parser.add_argument("--prefix", default="", help="a command that each run of pytest is passed to")
-    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
+    parser.add_argument("--only", default="", help="bugs of this area, or whose name holds this")
+    parser.add_argument("--part", default="1/1", help="2/3: the second third of them")
+    parser.add_argument("--table", type=Path, help="a file that the rows are added to")
     chosen = parser.parse_args()
-    bugs = [bug for bug in BUGS if chosen.only in bug.name or chosen.only == bug.area]
-    prefix = shlex.split(chosen.prefix)
-    with tempfile.TemporaryDirectory(prefix="planted-") as scratch, ThreadPoolExecutor(chosen.jobs) as pool:
-        copies: queue.Queue[Path] = queue.Queue()
-        for number in range(chosen.jobs):
-            copies.put(copy_tree(Path(scratch) / str(number)))
+    number, parts = map(int, chosen.part.split("/"))
+    bugs = [bug for bug in BUGS if chosen.only in bug.name or chosen.only == bug.area][number - 1 :: parts]
+    if chosen.table is not None and chosen.table.exists():
+        done = chosen.table.read_text(encoding="utf-8")
+        bugs = [bug for bug in bugs if f"| {bug.name} |" not in done]
+    import datasets  # noqa: F401 - what takes long to import, for all children
+    import peft  # noqa: F401
+    import pytest  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import transformers  # noqa: F401
+    import trl  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer  # noqa: F401
+    from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
 
-        def one(bug: Bug) -> tuple[Bug, str, list[str]]:
-            folder = copies.get()
-            try:
-                state, failed = plant(bug, folder, prefix)
-            finally:
-                copies.put(folder)
-            print(f"{state}: {bug.area}, {bug.name}: {' '.join(failed)}", file=sys.stderr, flush=True)
-            return bug, state, failed
+    caught = 0
+    with tempfile.TemporaryDirectory(prefix="planted-") as scratch:
+        folder = copy_tree(Path(scratch))
+        for bug in bugs:
+            began = time.monotonic()
+            state, failed = plant(bug, folder)
+            caught += state == "caught"
+            where = ", ".join(f"`{name}`" for name in failed)
+            row = f"| {bug.area} | {bug.name} | {where if state == 'caught' else f'**{state}** {where}'} |"
+            print(row, f"{time.monotonic() - began:.0f} s", flush=True)
+            if chosen.table is not None:
+                with chosen.table.open("a", encoding="utf-8") as out:
+                    out.write(row + "\n")
+    print(f"{caught} of {len(bugs)} caught")
+    sys.exit(0 if caught == len(bugs) else 1)
 
-        results = list(pool.map(one, bugs))
-    rows = [
-        f"| {bug.area} | {bug.name} | {', '.join(f'`{name}`' for name in failed) if state == 'caught' else state} |"
-        for bug, state, failed in results
-    ]
-    table = "\n".join(["| area | bug | caught by |", "|---|---|---|", *rows])
-    print(table)
-    caught = sum(state == "caught" for _, state, _ in results)
-    print(f"\n{caught} of {len(results)} caught", file=sys.stderr)
-    if chosen.out is not None:
-        chosen.out.write_text(HEAD + table + "\n", encoding="utf-8")
-    sys.exit(0 if caught == len(results) else 1)
-
-
-HEAD = """# Planted bugs
-
-Each of these bugs was planted by itself in a copy of the source, and the tests named for it were run:
-`.venv/bin/python tests/planted/plant.py`. The last column names the first test that failed. The bugs are listed in
-`tests/planted/bugs.py`; after a change that moves code, the script names those whose place is no longer found.
-
-"""
 
 if __name__ == "__main__":
     main()
