@@ -9,9 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from trueup.feedback.tasks import uid_of
+
 THUMBS = {"up": True, "down": False}
 SKIPPED, EMPTY = "skipped", "submitted without a thumb"
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+UNREADABLE = "Label Studio fails to show the task (status 500): broken characters in a comment?"
 MAX_SHOWN = 60  # characters of a value that a message repeats
 
 
@@ -39,13 +42,6 @@ class Unusable:
     raw: Any
 
 
-def uid_of(task: Any) -> str | None:
-    """The completion that a task shows; None of a task that trueup did not publish."""
-    data = task.get("data") if isinstance(task, dict) else None
-    uid = data.get("uid") if isinstance(data, dict) else None
-    return uid if isinstance(uid, str) else None
-
-
 def parse(task: Any) -> tuple[list[Annotation], list[Unusable]]:
     """The verdicts of one task of ours, and the annotations that are none. Never raises, whatever JSON `task` is."""
     uid = uid_of(task)
@@ -53,6 +49,8 @@ def parse(task: Any) -> tuple[list[Annotation], list[Unusable]]:
         return [], []
     good: list[Annotation] = []
     bad: list[Unusable] = []
+    if task.get("unreadable"):
+        bad.append(Unusable(task.get("id"), uid, UNREADABLE, None))
     for raw in _list(task.get("annotations")):
         found = _verdict(raw, uid, task["data"].get("response"))
         if isinstance(found, Annotation):

@@ -24,6 +24,11 @@ class Dataset:
     rows: list[Row]
     counts: dict[str, int]
 
+    @property
+    def num_prompts(self) -> int:
+        """How many prompts have a judgement."""
+        return len({row["prompt_id"] for row in self.rows})
+
 
 def build(votes: Sequence[Vote], completions: Iterable[Row], *, held_out: float = 0.15, seed: int = 0) -> Dataset:
     """Split by prompt, then make pairs and rows of each person's last verdict on each completion.

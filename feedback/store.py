@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trueup.errors import FeedbackError
 from trueup.feedback.annotations import Annotation
+from trueup.run.address import canonical
 from trueup.run.artifacts import write_json
 
 SHAPES = {"annotation_id": int, "uid": str, "annotator": str, "up": bool, "updated_at": str}
@@ -24,18 +27,51 @@ class Store:
 
     def project(self, server: str) -> tuple[int, str] | None:
         """(id on the server, our own key) of the project made earlier there; by id, since titles repeat."""
-        known = self._projects().get(server)
-        return None if known is None else (int(known["id"]), str(known["key"]))
+        known = self._known(server)
+        return None if known is None or known["id"] is None else (known["id"], known["key"])
 
-    def remember_project(self, server: str, project: int) -> tuple[int, str]:
-        """Note the project under a fresh key: ids begin again on a new server, keys do not."""
-        key = secrets.token_hex(6)
-        write_json(self.folder / "projects.json", self._projects() | {server: {"id": project, "key": key}})
+    def begin_project(self, server: str) -> str:
+        """The key of the project about to be made there, noted before: the server's answer may be lost on the way.
+
+        It is our own, since ids begin again on a new server.
+        """
+        known = self._known(server)
+        key: str = secrets.token_hex(6) if known is None else known["key"]
+        self._note(server, {"id": None, "key": key})
+        return key
+
+    def remember_project(self, server: str, project: int, key: str) -> tuple[int, str]:
+        """Note the project's id; returns `project` and `key`."""
+        self._note(server, {"id": project, "key": key})
         return project, key
+
+    def _known(self, server: str) -> dict[str, Any] | None:
+        """What was noted of a server; of two spellings of its address, what was noted first."""
+        one = canonical(server)
+        return next((known for name, known in self._projects().items() if canonical(name) == one), None)
+
+    def _note(self, server: str, known: dict[str, Any]) -> None:
+        projects, one = self._projects(), canonical(server)
+        name = next((name for name in projects if canonical(name) == one), one)
+        write_json(self.folder / "projects.json", projects | {name: known})
 
     def _projects(self) -> dict[str, Any]:
         path = self.folder / "projects.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict) and all(_is_project(known) for known in found.values()):
+            return found
+        raise FeedbackError(
+            str(path),
+            found="not what trueup wrote there",
+            expected="the run's projects, by server",
+            next_step="restore it from a copy; or remove it, and the next collect publishes a new project "
+            "(labels already pulled are kept)",
+        )
 
     def append(self, annotations: list[Annotation], key: str) -> int:
         """Add what is not the last version seen; return how many. On disk (fsync) when this returns."""
@@ -50,21 +86,25 @@ class Store:
             os.fsync(out.fileno())
         return len(new)
 
-    def current(self, present: set[int], key: str) -> list[dict[str, Any]]:
+    def current(self, present: set[int], key: str, hidden: Set[str] = frozenset()) -> list[dict[str, Any]]:
         """The last version of each annotation: of project `key` those still there (`present` ids), of others all.
 
-        A project lost with its server keeps its labels here. They come in the order in which their last versions were
-        seen, which no clock that was put back can change.
+        A project lost with its server keeps its labels here, and so do the completions `hidden` (uids), which the
+        server cannot show. The rows come in the order in which their last versions were seen, which no clock that was
+        put back can change.
         """
+        return [row for row in self._latest() if _counts(row, present, key, hidden)]
+
+    def num_gone(self, present: set[int], key: str, hidden: Set[str] = frozenset()) -> int:
+        """How many annotations were seen earlier and are no longer on the server."""
+        return sum(not _counts(row, present, key, hidden) for row in self._latest())
+
+    def _latest(self) -> list[dict[str, Any]]:
         latest: dict[tuple[str, int], dict[str, Any]] = {}
         for row in self._rows():
             latest.pop((row["project"], row["annotation_id"]), None)
             latest[(row["project"], row["annotation_id"])] = row
-        return [row for (project, number), row in latest.items() if project != key or number in present]
-
-    def gone(self, present: set[int], key: str) -> int:
-        """How many annotations of project `key` were seen earlier and are no longer there."""
-        return len({row["annotation_id"] for row in self._rows() if row["project"] == key} - present)
+        return list(latest.values())
 
     def broken(self) -> list[str]:
         """Each line that cannot be read, by its number; a last line torn by a crash is none: the server has it."""
@@ -83,6 +123,14 @@ class Store:
         if not data.endswith(b"\n"):
             with self.path.open("ab") as out:
                 out.truncate(data.rfind(b"\n") + 1)
+
+
+def _is_project(known: Any) -> bool:
+    return isinstance(known, dict) and isinstance(known.get("id"), int | None) and isinstance(known.get("key"), str)
+
+
+def _counts(row: dict[str, Any], present: set[int], key: str, hidden: Set[str]) -> bool:
+    return row["project"] != key or row["annotation_id"] in present or row["uid"] in hidden
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
+from trueup.run.run_file import RunFile
 from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -60,6 +61,14 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     return metrics | {"reference_proof": proven, "num_pairs": len(rows), "preflight": checked}
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_pairs']:,} pairs trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
+
+
 STAGE = Stage(
     name="dpo",
     config=Config,
@@ -71,4 +80,5 @@ STAGE = Stage(
     length="max_length",
     plan=loads.pairs,
     two_steps={"num_train_epochs": 1},
+    says=says,
 )

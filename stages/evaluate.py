@@ -9,14 +9,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from trueup.evaluation.baselines import Baseline
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
-from trueup.run.run_file import Shot
+from trueup.run.run_file import RunFile, Shot
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine, Sampled
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -42,6 +41,12 @@ def run(
     import functools
 
     from trueup.data import read_prompts
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
+
+    held_out = read_prompts(context.run.data, "held_out", context.run.seed, read := ReadReport())
+    data_counts = tell(read, shared=leaks(context.run.data))
+
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
@@ -49,7 +54,6 @@ def run(
     from trueup.sampling.sample import engine_bytes, used
     from trueup.sampling.types import Sampling
 
-    held_out = read_prompts(context.run.data, "held_out", context.run.seed)
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     shots = config.few_shot or context.run.data.few_shot
@@ -100,6 +104,7 @@ def run(
             "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl["kl_nats_per_token"]),
             "linear4bit_layers": len(base.linear4bit_layers(model)),
             "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+            "data": data_counts,
         }
     )
     write_json(context.out / "report.json", figures)
@@ -118,6 +123,19 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     )
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """The verdict, and the goal of the run file against it."""
+    from trueup.run.goal import answer_to_goal, goal_lines, verdict
+
+    won = metrics["win_rate_by_reward_model"]
+    wide = won["high"] - won["low"]
+    return [
+        verdict(won),
+        *([f"warning: the interval is {wide:.0%} wide; more held-out prompts narrow it"] if wide > 0.2 else []),
+        *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"])),
+    ]
+
+
 STAGE = Stage(
     name="evaluate",
     config=Config,
@@ -128,4 +146,5 @@ STAGE = Stage(
     help="Is it better, by how much.",
     batch="batch_size",
     plan=plan,
+    says=says,
 )

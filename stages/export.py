@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -64,6 +64,12 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned 
     return (loads.Load(copy="dequantized"), loads.Work()) if values["merged"] else None
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """What merging cost."""
+    cost = metrics["merge_kl_nats_per_token"]
+    return [] if cost is None else [f"merged weights: KL from the 4-bit policy {cost:.4f} nats per token"]
+
+
 STAGE = Stage(
     name="export",
     config=Config,
@@ -73,4 +79,5 @@ STAGE = Stage(
     help="The adapter, merged weights and a model card.",
     plan=plan,
     cure={"merged": False},
+    says=says,
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from trueup.online.settings import RewardSettings, Tracker, unused_inputs
+from trueup.online.settings import RewardSettings, Tracker, files_of_functions, says, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
 from trueup.run.section import AlignmentSection
@@ -151,4 +151,6 @@ STAGE = Stage(
     smallest_batch=lambda values: int(values["num_generations"]),
     length="max_completion_length",
     plan=plan,
+    code=files_of_functions,
+    says=says,
 )

@@ -8,12 +8,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
+from trueup.run.run_file import RunFile
 from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(AlignmentSection):
@@ -91,6 +91,14 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     return load, loads.Work(trained_tokens=tokens, read_tokens=3 * tokens)  # reference, and both on mismatched answers
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_rows']:,} rows trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
+
+
 STAGE = Stage(
     name="kto",
     config=Config,
@@ -103,4 +111,5 @@ STAGE = Stage(
     smallest_batch=lambda values: 2,
     plan=plan,
     two_steps={"num_train_epochs": 1},
+    says=says,
 )

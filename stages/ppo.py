@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trueup.online.settings import Settings, unused_inputs
+from trueup.online.settings import Settings, files_of_functions, says, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
 from trueup.run.section import AlignmentSection
@@ -137,4 +137,6 @@ STAGE = Stage(
     length="max_new_tokens",
     plan=plan,
     two_steps={"num_steps": 2, "report_to": []},
+    code=files_of_functions,
+    says=says,
 )

@@ -4,6 +4,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, RewardModel
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -60,6 +61,16 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     }
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How often the reward model is right on held-out prompts, and whether that is shown to be better than chance."""
+    number, accuracy = metrics["num_held_out"], metrics.get("held_out_accuracy")
+    if accuracy is None:
+        return [f"{metrics['num_pairs']:,} pairs trained", "warning: no pair is held out: nothing says how good it is"]
+    low = accuracy - 1.96 * (0.25 / number) ** 0.5  # the normal approximation at its widest
+    chance = [f"warning: {number:,} held-out pairs do not show that it is better than chance"] if low <= 0.5 else []
+    return [f"{metrics['num_pairs']:,} pairs trained; right on {accuracy:.1%} of {number:,} held-out pairs", *chance]
+
+
 STAGE = Stage(
     name="reward",
     config=Config,
@@ -71,4 +82,5 @@ STAGE = Stage(
     length="max_length",
     plan=loads.scored_pairs,
     two_steps={"num_train_epochs": 1},
+    says=says,
 )

@@ -8,13 +8,14 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from trueup.errors import DataError
 from trueup.planning import loads
+from trueup.run import enough
 from trueup.run.artifacts import Adapter
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -36,18 +37,14 @@ def run(config: Config, context: Context) -> Metrics:
 
     Starts from a fresh adapter, or from that of `adapter.start`.
     """
-    from datasets import Dataset
-    from trl import SFTConfig
-
-    from trueup.chat import preflight
-    from trueup.chat import rows as token_rows
-    from trueup.chat.template import Chat
     from trueup.data import identify, read_demonstrations
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
     from trueup.feedback.preferences import split_prompts
-    from trueup.training import adalora, checkpoints, common, proof
-    from trueup.training.lean import LeanSFTTrainer
 
-    rows = read_demonstrations(context.run.data, context.run.seed)
+    report = ReadReport()
+    rows = read_demonstrations(context.run.data, context.run.seed, report)
+    read = tell(report, shared=leaks(context.run.data))
     prompts = [identify(row["messages"][:-1]) for row in rows]
     splits = split_prompts(list(dict.fromkeys(prompts)), config.held_out_fraction, context.run.seed)
     train, held_out = (
@@ -56,6 +53,15 @@ def run(config: Config, context: Context) -> Metrics:
     )
     if not held_out:
         raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
+    from datasets import Dataset  # after the data: what is wrong with it is said at once
+    from trl import SFTConfig
+
+    from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
+    from trueup.training import adalora, checkpoints, common, proof
+    from trueup.training.lean import LeanSFTTrainer
+
     start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
     model, tokenizer = common.load_policy(context, start)
     prepared, measured = (
@@ -101,6 +107,7 @@ def run(config: Config, context: Context) -> Metrics:
         "num_train": len(prepared.rows),
         "num_held_out": len(measured.rows),
         "preflight": checked,
+        "data": read,
     }
 
 
@@ -139,15 +146,27 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     return load, loads.Work(trained_tokens=tokens * (1 - held_out), read_tokens=tokens * held_out)
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How many trained, how well what was held out is predicted, and what was cut or left out."""
+    checked = metrics["preflight"]
+    return [
+        f"{metrics['num_train']:,} demonstrations trained, {checked['num_cut']:,} of them cut at sft.max_length, "
+        f"{checked['num_dropped']:,} left out; held-out loss {metrics['eval_loss']:.3f} nats per token",
+        *enough.few(metrics["num_train"], enough.DEMONSTRATIONS, "demonstrations"),
+    ]
+
+
 STAGE = Stage(
     name="sft",
     config=Config,
     makes=Adapter,
     run=run,
     reads=("demonstrations",),
+    per_run=True,
     help="Supervised fine-tuning of an adapter on the 4-bit base.",
     batch="per_device_train_batch_size",
     length="max_length",
     plan=plan,
     two_steps={"num_train_epochs": 1, "held_out_fraction": 1e-6},
+    says=says,
 )

@@ -148,3 +148,19 @@ def saved(folder: Path) -> dict[str, Tensor]:
 
 def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def check_logps(
+    base: str, adapter: Path, rows: list[dict[str, Any]], decoded: list[tuple[list[int], str]], temperature: float
+) -> None:
+    """Hold the logp and finish of completions.jsonl against the tokens that were drawn (`observe.decoded`)."""
+    tok, policy = tokenizer(base), model(base, adapter)
+    assert rows
+    for row in rows:
+        before, _ = encode(tok, row["messages"], "")
+        drawn = [ids for ids, text in decoded if (text.strip(), len(ids)) == (row["completion"], row["num_tokens"])]
+        with torch.no_grad():
+            found = [token_logps(policy, before, ids, temperature).sum().item() for ids in drawn]
+        nearest = min(range(len(drawn)), key=lambda i: abs(found[i] - row["logp"]))  # two may read the same
+        assert abs(found[nearest] - row["logp"]) < 0.15, (found, row)
+        assert (row["finish"] == "eos") == (drawn[nearest][-1] == tok.eos_token_id)

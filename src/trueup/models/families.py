@@ -69,6 +69,13 @@ def refuse_unknown(config: Any, where: str) -> None:
             expected=f"one of {', '.join(FAMILIES)}",
             next_step="set model.base to a model of one of these (docs/models.md says what was tested of each)",
         )
+    if kind == "falcon" and config.alibi:
+        raise ModelError(
+            where,
+            found="a Falcon with alibi: transformers' eager and SDPA attention give it different log-probabilities",
+            expected="a Falcon with rotary positions (alibi: false)",
+            next_step="set model.base to another model (docs/models.md lists the families)",
+        )
     refuse_quantized(config, where)
 
 

@@ -34,4 +34,4 @@ def between_rollouts(args: Any) -> int:
     """
     uses = args.num_iterations * args.steps_per_generation  # micro-batches a rollout is trained on
     steps = math.lcm(uses, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
-    return math.ceil(args.save_steps / steps) * steps
+    return int(math.ceil(args.save_steps / steps) * steps)

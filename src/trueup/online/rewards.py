@@ -145,13 +145,19 @@ def refuse_another_base(policy: Path, reward: Path) -> None:
         json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         for folder in (policy, reward)
     ]
-    if bases[0] != bases[1]:
+    if not _same(*bases):
         raise ModelError(
             str(reward),
             found=f"a reward model trained on {bases[1]}",
             expected=f"one trained on the policy's base, {bases[0]}",
             next_step="trueup reward RUN.yaml --rebuild",
         )
+
+
+def _same(one: str, other: str) -> bool:
+    """Hub ids are compared; of folders, which may have been moved, the run compares the contents."""
+    folders = one.startswith("/") and other.startswith("/")
+    return folders or one == other or one.endswith(f"/{other}") or other.endswith(f"/{one}")
 
 
 def _moments(

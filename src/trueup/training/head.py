@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
@@ -19,6 +20,7 @@ def install(whole: Any, *, with_entropy: bool = False) -> None:
 
     patched = whole.forward
 
+    @functools.wraps(type(whole).forward)  # `generate` reads the signature, and leaves out what is not there
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head:
             return patched(*args, labels=labels, **kwargs) if labels is not None else patched(*args, **kwargs)

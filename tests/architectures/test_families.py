@@ -1,0 +1,150 @@
+"""Every family gives plain transformers' losses, log-probabilities, LoRA gradients and greedy completions.
+
+Doors open: fp32, so that a bug stands out from rounding. Doors shut (TRUEUP_CPU=portable): bf16, the path of a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import CASES, Case
+from reference import COMPLETIONS, NEW_TOKENS, PROMPTS, Expected, expected
+from transformers import AutoTokenizer
+from trl.trainer.utils import add_fused_lm_head
+
+from trueup import cpu
+from trueup.cpu import precision
+from trueup.errors import ModelError
+from trueup.models import adapters, base, causal, head, logps
+from trueup.run.run_file import AdapterConfig
+from trueup.sampling.sample import engine
+from trueup.sampling.types import Sampling
+from trueup.training import head as training_head
+
+KNOWN = [case for case in CASES if not case.refused]
+REFUSED = [case for case in CASES if case.refused]
+ROUNDING = {"open": 1e-3, "shut": 0.01}  # of gradients, relative
+NATS = {"open": 2e-3, "shut": 0.2}  # fp32 sums in another order; bf16 keeps 8 bits
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @functools.cache
+    def folder(case: Case) -> Path:
+        return case.build(tmp_path_factory.mktemp("model"))
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def references(folders: Any) -> Any:
+    @functools.cache
+    def reference(case: Case, four_bit: bool) -> Expected:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRUEUP_CPU", "portable")
+            model = policy(folders(case), four_bit)
+        lora = {name: p.data for name, p in model.named_parameters() if "lora_" in name}
+        return expected(folders(case), model.unload(), lora, model.peft_config["default"])
+
+    return reference
+
+
+@pytest.fixture(params=["open", "shut"])
+def doors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("TRUEUP_CPU", "portable" if request.param == "shut" else "")
+    if request.param == "open":
+        monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    yield request.param
+
+
+def policy(folder: Path, four_bit: bool) -> Any:
+    """The base with an adapter that changes it."""
+    config = AdapterConfig(kind="qlora" if four_bit else "lora", r=3)
+    model = adapters.new_adapter(base.load_base(str(folder), four_bit=four_bit), config)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    return model
+
+
+def close(doors: str, what: str, found: torch.Tensor, right: torch.Tensor) -> None:
+    """In fp32 every number is right; in bf16, which now and then moves one far, their mean error tells."""
+    apart = (found.detach() - right).abs()
+    error = float(apart.max() if doors == "open" else apart.mean())
+    assert error < NATS[doors], f"{what}: {error:.4f} nats apart"
+
+
+def plain_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """By transformers' own forward of the model as it is, in bf16, and torch's log_softmax."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    labels = batch["labels"][:, 1:]
+    return torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten())
+
+
+def gradients_of(model: Any, loss: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss().backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("four_bit", [True, False], ids=["4 bits", "16 bits"])
+@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
+def test_a_family_is_that_of_transformers(
+    case: Case, four_bit: bool, doors: str, folders: Any, references: Any
+) -> None:
+    right: Expected = references(case, four_bit)
+    model = policy(folders(case), four_bit)
+    batch = logps.pad(list(zip(PROMPTS, COMPLETIONS, strict=True)), pad_id=0)
+    mask = batch["labels"][:, 1:] != -100
+
+    # what proof, KL and export see
+    model.eval()
+    with torch.no_grad():
+        seen = causal.token_logps(model, batch)
+        states = causal.labelled_states(model, batch)
+        with adapters.using(model, None):
+            others = causal.labelled_states(model, batch)
+        kl = head.kl(states, others, causal.output_layer(model))
+    rows = list(zip(PROMPTS, COMPLETIONS, strict=True))
+    every, without = (torch.cat([of(*row) for row in rows]) for of in (right.logps_of, right.bare_logps_of))
+    close(doors, "log-probabilities", seen[mask], torch.cat(right.logps))
+    close(doors, "KL", kl, (every.exp() * (every - without)).sum(-1))
+
+    # what TRL's trainers train with
+    model.train()
+    gradients = right.gradients if doors == "open" else gradients_of(model, lambda: plain_loss(model, batch))
+    add_fused_lm_head(model.get_base_model())
+    if cpu.accelerate(model):
+        training_head.install(model.get_base_model())
+    out = model(**batch, fused_lm_head=True, use_cache=False)
+    close(doors, "loss", out.loss, torch.tensor(right.loss))
+    close(doors, "log-probabilities in training", out.log_probs[mask], torch.cat(right.logps))
+    found = gradients_of(model, lambda: out.loss)
+    assert found.keys() == gradients.keys()
+    ours, theirs = (torch.cat([g[name].flatten() for name in sorted(found)]) for g in (found, gradients))
+    apart = float((ours - theirs).norm() / theirs.norm())
+    assert apart < ROUNDING[doors], f"gradients: {apart:.4f} apart"
+
+    # what is sampled
+    tokenizer = AutoTokenizer.from_pretrained(folders(case))
+    greedy = Sampling(max_new_tokens=NEW_TOKENS, temperature=0, top_p=1.0, batch_size=8, seed=0)
+    done = engine(model, tokenizer, greedy)([list(prompt) for prompt in PROMPTS], 0)
+    if doors == "open":
+        assert [generated.ids for generated in done] == right.greedy
+    for prompt, generated in zip(PROMPTS, done, strict=True):
+        every = right.logps_of(prompt, generated.ids)
+        chosen = every.gather(-1, torch.tensor(generated.ids)[:, None])[:, 0]
+        close(doors, "greedy choice", chosen, every.amax(-1))
+        close(doors, "log-probabilities of the engine", torch.tensor(generated.logps), chosen)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_a_family_that_is_not_known_is_refused_by_name(case: Case, folders: Any) -> None:
+    with pytest.raises(ModelError, match=f"model.base: .*{case.refused}"):
+        base.load_base(str(folders(case)), four_bit=True)
