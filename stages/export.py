@@ -12,7 +12,6 @@ from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(Section):

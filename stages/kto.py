@@ -14,7 +14,6 @@ from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(AlignmentSection):

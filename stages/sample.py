@@ -21,7 +21,6 @@ from trueup.sampling.types import Engine
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(Section):

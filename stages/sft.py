@@ -16,7 +16,6 @@ from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
-    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -156,12 +155,23 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     return load, loads.Work(trained_tokens=tokens * (1 - held_out), read_tokens=tokens * held_out)
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How many trained, how well what was held out is predicted, and what was cut or left out."""
+    checked = metrics["preflight"]
+    return [
+        f"{metrics['num_train']:,} demonstrations trained, {checked['num_cut']:,} of them cut at sft.max_length, "
+        f"{checked['num_dropped']:,} left out; held-out loss {metrics['eval_loss']:.3f} nats per token",
+        *enough.few(metrics["num_train"], enough.DEMONSTRATIONS, "demonstrations"),
+    ]
+
+
 STAGE = Stage(
     name="sft",
     config=Config,
     makes=Adapter,
     run=run,
     reads=("demonstrations",),
+    per_run=True,
     help="Supervised fine-tuning of an adapter on the 4-bit base.",
     batch="per_device_train_batch_size",
     length="max_length",
