@@ -155,16 +155,6 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     return load, loads.Work(trained_tokens=tokens * (1 - held_out), read_tokens=tokens * held_out)
 
 
-def says(metrics: Metrics, run: RunFile) -> list[str]:
-    """How many trained, how well what was held out is predicted, and what was cut or left out."""
-    checked = metrics["preflight"]
-    return [
-        f"{metrics['num_train']:,} demonstrations trained, {checked['num_cut']:,} of them cut at sft.max_length, "
-        f"{checked['num_dropped']:,} left out; held-out loss {metrics['eval_loss']:.3f} nats per token",
-        *enough.few(metrics["num_train"], enough.DEMONSTRATIONS, "demonstrations"),
-    ]
-
-
 STAGE = Stage(
     name="sft",
     config=Config,

@@ -80,14 +80,6 @@ class Stage:
     judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
     since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
 
-    code: Callable[[Any, Path], Mapping[str, Path]] = lambda config, folder: {}  # other files it depends on, by name
-    per_run: bool = False  # its folder is the run's, not a round's
-    on_base: bool = True  # it loads the base; false where only texts are read
-    says: Callable[[Metrics, RunFile], list[str]] = lambda metrics, run: []  # the figures that matter, and what is off
-    how_far: Callable[[Path], str] = lambda run_dir: ""  # of a half-built stage, beyond "partial"
-    judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
-    since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
-
     @property
     def alignment(self) -> bool:
         """Whether it makes a candidate for the winner of a round; the run file's `method` chooses one of these."""
