@@ -189,6 +189,7 @@ def test_a_reward_model_scores_alike_as_a_classifier_and_beside_the_policy(
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_a_family_that_is_not_known_is_refused_by_name(case: Case, folders: Any) -> None:
+@pytest.mark.parametrize("load", [base.load_base, base.skeleton], ids=["with weights", "at a stage's start"])
+def test_a_family_that_is_not_known_is_refused_by_name(case: Case, load: Any, folders: Any) -> None:
     with pytest.raises(ModelError, match=f"model.base: .*{case.refused}"):
-        base.load_base(str(folders(case)), four_bit=True)
+        load(str(folders(case)), four_bit=True)
