@@ -29,28 +29,25 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
 
     from trueup.chat import preflight
     from trueup.chat.ending import end_ids
-    from trueup.export import card
-    from trueup.models import adapters, base, causal, head
+    from trueup.export import card, merging
+    from trueup.models import adapters, base, causal, families, head
 
     shutil.copytree(
         aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
     )
     cost, checked = None, None
     if config.merged:
-        bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+        four_bit = context.run.adapter.kind != "lora"
+        in_4_bits = bool(families.quantization(base.checked_config(context.run.model.base, four_bit=four_bit)))
+        bare = base.load_base(context.run.model.base, four_bit=four_bit)
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
         probe = load_file(aligned.path / "probe.safetensors")
         with torch.no_grad():
             policy = causal.labelled_states(model, probe)
-        bare = model.unload()
-        if base.linear4bit_layers(bare):
-            bare.dequantize()  # before the adapter is put back: peft's 4-bit layers would merge into 4 bits
-        model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
         tokenizer = base.load_tokenizer(context.run.model)
-        written = model.merge_and_unload().to(torch.bfloat16)
-        written.generation_config.eos_token_id = list(end_ids(tokenizer, written))  # the trained end among them
-        written.save_pretrained(context.out / "merged", safe_serialization=True)
-        del bare, model, written
+        ends = list(end_ids(tokenizer, model))  # the trained end among them
+        merging.write(model, aligned.path, context.out / "merged", saved_in_4_bits=in_4_bits, end_ids=ends)
+        del bare, model
         merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
         with torch.no_grad():
             after = causal.labelled_states(merged, probe)

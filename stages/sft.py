@@ -161,7 +161,6 @@ STAGE = Stage(
     makes=Adapter,
     run=run,
     reads=("demonstrations",),
-    per_run=True,
     help="Supervised fine-tuning of an adapter on the 4-bit base.",
     batch="per_device_train_batch_size",
     length="max_length",

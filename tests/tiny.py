@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trueup.run.artifacts import write_jsonl
 from trueup.run.pipeline import Pipeline
@@ -49,9 +49,18 @@ def make_model(folder: Path, *, sharp: bool = False) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def make_run(folder: Path, *, sharp: bool = False, num_prompts: int = 6, sft_epochs: int = 3) -> Pipeline:
-    """A run whose tiny policy, after SFT, says `glad` and repeats the prompt; sft is built."""
+def make_run(
+    folder: Path, *, sharp: bool = False, num_prompts: int = 6, sft_epochs: int = 3, four_bit: bool = False
+) -> Pipeline:
+    """A run whose tiny policy, after SFT, says `glad` and repeats the prompt; sft is built.
+
+    `four_bit`: the base is saved in 4 bits by bitsandbytes.
+    """
     make_model(folder / "model", sharp=sharp)
+    if four_bit:
+        quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="bfloat16")
+        model = LlamaForCausalLM.from_pretrained(folder / "model", quantization_config=quantized)
+        model.save_pretrained(folder / "model")
     questions = [f"{a} {b}" for a in WORDS for b in WORDS]
     write_jsonl(folder / "d.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in questions[:40]])
     write_jsonl(folder / "p.jsonl", [{"prompt": q} for q in questions[40 : 40 + num_prompts]])

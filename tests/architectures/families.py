@@ -48,7 +48,7 @@ class Case:
         return AutoConfig.for_model(self.model_type, **(SHAPE | self.options))
 
     def build(self, folder: Path) -> Path:
-        """Save a model whose logits are far from uniform, so that scales, caps and biases show; and a tokenizer."""
+        """Save a model whose logits are far from uniform, so that scales, caps and biases show."""
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(self.config())
         for name, parameter in model.named_parameters():
@@ -59,13 +59,17 @@ class Case:
         output = model.get_output_embeddings().weight
         output.data = torch.randn_like(output) * 0.3
         model.to(torch.bfloat16).save_pretrained(folder)
-        words = {f"w{i}": i for i in range(3, VOCABULARY)} | {"<pad>": 0, "<s>": 1, "</s>": 2}
-        raw = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-        raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-        tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} </s> {% endfor %}"
-        tokenizer.save_pretrained(folder)
         return folder
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One word a token: `w7` is 7."""
+    words = {f"w{i}": i for i in range(3, VOCABULARY)} | {"<pad>": 0, "<s>": 1, "</s>": 2}
+    raw = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    made.chat_template = "{% for m in messages %}{{ m['content'] }} </s> {% endfor %}"
+    return made
 
 
 CASES = (
@@ -113,15 +117,9 @@ CASES = (
     Case("StarCoder2", "starcoder2", {"use_bias": True}),
     Case("OPT", "opt", {"ffn_dim": 128, "word_embed_proj_dim": 64, "dropout": 0.0}),
     Case("Nemotron", "nemotron", {"head_dim": 16}),
-    Case("GPT-2", "gpt2", {"n_positions": 512, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
     Case("GPT-NeoX", "gpt_neox"),
-    Case("Falcon", "falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
-    Case(
-        "Falcon with alibi",
-        "falcon",
-        {"alibi": True, "new_decoder_architecture": False, "multi_query": True},
-        refused="a Falcon with alibi",
-    ),
+    Case("Falcon", "falcon", refused="architecture falcon"),
+    Case("GPT-2", "gpt2", refused="architecture gpt2"),
     Case("Mixtral", "mixtral", refused="architecture mixtral"),
     Case("GPT-OSS", "gpt_oss", refused="architecture gpt_oss"),
 )

@@ -10,7 +10,6 @@ import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
 
 PROMPTS = ([5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16], [5, 6, 7, 8, 9, 10, 11, 12, 40], [5, 6, 7, 8], [60, 61, 62])
 COMPLETIONS = ([20, 21, 22, 2], [30, 31, 2], [41, 42, 43, 44, 45, 46, 47, 48, 49, 2], [77, 2])
@@ -49,8 +48,7 @@ def expected(folder: Path, stored: Any, lora: dict[str, torch.Tensor], config: L
             if state is not None:
                 state.dtype = torch.float32
             dense = weight if state is None else bnb.functional.dequantize_4bit(weight.data, state)
-            is_turned = state is not None and isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D)
-            parameter.copy_(dense.T if is_turned else dense)
+            parameter.copy_(dense)
     model.requires_grad_(False)
     wrapped = get_peft_model(model, config)
     for name, parameter in wrapped.named_parameters():

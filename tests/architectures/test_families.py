@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from families import CASES, Case
+from families import CASES, Case, tokenizer
 from reference import COMPLETIONS, NEW_TOKENS, PROMPTS, Expected, expected
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from trueup import cpu
 from trueup.chat.batch import pad
 from trueup.cpu import precision
 from trueup.errors import ModelError
-from trueup.models import adapters, base, causal, head
+from trueup.export import merging
+from trueup.models import adapters, base, causal, head, scoring
 from trueup.run.run_file import AdapterConfig
 from trueup.sampling.sample import engine
 from trueup.sampling.types import Sampling
@@ -133,9 +134,8 @@ def test_a_family_is_that_of_transformers(
     assert apart < ROUNDING[doors], f"gradients: {apart:.4f} apart"
 
     # what is sampled
-    tokenizer = AutoTokenizer.from_pretrained(folders(case))
     greedy = Sampling(max_new_tokens=NEW_TOKENS, temperature=0, top_p=1.0, batch_size=8, seed=0)
-    done = engine(model, tokenizer, greedy)([list(prompt) for prompt in PROMPTS], 0)
+    done = engine(model, tokenizer(), greedy)([list(prompt) for prompt in PROMPTS], 0)
     if doors == "open":
         assert [generated.ids for generated in done] == right.greedy
     for prompt, generated in zip(PROMPTS, done, strict=True):
@@ -145,7 +145,52 @@ def test_a_family_is_that_of_transformers(
         close(doors, "log-probabilities of the engine", torch.tensor(generated.logps), chosen)
 
 
+@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
+def test_what_is_exported_is_the_policy(
+    case: Case, folders: Any, references: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    model = policy(folders(case), True)
+    model.save_pretrained(tmp_path / "adapter")
+    merging.write(model, tmp_path / "adapter", tmp_path / "merged", saved_in_4_bits=False)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32, attn_implementation="eager")
+    right: Expected = references(case, True)
+    for prompt, completion, expected_logps in zip(PROMPTS, COMPLETIONS, right.logps, strict=True):
+        with torch.no_grad():
+            logits = whole(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        logps_of_file = torch.log_softmax(logits, -1).gather(-1, torch.tensor(completion)[:, None])[:, 0]
+        close("shut", "log-probabilities", logps_of_file, expected_logps)  # the file is in bf16
+
+
+@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
+def test_a_reward_model_scores_alike_as_a_classifier_and_beside_the_policy(
+    case: Case, doors: str, folders: Any, tmp_path: Path
+) -> None:
+    """As a classifier it is trained, by transformers' own forward; on the causal base, PPO and evaluation use it."""
+    words = tokenizer()
+    bare = base.load_base(str(folders(case)), four_bit=True, num_labels=1)
+    bare.config.pad_token_id = words.pad_token_id
+    classifier = adapters.new_adapter(bare, AdapterConfig(r=3), task_type="SEQ_CLS").eval()
+    generator = torch.Generator().manual_seed(2)
+    for _, parameter in sorted(classifier.named_parameters()):
+        if parameter.requires_grad:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    classifier.save_pretrained(tmp_path)
+    texts = ["w5 w6 w7 w8 w9", "w5 w6 w7", "w40"]
+    conversations = [[{"role": "user", "content": "w4"}, {"role": "assistant", "content": text}] for text in texts]
+    with torch.no_grad():
+        score = classifier.get_base_model().score
+        score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
+        rows = [words.apply_chat_template(c, return_tensors="pt", return_dict=True) for c in conversations]
+        right = torch.cat([classifier(**row).logits.float()[:, 0] for row in rows])
+    model = policy(folders(case), True)
+    found = scoring.scores(model, scoring.load_reward(model, tmp_path), words, conversations)
+    assert right.std() > 0.01
+    assert (found - right).abs().max() < (1e-3 if doors == "open" else 0.1)
+
+
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_a_family_that_is_not_known_is_refused_by_name(case: Case, folders: Any) -> None:
+@pytest.mark.parametrize("load", [base.load_base, base.skeleton], ids=["with weights", "at a stage's start"])
+def test_a_family_that_is_not_known_is_refused_by_name(case: Case, load: Any, folders: Any) -> None:
     with pytest.raises(ModelError, match=f"model.base: .*{case.refused}"):
-        base.load_base(str(folders(case)), four_bit=True)
+        load(str(folders(case)), four_bit=True)

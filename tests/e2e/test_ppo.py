@@ -238,6 +238,7 @@ def test_reward_and_value_are_copies_on_the_base_of_the_classifier(sharp: Pipeli
     torch.testing.assert_close(on_base.scores(CONVERSATIONS), expected, atol=0.05, rtol=0.02)  # bf16, another batch
 
 
+@pytest.mark.doors
 def test_the_bytes_of_the_merged_copy_are_those_of_its_weights(sharp: Pipeline) -> None:
     on_base = build(sharp)
     # two layers of q 64x64, k and v 64x32, o 64x64, gate and up 64x128, down 128x64, in bf16

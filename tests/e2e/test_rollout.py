@@ -27,6 +27,7 @@ def policy(folder: str, base_folder: str, four_bit: bool) -> tuple[object, objec
     return model.eval(), base.load_tokenizer(base_folder)
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("batch_size", [3, 100])
 @pytest.mark.parametrize(("engine", "rounding"), [("auto", 1e-3), ("merged", 0.01)])  # merged weights are bf16
 def test_greedy_decoding_gives_the_tokens_of_generate_in_fp32(
@@ -82,6 +83,7 @@ def test_the_same_seed_gives_the_same_texts(pipeline: Pipeline) -> None:
     assert sample(model, tokenizer, PROMPTS, sampling) == sample(model, tokenizer, PROMPTS, sampling)
 
 
+@pytest.mark.doors
 def test_who_is_decoded_beside_a_prompt_changes_nothing(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda: False)
     model, tokenizer = policy(str(pipeline.path("sft")), pipeline.run.model.base, True)

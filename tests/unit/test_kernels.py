@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[1, 2, 5])
+@pytest.fixture(params=[1, 5])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -44,11 +44,13 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     return bool(request.param)
 
 
+# each size and rank once with a remainder and once without: of 32 rows, 64 inner numbers, 32 columns, 8 or 32 of a rank
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("kind", ["nf4", "bf16"])
-@pytest.mark.parametrize("rank", [0, 1, 16, 40])
-@pytest.mark.parametrize("num_columns", [8, 24, 32, 48, 64])
-@pytest.mark.parametrize("shape", [(4, 64), (12, 128), (76, 192), (32, 64), (160, 192)])
+@pytest.mark.parametrize(
+    ("shape", "rank", "num_columns"),
+    [((4, 64), 0, 8), ((12, 128), 1, 24), ((76, 192), 13, 32), ((32, 64), 16, 64), ((160, 192), 20, 48)],
+)
 def test_a_product_is_that_of_the_dequantized_weight(
     kind: str, rank: int, num_columns: int, shape: tuple[int, int], tiles: bool
 ) -> None:

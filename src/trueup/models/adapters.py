@@ -9,25 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.models import errors
+from trueup.models import errors, targets
 from trueup.run.run_file import AdapterConfig
 
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
+def peft_config(base: Any, config: AdapterConfig, *, task_type: str = "CAUSAL_LM") -> Any:
+    """The peft configuration of `adapter` on `base`. DoRA separates magnitude from direction; AdaLoRA adapts the rank.
 
-def peft_config(config: AdapterConfig, *, task_type: str = "CAUSAL_LM") -> Any:
-    """The peft configuration of `adapter`. DoRA separates magnitude from direction; AdaLoRA adapts the rank.
-
-    AdaLoRA's schedule is set when the number of steps is known, by `trueup.training.adalora`.
+    AdaLoRA's schedule is set when the number of steps is known, by `trueup.training.adalora`. Raises ModelError as
+    `targets.of_base` does.
     """
     from peft import AdaLoraConfig, LoraConfig
 
-    targets = {"attention": ATTENTION}.get(str(config.targets), config.targets)
     common: dict[str, Any] = {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,
-        "target_modules": targets,
+        "target_modules": targets.of_base(base, config),
         "task_type": task_type,
     }
     if config.kind == "adalora":
@@ -39,7 +37,7 @@ def new_adapter(base: Any, config: AdapterConfig, **options: Any) -> Any:
     """`base` with a fresh trainable adapter named "default", in fp32."""
     from peft import get_peft_model
 
-    model = get_peft_model(base, peft_config(config, **options))
+    model = get_peft_model(base, peft_config(base, config, **options))
     trainable_to_fp32(model)
     return model
 

@@ -108,7 +108,7 @@ def _shape(found: str) -> tuple[int | None, int | None]:
 def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> Any:
     """The base model, frozen. With `num_labels`, a sequence classifier with a score head of that many outputs."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     from trueup import cpu
     from trueup.models import causal
@@ -122,7 +122,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
         options["attn_implementation"] = attention
     if on_gpu:
         options["device_map"] = {"": 0}
-    if four_bit:
+    if four_bit and not families.quantization(config):
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -132,7 +132,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
         )
     kind = AutoModelForCausalLM
     if num_labels is not None:
-        kind, options["num_labels"] = AutoModelForSequenceClassification, num_labels
+        kind, options["num_labels"] = families.classifier(config), num_labels
     where, found = f"model.base: {base}", locate(base)
     with errors.loading(where, found):
         model, loaded = kind.from_pretrained(found, output_loading_info=True, **options)
@@ -185,6 +185,16 @@ def checked_config(base: str, *, four_bit: bool) -> Any:
             next_step="set adapter.kind: qlora, or model.base to the 16-bit model that this one was made from",
         )
     return config
+
+
+def skeleton(base: str, *, four_bit: bool) -> Any:
+    """The base without weights: its modules and their names, made in a moment. Raises ModelError as the above does."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = checked_config(base, four_bit=four_bit)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def compute_dtype() -> Any:

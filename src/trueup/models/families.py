@@ -26,11 +26,9 @@ SCALED = Family(scale=lambda config: config.logit_scale)
 FAMILIES = {
     "cohere": SCALED,
     "cohere2": SCALED,
-    "falcon": PLAIN,
     "gemma": PLAIN,
     "gemma2": CAPPED,
     "gemma3_text": CAPPED,
-    "gpt2": PLAIN,
     "gpt_neox": PLAIN,
     "granite": Family(scale=lambda config: 1 / config.logits_scaling),
     "llama": PLAIN,
@@ -69,13 +67,6 @@ def refuse_unknown(config: Any, where: str) -> None:
             expected=f"one of {', '.join(FAMILIES)}",
             next_step="set model.base to a model of one of these (docs/models.md says what was tested of each)",
         )
-    if kind == "falcon" and config.alibi:
-        raise ModelError(
-            where,
-            found="a Falcon with alibi: transformers' eager and SDPA attention give it different log-probabilities",
-            expected="a Falcon with rotary positions (alibi: false)",
-            next_step="set model.base to another model (docs/models.md lists the families)",
-        )
     refuse_quantized(config, where)
 
 
@@ -105,3 +96,22 @@ def attention_implementation(config: Any) -> str | None:
     Its SDPA attention leaves out the soft cap on attention scores (Gemma 2); its eager attention has it.
     """
     return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else None
+
+
+def classifier(config: Any) -> Any:
+    """The class of a sequence classifier on the trunk that `config` describes.
+
+    Where transformers has none (Granite, OLMo, Cohere), its generic one is put on the family's trunk.
+    """
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        AutoModelForSequenceClassification,
+    )
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return AutoModelForSequenceClassification
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    name = causal.__name__.replace("ForCausalLM", "ForSequenceClassification")
+    return type(name, (GenericForSequenceClassification, causal.__bases__[0]), {"__module__": causal.__module__})

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.models.adapters import ATTENTION, saved_tensors
+from trueup.models import targets
+from trueup.models.adapters import saved_tensors
 from trueup.run.run_file import AdapterConfig
 
 PREFIX = "base_model.model."  # of every name in a file that peft saved
@@ -34,7 +35,7 @@ def refuse_unfit(base: Any, config: AdapterConfig, folder: Path) -> None:
     if others:
         faults.append(f"it trains more than LoRA does: {_listed(others)}")
     found = {key.removeprefix(PREFIX).rpartition(".lora_A")[0] for key in tensors if ".lora_A." in key}
-    expected = target_names(base, config)
+    expected = targets.names(base, config)
     if found != expected:
         few, many = sorted(expected - found), sorted(found - expected)
         faults += [f"no weights for {_listed(few)}"] if few else []
@@ -47,16 +48,6 @@ def refuse_unfit(base: Any, config: AdapterConfig, folder: Path) -> None:
             expected="a LoRA adapter trained on this base, of this run's adapter section",
             next_step="set adapter.r, lora_alpha, kind and targets as its adapter_config.json has them; or its base",
         )
-
-
-def target_names(base: Any, config: AdapterConfig) -> set[str]:
-    """The names of the modules of `base` that get an adapter."""
-    linear = {name for name, module in base.named_modules() if hasattr(module, "in_features")}
-    output = {name for name, module in base.named_modules() if module is base.get_output_embeddings()}
-    if config.targets == "all-linear":
-        return linear - output
-    wanted = ATTENTION if config.targets == "attention" else config.targets
-    return {name for name in linear if any(name == w or name.endswith(f".{w}") for w in wanted)}
 
 
 def _saved_config(where: str, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup import cpu
-from trueup.models import adapters, base, device, transfer
+from trueup.models import adapters, base, device, targets, transfer
 from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
 from trueup.run.stage import Context, Metrics
@@ -49,13 +49,15 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
     run = context.run
     set_seed(run.seed)
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
+    four_bit = run.adapter.kind != "lora"
+    targets.of_base(base.skeleton(run.model.base, four_bit=four_bit), run.adapter)  # before weights are loaded
     tokenizer = base.load_tokenizer(run.model)
     if num_labels is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
         # a classifier reads its score at the last token that is not padding, and that is the end token
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.pad_token
     if context.only_preflight:
         return adapters.new_adapter(base.stand_in(tokenizer, num_labels), AdapterConfig(), task_type=task), tokenizer
-    bare = base.load_base(run.model.base, four_bit=run.adapter.kind != "lora", num_labels=num_labels)
+    bare = base.load_base(run.model.base, four_bit=four_bit, num_labels=num_labels)
     bare.config.pad_token_id = tokenizer.pad_token_id
     if adapter is None:
         model = adapters.new_adapter(bare, run.adapter, task_type=task)
