@@ -138,8 +138,7 @@ class Client:
             second = self._page(project, fields, query, size // 2, 2 * number, unreadable)
             return max(first[0], second[0]), first[1] + second[1]
         tasks, in_all = (answer.get("tasks"), answer.get("total")) if isinstance(answer, dict) else (None, None)
-        whole = isinstance(tasks, list) and all(isinstance(t, dict) and isinstance(t.get("id"), int) for t in tasks)
-        if not whole or not isinstance(in_all, int):
+        if not isinstance(tasks, list) or not isinstance(in_all, int) or not all(map(_has_id, tasks)):
             raise unexpected(f"Label Studio, {self.url}, {doing}", answer, "an object with tasks and their total")
         return in_all, tasks
 
@@ -166,6 +165,10 @@ class Watch:
         self._tasks = fresh if whole else self._tasks | fresh
         self._looks += 1
         return list(self._tasks.values())
+
+
+def _has_id(task: Any) -> bool:
+    return isinstance(task, dict) and isinstance(task.get("id"), int)
 
 
 def _description(key: str) -> str:

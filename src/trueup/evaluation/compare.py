@@ -39,7 +39,7 @@ def answers(
 def kl_per_token(
     model: Any, tokenizer: Any, policy: str, reference: str, prompts: list[Messages], texts: list[str]
 ) -> float:
-    """KL(policy || reference) in nats a token: exact at each token of the policy's own answers, then averaged.
+    """KL(policy || reference) in nats per token: exact at each token of the policy's own answers, then averaged.
 
     The Rao-Blackwellized estimate of Amini et al. 2025, "Better Estimation of the Kullback-Leibler Divergence Between
     Language Models". Unlike the mean log-ratio of the tokens sampled it is never negative, and answers that were cut
@@ -75,7 +75,7 @@ def kl_of_policy(model: Any, tokenizer: Any, prompts: list[Messages], sampling: 
 
 
 def kl_to_both(model: Any, tokenizer: Any, prompts: list[Messages], texts: list[str]) -> dict[str, float]:
-    """KL of adapter "default", on its own answers `texts`, to "sft" and to "ref", in nats a token.
+    """KL of adapter "default", on its own answers `texts`, to "sft" and to "ref", in nats per token.
 
     In round 1 SFT is the reference, and one of the two is loaded: the figures are the same.
     """
