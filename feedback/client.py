@@ -16,6 +16,7 @@ BODY_BYTES = 500_000  # of one import: nginx takes a million by default
 BODY_TASKS = 200  # of one import: it is done before a killed run can be started again
 OVERLAP = timedelta(minutes=1)  # of two pulls: a vote may become visible after a later one
 WHOLE_EVERY = 12  # looks: what a wrong clock hides, or somebody deleted, shows in a pull of all
+COUNTS = {"include": "id,data,total_annotations,cancelled_annotations"}  # a listing in a quarter of the time
 SERVER_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # the only form its filters read
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones
 
@@ -97,7 +98,7 @@ class Client:
 
     def _without_surplus(self, project: int) -> set[str]:
         """The uids the project has, after removing tasks that came twice and that nobody has touched."""
-        found = self._list(project, "task_only", {})
+        found = self._list(project, "task_only", COUNTS)
         if twice := surplus(found):
             chosen = {"selectedItems": {"all": False, "included": twice}}
             doing = f"removing doubled tasks of project {project}"
@@ -137,8 +138,7 @@ class Client:
             second = self._page(project, fields, query, size // 2, 2 * number, unreadable)
             return max(first[0], second[0]), first[1] + second[1]
         tasks, in_all = (answer.get("tasks"), answer.get("total")) if isinstance(answer, dict) else (None, None)
-        whole = isinstance(tasks, list) and all(isinstance(t, dict) and isinstance(t.get("id"), int) for t in tasks)
-        if not isinstance(tasks, list) or not whole or not isinstance(in_all, int):
+        if not isinstance(tasks, list) or not isinstance(in_all, int) or not all(map(_has_id, tasks)):
             raise unexpected(f"Label Studio, {self.url}, {doing}", answer, "an object with tasks and their total")
         return in_all, tasks
 
@@ -165,6 +165,10 @@ class Watch:
         self._tasks = fresh if whole else self._tasks | fresh
         self._looks += 1
         return list(self._tasks.values())
+
+
+def _has_id(task: Any) -> bool:
+    return isinstance(task, dict) and isinstance(task.get("id"), int)
 
 
 def _description(key: str) -> str:

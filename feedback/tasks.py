@@ -50,7 +50,7 @@ def surplus(tasks: list[dict[str, Any]]) -> list[int]:
 
 
 def _touched(task: dict[str, Any]) -> bool:
-    return any(task.get(name) for name in ("total_annotations", "cancelled_annotations", "drafts"))
+    return any(task.get(name) for name in ("total_annotations", "cancelled_annotations"))
 
 
 def _shown(message: dict[str, Any]) -> str:

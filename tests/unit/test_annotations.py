@@ -87,6 +87,6 @@ def test_of_tasks_that_came_twice_the_untouched_younger_ones_go() -> None:
         return {"id": number, "data": {"uid": uid}} | counts
 
     tasks = [listed(9, "a"), listed(1, "a"), listed(3, "b"), listed(4, "b", total_annotations=1), listed(5, "c")]
-    judged_twice = [listed(6, "d", cancelled_annotations=1), listed(7, "d", drafts=[{}]), listed(8, "d")]
+    judged_twice = [listed(6, "d", cancelled_annotations=1), listed(7, "d", total_annotations=2), listed(8, "d")]
     foreign = [{"id": 10, "data": {"text": "t"}}, {"id": 11, "data": {"text": "t"}}]
     assert sorted(surplus(tasks + judged_twice + foreign)) == [3, 8, 9]

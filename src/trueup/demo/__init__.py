@@ -68,9 +68,10 @@ def _collect(pipeline: Pipeline, human: bool, seed: int, console: Console) -> No
         server.start(settings.data_dir, settings.port)
         known = server.login(settings.data_dir)
         console.print(f"Label Studio: {known['url']}\nlog in as {known['email']} with {known['password']}")
-        console.print("Give thumbs: 1 up, 2 down, Ctrl+Enter submits. The demo goes on when all are judged;")
+        console.print("Give thumbs: 1 up, 2 down, Ctrl+Enter submits (from a text box: Tab first).")
         console.print(
-            "for fewer, set collect.min_labelled_fraction in demo.yaml before. Ctrl+C and the same command go on."
+            "The demo goes on when all are judged; for fewer, set collect.min_labelled_fraction in demo.yaml before. "
+            "Ctrl+C and the same command go on."
         )
         pipeline.execute("collect")
         return

@@ -69,7 +69,7 @@ def _goal(page: Page, goal: dict[str, Any]) -> None:
     if "kl" in goal:
         part = goal["kl"]
         rows.append(
-            ["KL from SFT, nats a token", f"{part['found']:.3f}", f"at most {part['wanted_at_most']}", _met(part)]
+            ["KL from SFT, nats per token", f"{part['found']:.3f}", f"at most {part['wanted_at_most']}", _met(part)]
         )
     page.table(["figure", "found", "wanted", ""], rows)
 
@@ -93,7 +93,7 @@ def _figures(page: Page, labels: list[str], figures: dict[str, Any], answers: li
         for label in labels
     ]
     page.table(["", "mean reward", "mean length, tokens", "answers that end by themselves", "tokens/s"], rows)
-    page.text(f"KL of the aligned model from SFT: {figures['kl_nats_per_token']:.3f} nats a token.")
+    page.text(f"KL of the aligned model from SFT: {figures['kl_nats_per_token']:.3f} nats per token.")
     page.plot(_histogram(rewards, "reward"), "Reward of each answer, before and after.")
     page.plot(_histogram(lengths, "tokens"), "Length of each answer, before and after.")
 
