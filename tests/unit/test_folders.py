@@ -12,6 +12,8 @@ from trueup.data.faults import Faults
 from trueup.data.files import DataFile, files_of
 from trueup.errors import DataError
 from trueup.run.artifacts import write_jsonl
+from trueup.run.hashes import Hashes
+from trueup.run.identity import made_of
 from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import DataConfig, load
 from trueup.stages import STAGES
@@ -81,9 +83,10 @@ def test_a_pattern_and_the_home_folder_in_a_run_file(tmp_path: Path, monkeypatch
     assert not any("prompts" in line or "held_out" in line for line in run.missing_files())
     assert len(read_prompts(run.run.data)) == 2
     assert len(read_prompts(run.run.data, "held_out")) == 1
-    before = run._made_of(run.stages["sample"], {})
+    hashes = Hashes(tmp_path / "hashes.json")
+    before = made_of(run.run, run.stages["sample"], {}, tmp_path, hashes)["data"]
     make(tmp_path, "part-3.jsonl")
-    assert run._made_of(run.stages["sample"], {}) != before
+    assert made_of(run.run, run.stages["sample"], {}, tmp_path, hashes)["data"] != before
 
 
 def test_a_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:

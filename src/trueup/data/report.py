@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.data.sources import Reader
 from trueup.errors import visible
+from trueup.run import enough
 
 if TYPE_CHECKING:
     from trueup.data.leaks import Leaks
 
-ENOUGH = {"demonstrations": 100, "prompts": 150, "preferences": 150}  # as docs/choosing.md says, of rows or prompts
+ENOUGH = {
+    "demonstrations": enough.DEMONSTRATIONS,
+    "prompts": enough.JUDGED_PROMPTS,
+    "preferences": enough.JUDGED_PROMPTS,
+}
 
 
 def too_few(name: str, count: int) -> str:
     """A warning where `count` demonstrations or prompts are too few to expect much of; empty where they are enough."""
-    wanted = ENOUGH.get(name, 0)
-    what = "judged prompts" if name == "preferences" else name
-    return f"{count} {what}; results are uncertain below {wanted} (docs/choosing.md)" if count < wanted else ""
+    said = enough.few(count, ENOUGH.get(name, 0), "judged prompts" if name == "preferences" else name)
+    return said[0].removeprefix("warning: ") if said else ""
 
 
 @dataclass
@@ -82,12 +86,11 @@ class ReadReport:
 
 
 def tell(*reports: ReadReport, shared: Leaks | None = None) -> dict[str, Any]:
-    """Print what was not read, not trained, too little, or held out as well; the same counts for the record."""
+    """Print what was not read, not used, or is held out as well; the same counts for the record."""
     from rich.console import Console
     from rich.text import Text
 
     lines = [line for report in reports for line in report.lines()]
-    lines += [few for report in reports if (few := too_few(report.name, report.num_different))]
     lines += shared.lines() if shared else []
     console = Console()
     for line in lines:
