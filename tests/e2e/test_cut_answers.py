@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from chat_families import CALLS, FAMILIES, IM, Family, make
 from click.testing import CliRunner
-from families import CALLS, FAMILIES, IM, Family, make
 from tiny import copy_of, open_run
 from transformers import AutoTokenizer, GenerationConfig
 
