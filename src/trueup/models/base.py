@@ -39,7 +39,7 @@ def locate(base: str) -> str:
     if not bases.is_hub_id(base):
         return base
     name, revision = bases.of_hub(base)
-    hub.settle(name)
+    hub.settle(name, revision)
     if revision is None:
         return base
     from huggingface_hub import snapshot_download
@@ -167,15 +167,9 @@ def checked_config(base: str, *, four_bit: bool) -> Any:
     from transformers import AutoConfig
 
     where = f"model.base: {base}"
-    try:
-        config = AutoConfig.from_pretrained(locate(base), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            where,
-            found=f"no config.json that transformers can read: {str(error).splitlines()[0]}",
-            expected="a folder or a hub id of a model that this version of transformers knows",
-            next_step="check the name and the connection; docs/models.md lists the families that were tested",
-        ) from None
+    found = locate(base)
+    with errors.loading(where, found):
+        config = AutoConfig.from_pretrained(found, trust_remote_code=False)
     families.refuse_unknown(config, where)
     if families.quantization(config) and not four_bit:
         raise ModelError(

