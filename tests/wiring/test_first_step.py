@@ -150,7 +150,6 @@ def test_kto(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         loss.backward()
         assert sum(step.losses) == pytest.approx(loss.item(), abs=0.002)
         assert plain.differ(step.gradients, plain.gradients(policy)) < ROUNDING
-    print("DIV", divergences)
     assert mostly == "down" or max(divergences) > 0.1, divergences  # the term is not hidden by its clamp at 0
 
 
