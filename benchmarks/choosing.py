@@ -109,18 +109,20 @@ def loss(model: Any, tokenizer: Any, rows: list[Any], shots: int, train: list[di
     """Mean negative log-probability of a token of the answers kept aside, in nats."""
     import torch
 
-    from trueup.models import causal, logps
+    from trueup.chat.batch import pad
+    from trueup.chat.template import Chat
+    from trueup.models import causal
 
     turns = [
         m
         for row in train[:shots]
         for m in ({"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]})
     ]
+    chat = Chat(tokenizer)
     encoded = [
-        logps.encode(tokenizer, [*head, *turns, {"role": "user", "content": row["prompt"]}], row["response"])
-        for head, row in rows
+        chat.answer([*head, *turns, {"role": "user", "content": row["prompt"]}], row["response"]) for head, row in rows
     ]
-    batch = logps.pad(encoded, tokenizer.pad_token_id)
+    batch = pad([(one.prompt, one.answer) for one in encoded], tokenizer.pad_token_id)
     with torch.no_grad():
         found = causal.token_logps(model.eval(), batch)
     return float(-found.sum() / (batch["labels"][:, 1:] != -100).sum())

@@ -14,7 +14,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from trueup.planning import devices, lengths, memory, probe, shapes, stages, table
+from trueup.planning import devices, lengths, loads, memory, probe, shapes, table
 from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import load
 from trueup.stages import STAGES
@@ -56,7 +56,7 @@ def main() -> None:
                 of_base, _, folder = shapes.of_base(options.base)
                 begins = lengths.shared(pipeline.run.data, folder)
                 prompt = lengths.Lengths(longest_prompt=tokens // 2, shared_tokens=begins)
-                planned = stages.plan(name, pipeline.run, prompt)
+                planned = loads.plan(pipeline.stages[name], pipeline.run, prompt)
                 if planned is None:
                     raise SystemExit(f"{name} loads no model")
                 terms = memory.peak(of_base, table.setup_of(pipeline, of_base, device), planned[0])

@@ -15,6 +15,7 @@ def folder_of(count: int, max_length: int) -> Path:
     """A folder with pairs.jsonl of `count` pairs (hh helpful-base) that fit, and in policy/ an adapter and probe."""
     import torch
 
+    from trueup.chat.template import Chat
     from trueup.data import read_preferences
     from trueup.models import adapters, base
     from trueup.run.artifacts import write_jsonl
@@ -39,8 +40,7 @@ def folder_of(count: int, max_length: int) -> Path:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.01)
     model.save_pretrained(folder / "policy")
-    probes = [{"messages": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
-    proof.record_probe(model, tokenizer, probes, folder / "policy")
+    proof.record_probe(model, tokenizer, [Chat(tokenizer).encode(pair, "chosen") for pair in pairs], folder / "policy")
     return folder
 
 

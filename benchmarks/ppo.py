@@ -29,6 +29,7 @@ def ours(steps: int) -> dict[str, Any]:
 
     import torch
 
+    from trueup.chat.template import Chat
     from trueup.models import adapters, base
     from trueup.online import rewards
     from trueup.online.ppo import loop, roles
@@ -49,14 +50,15 @@ def ours(steps: int) -> dict[str, Any]:
     model = adapters.new_adapter(base.load_base(BASE, four_bit=True), AdapterConfig())
     _perturb(model)
     model.save_pretrained(folder / "policy")
-    proof.record_probe(model, tokenizer, [row | {"completion": "Yes."} for row in rows], folder / "policy")
+    probes = [Chat(tokenizer).answer(row["messages"], "Yes.") for row in rows]
+    proof.record_probe(model, tokenizer, probes, folder / "policy")
     del model
     began = time.monotonic()
     model = adapters.load_adapter(base.load_base(BASE, four_bit=True), folder / "policy", trainable=True)
     options = {"reward": folder / "reward", "value_on": VALUE_ON, "temperature": 1.0}
     on_base = roles.build(model, tokenizer, policy=folder / "policy", **options)
     prompts, _ = encode(tokenizer, rows, 256)
-    part = rewards.Part("reward_model", 1.0, rewards.of_model(model, on_base.score_head, tokenizer, BATCH))
+    part = rewards.Part("reward_model", 1.0, rewards.OfModel(model, on_base.score_head, tokenizer, BATCH))
     settings = Settings(
         num_steps=steps,
         rollout_batch_size=BATCH,

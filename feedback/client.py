@@ -1,121 +1,193 @@
-"""Talking to Label Studio: publish once, pull everything; every failure in one clear message."""
+"""What trueup asks of Label Studio: one project a run, every completion in it once, and what people said of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+from trueup.feedback.api import Api, RequestError, unexpected
+from trueup.feedback.connection import Connection
+from trueup.feedback.tasks import surplus, uid_of
 
-from trueup.errors import ServerError
-from trueup.feedback.server import Connection
-
-CHUNK = 500  # uids in one filter: it travels in the URL
+PAGE = 512  # tasks of one answer; halved where the server cannot write one
+MAX_UNREADABLE = 20  # tasks that a server may be unable to show before the server itself is to blame
+BODY_BYTES = 500_000  # of one import: nginx takes a million by default
+BODY_TASKS = 200  # of one import: it is done before a killed run can be started again
 OVERLAP = timedelta(minutes=1)  # of two pulls: a vote may become visible after a later one
+WHOLE_EVERY = 12  # looks: what a wrong clock hides, or somebody deleted, shows in a pull of all
 SERVER_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # the only form its filters read
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones
 
+Task = dict[str, Any]
+
 
 class Client:
-    """One server, through the SDK (imported late: it takes a second)."""
+    """One server. Its answers are taken as any JSON: only their outermost shape is relied on."""
 
     def __init__(self, connection: Connection) -> None:
-        from label_studio_sdk import LabelStudio
-
         self.url = connection.url
-        self._api = LabelStudio(base_url=connection.url, api_key=connection.token)
+        self._api = Api(connection)
 
-    def create_project(self, title: str, label_config: str) -> int:
-        """A new project's id; nothing is prefilled from predictions."""
-        with self._explained("creating a project"):
-            project = self._api.projects.create(
-                title=title[:MAX_TITLE], label_config=label_config, show_collab_predictions=False
-            )
-        return int(project.id)
+    def create_project(self, title: str, label_config: str, *, key: str = "", annotations_per_task: int = 1) -> int:
+        """A new project's id; `key` in its description finds it again. Nothing is prefilled from predictions."""
+        doing = "creating a project"
+        body = {
+            "title": title[:MAX_TITLE],
+            "description": _description(key),
+            "label_config": label_config,
+            "show_collab_predictions": False,
+            "maximum_annotations": annotations_per_task,
+        }
+        found = self._api.send("POST", "/api/projects/", doing, body)
+        return self._id(found, doing)
 
-    def publish(self, project: int, tasks: list[dict[str, Any]]) -> int:
-        """Import the tasks whose data.uid the project lacks; return how many. Typing it twice adds nothing."""
-        present = self._present(project, [task["data"]["uid"] for task in tasks])
+    def find_project(self, key: str) -> int | None:
+        """The oldest project made for `key`, where the answer to its creation was lost on the way."""
+        doing, number, found, seen = "listing projects", 1, list[int](), set[int]()
+        while True:
+            page = self._api.get("/api/projects/", doing, page=number, page_size=100, include="id,description")
+            results = page.get("results") if isinstance(page, dict) else None
+            if not isinstance(results, list):
+                raise unexpected(f"Label Studio, {self.url}, {doing}", page, "an object with results")
+            ids = {self._id(one, doing): one.get("description") for one in results}
+            found += [project for project, description in ids.items() if description == _description(key)]
+            if not page.get("next") or not ids.keys() - seen:
+                return min(found, default=None)
+            seen |= ids.keys()
+            number += 1
+
+    def ask_for(self, project: int, annotations_per_task: int) -> None:
+        """Have each task given to so many people at least."""
+        doing, path = f"project {project}", f"/api/projects/{project}/"
+        settings = self._api.get(path, doing)
+        now = settings.get("maximum_annotations") if isinstance(settings, dict) else None
+        if not isinstance(now, int):
+            raise unexpected(f"Label Studio, {self.url}, {doing}", settings, "a project with maximum_annotations")
+        if now < annotations_per_task:
+            self._api.send("PATCH", path, doing, {"maximum_annotations": annotations_per_task})
+
+    def publish(self, project: int, tasks: list[Task]) -> int:
+        """Import the tasks whose data.uid the project lacks; return how many. Asking twice adds nothing.
+
+        Where a process was killed while the server imported, or two import at once, what came twice is removed again:
+        here, or by the next call.
+        """
+        present = self._without_surplus(project)
         missing = [task for task in tasks if task["data"]["uid"] not in present]
+        for some in _parcels(missing):
+            self._api.send("POST", f"/api/projects/{project}/import", f"importing into project {project}", some)
         if missing:
-            with self._explained(f"importing into project {project}"):
-                self._api.projects.import_tasks(project, request=missing, request_options={"max_retries": 0})
+            self._without_surplus(project)
         return len(missing)
 
-    def pull(self, project: int, since: str | None = None) -> list[dict[str, Any]]:
+    def pull(self, project: int, since: str | None = None) -> list[Task]:
         """Tasks with their annotations: all of them, or those whose `updated_at` is after `since`.
 
         An annotation made, edited, skipped or deleted moves its task's `updated_at`; a deleted task shows only in a
-        pull of all. Raises ServerError when the project is gone.
+        pull of all. A task that the server cannot show (a comment of broken characters) comes without its annotations
+        and `unreadable`. Raises RequestError when the project is gone.
         """
-        query = None
+        self._api.get(f"/api/projects/{project}/", f"project {project}")
+        query = {}
         if since is not None:
             after = {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": since}
-            query = json.dumps({"filters": {"conjunction": "and", "items": [after]}})
-        with self._explained(f"project {project}"):
-            self._api.projects.get(project)
-            found = self._api.tasks.list(project=project, query=query, fields="all", page_size=CHUNK)
-            return [_plain(task) for task in found]
+            query["query"] = json.dumps({"filters": {"conjunction": "and", "items": [after]}})
+        return self._list(project, "all", query)
 
-    def _present(self, project: int, uids: list[str]) -> set[str]:
-        found: set[str] = set()
-        for start in range(0, len(uids), CHUNK):
-            item = {"filter": "filter:tasks:data.uid", "operator": "in_list", "type": "String"}
-            items = [item | {"value": uids[start : start + CHUNK]}]
-            query = json.dumps({"filters": {"conjunction": "and", "items": items}})
-            with self._explained(f"project {project}"):
-                tasks = self._api.tasks.list(project=project, query=query, page_size=CHUNK)
-                found |= {_plain(task)["data"]["uid"] for task in tasks}
-        return found
+    def _without_surplus(self, project: int) -> set[str]:
+        """The uids the project has, after removing tasks that came twice and that nobody has touched."""
+        found = self._list(project, "task_only", {})
+        if twice := surplus(found):
+            chosen = {"selectedItems": {"all": False, "included": twice}}
+            doing = f"removing doubled tasks of project {project}"
+            self._api.send("POST", "/api/dm/actions", doing, chosen, id="delete_tasks", project=project)
+        return {uid for task in found if (uid := uid_of(task)) is not None}
 
-    @contextmanager
-    def _explained(self, doing: str) -> Iterator[None]:
-        from label_studio_sdk.core.api_error import ApiError
+    def _list(self, project: int, fields: str, query: dict[str, str]) -> list[Task]:
+        tasks: dict[int, Task] = {}
+        number = 1
+        while True:
+            total, found = self._page(project, fields, query, PAGE, number, [])
+            new = {task["id"]: task for task in found}
+            last = number * PAGE >= total or not new.keys() - tasks.keys()
+            tasks |= new
+            if last:
+                return list(tasks.values())
+            number += 1
 
-        where = f"Label Studio, {self.url}, {doing}"
+    def _page(
+        self, project: int, fields: str, query: dict[str, str], size: int, number: int, unreadable: list[Any]
+    ) -> tuple[int, list[Task]]:
+        """(tasks in all, those of this page); a page that fails is asked for in halves, down to the task at fault."""
+        doing = f"project {project}"
+        asked = {"project": project, "page_size": size, "page": number} | query
         try:
-            yield
-        except ApiError as error:
-            said = {401: "the token is refused", 404: "it is not there (deleted?)"}
-            hints = {
-                401: "set LABEL_STUDIO_API_KEY to a token of this server",
-                404: "to publish anew (labels already pulled are kept), remove projects.json in the run's store folder",
-            }
-            code = error.status_code or 0
-            found = said.get(code, f"status {code}")
-            raise ServerError(where, found=found, next_step=hints.get(code, "read the server's log")) from None
-        except httpx.HTTPError as error:
-            raise ServerError(
-                where,
-                found=f"no answer ({type(error).__name__})",
-                next_step="trueup labelstudio start, or mend labelstudio.url",
-            ) from None
+            answer = self._api.get("/api/tasks", doing, fields=fields, **asked)
+        except RequestError as error:
+            if error.status == 404 and (number > 1 or size < PAGE):
+                return 0, []  # after the last page
+            if error.status != 500 or fields != "all" or len(unreadable) >= MAX_UNREADABLE:
+                raise
+            if size == 1:
+                total, found = self._page(project, "task_only", query, 1, number, unreadable)
+                unreadable += found
+                return total, [task | {"annotations": None, "unreadable": True} for task in found]
+            first = self._page(project, fields, query, size // 2, 2 * number - 1, unreadable)
+            second = self._page(project, fields, query, size // 2, 2 * number, unreadable)
+            return max(first[0], second[0]), first[1] + second[1]
+        tasks, in_all = (answer.get("tasks"), answer.get("total")) if isinstance(answer, dict) else (None, None)
+        whole = isinstance(tasks, list) and all(isinstance(t, dict) and isinstance(t.get("id"), int) for t in tasks)
+        if not isinstance(tasks, list) or not whole or not isinstance(in_all, int):
+            raise unexpected(f"Label Studio, {self.url}, {doing}", answer, "an object with tasks and their total")
+        return in_all, tasks
+
+    def _id(self, project: Any, doing: str) -> int:
+        number = project.get("id") if isinstance(project, dict) else None
+        if not isinstance(number, int):
+            raise unexpected(f"Label Studio, {self.url}, {doing}", project, "a project with its id")
+        return number
 
 
 class Watch:
-    """A project's tasks, kept current: the first look pulls all of them, later ones what changed since."""
+    """A project's tasks, kept current: the first look pulls all of them, most later ones what changed since."""
 
     def __init__(self, client: Client, project: int) -> None:
-        self._client, self._project = client, project
-        self._tasks: dict[int, dict[str, Any]] = {}
+        self._client, self._project, self._looks = client, project, 0
+        self._tasks: dict[int, Task] = {}
 
-    def look(self, *, whole: bool = False) -> list[dict[str, Any]]:
+    def look(self, *, whole: bool = False) -> list[Task]:
         """Every task as it is now; `whole` pulls all of them again, which also shows what was deleted."""
-        newest = max((str(task["updated_at"]) for task in self._tasks.values()), default=None)
-        since = None if whole or newest is None else _ago(newest)
-        fresh = {int(task["id"]): task for task in self._client.pull(self._project, since)}
-        self._tasks = fresh if since is None else self._tasks | fresh
+        moments = [moment for task in self._tasks.values() if (moment := _moment(task.get("updated_at"))) is not None]
+        whole = whole or not moments or self._looks % WHOLE_EVERY == 0
+        since = None if whole else (max(moments) - OVERLAP).strftime(SERVER_TIME)
+        fresh = {task["id"]: task for task in self._client.pull(self._project, since)}
+        self._tasks = fresh if whole else self._tasks | fresh
+        self._looks += 1
         return list(self._tasks.values())
 
 
-def _ago(moment: str) -> str:
-    """The overlap before an ISO 8601 moment, as the server's filters read it."""
-    return (datetime.fromisoformat(moment) - OVERLAP).astimezone(UTC).strftime(SERVER_TIME)
+def _description(key: str) -> str:
+    return f"Published by trueup, key {key}." if key else ""
 
 
-def _plain(task: Any) -> dict[str, Any]:
-    value: dict[str, Any] = task if isinstance(task, dict) else task.model_dump(mode="json")
-    return value
+def _parcels(tasks: list[Task]) -> list[list[Task]]:
+    """The tasks in order, so many to a request as a proxy lets through."""
+    parcels: list[list[Task]] = []
+    room = 0
+    for task in tasks:
+        size = len(json.dumps(task)) + 2
+        if not parcels or size > room or len(parcels[-1]) == BODY_TASKS:
+            parcels.append([])
+            room = BODY_BYTES
+        parcels[-1].append(task)
+        room -= size
+    return parcels
+
+
+def _moment(text: Any) -> datetime | None:
+    """An ISO 8601 moment in UTC, as the server's filters read it; None of anything else."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
-from trueup.feedback.preferences import Vote
+from trueup.feedback.votes import Vote
 
 
 def pairwise_agreement(votes: Iterable[Vote]) -> dict[str, Any]:

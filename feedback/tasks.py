@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 # NUL breaks PostgreSQL, lone surrogates the client, and bidirectional controls reorder what a person sees.
 UNSAFE = re.compile("[\x00\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+CUT = "The answer was cut here: it reached the length limit before it ended."
 
 
 def clean(text: str) -> str:
@@ -15,11 +17,45 @@ def clean(text: str) -> str:
 
 
 def to_task(row: dict[str, Any]) -> dict[str, Any]:
-    """The task of one completion row (uid, messages, completion)."""
-    messages = [{"role": m["role"], "content": clean(m["content"])} for m in row["messages"]]
-    return {"data": {"uid": row["uid"], "messages": messages, "response": clean(row["completion"])}}
+    """The task of one completion row (uid, messages, completion, and finish where it is known)."""
+    messages = [{"role": m["role"], "content": clean(_shown(m))} for m in row["messages"]]
+    cut = CUT if row.get("finish") == "length" else ""
+    return {"data": {"uid": row["uid"], "messages": messages, "response": clean(row["completion"]), "cut": cut}}
 
 
 def num_cleaned(rows: list[dict[str, Any]]) -> int:
     """Rows that `to_task` changes."""
-    return sum(any(UNSAFE.search(t) for t in [r["completion"], *(m["content"] for m in r["messages"])]) for r in rows)
+    return sum(any(UNSAFE.search(t) for t in [r["completion"], *map(_shown, r["messages"])]) for r in rows)
+
+
+def uid_of(task: Any) -> str | None:
+    """The completion that a task shows; None of a task that trueup did not publish."""
+    data = task.get("data") if isinstance(task, dict) else None
+    uid = data.get("uid") if isinstance(data, dict) else None
+    return uid if isinstance(uid, str) else None
+
+
+def surplus(tasks: list[dict[str, Any]]) -> list[int]:
+    """The ids of tasks that show a completion once more than needed, and that nobody has touched.
+
+    `tasks` are those of a listing with its counts. Of several untouched ones the oldest stays, so that two who clean
+    up at once remove the same ones.
+    """
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        if (uid := uid_of(task)) is not None and isinstance(task.get("id"), int):
+            seen.setdefault(uid, []).append(task)
+    twice = [sorted(same, key=lambda task: (not _touched(task), task["id"])) for same in seen.values()]
+    return [task["id"] for same in twice for task in same[1:] if not _touched(task)]
+
+
+def _touched(task: dict[str, Any]) -> bool:
+    return any(task.get(name) for name in ("total_annotations", "cancelled_annotations", "drafts"))
+
+
+def _shown(message: dict[str, Any]) -> str:
+    """A message's text, and the calls of tools that it makes."""
+    content = message.get("content")
+    text = content if isinstance(content, str) else "" if content is None else json.dumps(content, ensure_ascii=False)
+    calls = message.get("tool_calls")
+    return "\n".join([*filter(None, [text]), *(json.dumps(call, ensure_ascii=False) for call in calls or [])])

@@ -4,12 +4,14 @@ import math
 
 from pydantic import PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
-from trueup.run.section import Section
+from trueup.run.run_file import RunFile
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
 
-class Config(Section):
+class Config(AlignmentSection):
     """Field names are trl.DPOConfig's own."""
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
@@ -28,11 +30,15 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trl import DPOConfig
 
     from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
     from trueup.training import common, proof, weighted
 
     pairs = weighted.mean_one(feedback.pairs("train"))
-    rows = [_conversational(pair, i) for i, pair in enumerate(pairs)]
     model, tokenizer = common.load_policy(context, policy)
+    prepared = token_rows.pairs(Chat(tokenizer), pairs, config.max_length)
+    prepared.refuse("dpo")
+    rows = weighted.mean_one(prepared.rows)
     trainer = weighted.WeightedDPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
@@ -43,27 +49,24 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         ),
         train_dataset=Dataset.from_list(rows),
     )
-    checked = preflight.check(trainer, rows, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     weighted.precompute_reference(trainer)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), math.log(2), policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
-    probes = [{"messages": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
-    proof.record_probe(trainer.model, tokenizer, probes, context.out)
-    return metrics | {"reference_proof": proven, "num_pairs": len(pairs), "preflight": checked}
+    common.save_adapter(trainer.model, context.out)
+    proof.record_probe(trainer.model, tokenizer, [chosen for chosen, _ in prepared.encoded], context.out)
+    return metrics | {"reference_proof": proven, "num_pairs": len(rows), "preflight": checked}
 
 
-def _conversational(pair: dict[str, object], number: int) -> dict[str, object]:
-    return {
-        "id": f"{pair['prompt_id']}/{number}",
-        "prompt": pair["prompt"],
-        "chosen": [{"role": "assistant", "content": pair["chosen"]}],
-        "rejected": [{"role": "assistant", "content": pair["rejected"]}],
-        "weight": pair["weight"],
-    }
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_pairs']:,} pairs trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
 
 
 STAGE = Stage(
@@ -72,5 +75,10 @@ STAGE = Stage(
     makes=Adapter,
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
-    alignment=True,
+    says=says,
+    help="Align by pairs: direct preference optimization.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    plan=loads.pairs,
+    two_steps={"num_train_epochs": 1},
 )

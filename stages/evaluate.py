@@ -1,13 +1,22 @@
 """evaluate: (Adapters, RewardModel, held-out prompts) -> Report. SFT against the aligned adapter, on one base."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.evaluation.baselines import Baseline
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
-from trueup.run.run_file import Shot
+from trueup.run.run_file import RunFile, Shot
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
-from trueup.sampling.types import Engine
+from trueup.sampling.types import Engine, Sampled
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -33,20 +42,26 @@ def run(
     import functools
 
     from trueup.data import read_prompts
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
+
+    held_out = read_prompts(context.run.data, "held_out", context.run.seed, read := ReadReport())
+    data_counts = tell(read, shared=leaks(context.run.data))
+
+    # After the data: what is wrong with it is said at once.
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
     from trueup.progress import bars
     from trueup.run.goal import answer_to_goal
-    from trueup.sampling.sample import engine_bytes
+    from trueup.sampling.sample import engine_bytes, used
     from trueup.sampling.types import Sampling
 
-    held_out = read_prompts(context.run.data, "held_out", context.run.seed)
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     shots = config.few_shot or context.run.data.few_shot
     put_by = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
-    tokenizer = base.load_tokenizer(context.run.model.base)
+    tokenizer = base.load_tokenizer(context.run.model)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:
@@ -59,36 +74,39 @@ def run(
         "aligned": ("default", prompts),
     }
     contestants |= {label: (None, put) for label, put in put_by.items()}  # the base, adapters off
-    texts, lengths, metrics = {}, {}, {}
+    done: dict[str, list[Sampled]] = {}
+    metrics: Metrics = {}
     with bars("evaluate") as bar:
         for label, (name, put) in contestants.items():
             advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
-            done, metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
-            texts[label], lengths[label] = [answer.text for answer in done], [answer.num_tokens for answer in done]
-    scores = compare.rewards_of_each(model, head, tokenizer, prompts, texts)
-    kl = compare.kl_to_both(model, tokenizer, prompts, texts["aligned"])
+            done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
+    scores = compare.rewards_of_each(model, head, tokenizer, prompts, done)
+    kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
     ids = [row["id"] for row in rows]
     won = {
-        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids, context.run.seed)
-        for label in ("sft", *put_by)
+        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *put_by)
     }
     answers = [
         {"prompt_id": row["id"], "messages": row["messages"]}
-        | {label: found[i] for label, found in texts.items()}
+        | {label: found[i].text for label, found in done.items()}
         | {"reward": {label: found[i] for label, found in scores.items()}}
-        | {"num_tokens": {label: found[i] for label, found in lengths.items()}}
+        | {"num_tokens": {label: found[i].num_tokens for label, found in done.items()}}
+        | {"ids": {label: found[i].ids for label, found in done.items()}}
+        | {"finish": {label: found[i].finish for label, found in done.items()}}
         for i, row in enumerate(rows)
     ]
     write_jsonl(context.out / "answers.jsonl", answers)
     figures = (
         metrics
         | kl
+        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model)}
         | {
             "win_rate_by_reward_model": won["sft"],
             "win_rates_over": won,
             "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl["kl_nats_per_token"]),
             "linear4bit_layers": len(base.linear4bit_layers(model)),
             "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+            "data": data_counts,
         }
     )
     write_json(context.out / "report.json", figures)
@@ -98,6 +116,28 @@ def run(
     return figures
 
 
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """The verdict, and the goal of the run file against it."""
+    from trueup.run.goal import answer_to_goal, goal_lines, verdict
+
+    won = metrics["win_rate_by_reward_model"]
+    wide = won["high"] - won["low"]
+    return [
+        verdict(won),
+        *([f"warning: the interval is {wide:.0%} wide; more held-out prompts narrow it"] if wide > 0.2 else []),
+        *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"])),
+    ]
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    load, once = loads.sampling(values, lengths, lengths.num_held_out or loads.FALLBACK_ROWS, num_adapters=3)
+    read = 2 * once.read_tokens + 4 * (once.read_tokens + once.sampled_tokens)  # prompts; rewards and both of the KL
+    return load, loads.Work(
+        read_tokens=read, sampled_tokens=2 * once.sampled_tokens, sampled_at_once=once.sampled_at_once
+    )
+
+
 STAGE = Stage(
     name="evaluate",
     config=Config,
@@ -105,4 +145,8 @@ STAGE = Stage(
     run=run,
     needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
     reads=("held_out",),
+    says=says,
+    help="Is it better, by how much.",
+    batch="batch_size",
+    plan=plan,
 )

@@ -1,8 +1,18 @@
 """export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -40,7 +50,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         with torch.no_grad():
             written = causal.labelled_states(merged, probe)
             cost = head.kl(policy, written, causal.output_layer(merged)).mean().item()
-        tokenizer = base.load_tokenizer(context.run.model.base)
+        tokenizer = base.load_tokenizer(context.run.model)
         tokenizer.save_pretrained(context.out / "merged")
         checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)
     text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)
@@ -48,4 +58,25 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     return {"merge_kl_nats_per_token": cost, "preflight": checked}
 
 
-STAGE = Stage(name="export", config=Config, makes=Export, run=run, needs={"aligned": "aligned"})
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """What merging cost."""
+    cost = metrics["merge_kl_nats_per_token"]
+    return [] if cost is None else [f"merged weights: KL from the 4-bit policy {cost:.4f} nats per token"]
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned | None:
+    """What it holds in memory and computes."""
+    return (loads.Load(copy="dequantized"), loads.Work()) if values["merged"] else None
+
+
+STAGE = Stage(
+    name="export",
+    config=Config,
+    makes=Export,
+    run=run,
+    needs={"aligned": "aligned"},
+    help="The adapter, merged weights and a model card.",
+    plan=plan,
+    cure={"merged": False},
+    says=says,
+)

@@ -1,26 +1,36 @@
 """grpo: (Adapter, Completions, RewardModel, prompts) -> Adapter. TRL's GRPO, the reward an adapter on the same base."""
 
-from pydantic import Field
+from __future__ import annotations
 
-from trueup.online.settings import RewardSettings, Tracker, unused_inputs
+from typing import TYPE_CHECKING
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from trueup.online.settings import RewardSettings, Tracker, files_of_functions, says, unused_inputs
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
-class Config(RewardSettings):
+
+class Config(RewardSettings, AlignmentSection):
     """Field names are trl.GRPOConfig's own. Temperature 1: the policy that samples is the one trained."""
 
     beta: float = Field(default=0.04, gt=0)  # KL coefficient: the pull toward the reference
-    learning_rate: float = 5e-5
-    max_steps: int = 60
-    num_generations: int = 8  # completions a prompt: the group an advantage is relative to
-    per_device_train_batch_size: int = 32  # completions a step
+    learning_rate: PositiveFloat = 5e-5
+    max_steps: PositiveInt = 60
+    num_generations: int = Field(default=8, ge=2)  # completions per prompt: the group an advantage is relative to
+    per_device_train_batch_size: PositiveInt = 32  # completions a step
     gradient_checkpointing: bool = False  # less memory, a third more time
-    num_iterations: int = 1  # updates on one rollout
-    max_completion_length: int = 64  # tokens
-    save_steps: int = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    num_iterations: PositiveInt = 1  # updates on one rollout
+    max_completion_length: PositiveInt = 64  # tokens
+    save_steps: PositiveInt = 10  # steps between checkpoints, rounded up to whole rollouts: what a killed run loses
 
-    max_prompt_tokens: int = 256  # ours, like the rest: longer prompts are left out, counted and named
+    max_prompt_tokens: PositiveInt = 256  # ours, like the rest: longer prompts are left out, counted and named
     completions_steps: int = Field(default=10, gt=0)  # sample completions are written every so many steps
     report_to: list[Tracker] = Field(default_factory=list)  # metrics.jsonl is always written
 
@@ -38,11 +48,13 @@ def run(
 ) -> Metrics:
     """Maximize eq. 3 of Shao et al. 2024 after the reference proof; save the adapter; report KL to `sft` as well."""
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig
 
+    from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, scoring
     from trueup.online import curves, prompts, rewards, watch
+    from trueup.online.grpo import ResumableGRPOTrainer, between_rollouts
     from trueup.online.log import Log, summary
     from trueup.sampling.types import Sampling
     from trueup.training import checkpoints, common, proof
@@ -53,27 +65,31 @@ def run(
     if reward is not None:
         rewards.refuse_another_base(policy.path, reward.path)
         head = scoring.load_reward(model, reward.path)
-        of_model = rewards.of_model(model, head, tokenizer, config.reward_batch_size)
-    scored = [(row["messages"], row["completion"]) for row in completions.rows()]
-    parts = rewards.build(config, context.run_file_dir, of_model, scored)
+        of_model = rewards.OfModel(model, head, tokenizer, config.reward_batch_size)
+    rows, chat = completions.rows(), Chat(tokenizer)
+    encoded = [chat.encode(row) for row in rows]
+    scored = [(row["messages"], row["completion"]) for row in rows]
+    parts = rewards.build(config, context.run_file_dir, of_model, scored, encoded)
     begun = checkpoints.step_of(checkpoints.latest_whole(context.out / "checkpoints"))
     log = Log(context.out, config.report_to, context.run.name, begun)
-    watching = watch.Watch(log, parts, config.completions_steps)
-    trainer = GRPOTrainer(
+    watching = watch.Watch(log, parts, config.completions_steps, tokenizer)
+    args = GRPOConfig(**common.trainer_args(context, logging_steps=1), **config.model_dump(exclude=OURS))
+    args.save_steps = between_rollouts(args)
+    trainer = ResumableGRPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
         reward_funcs=watching.reward_funcs(),
-        args=GRPOConfig(**common.trainer_args(context, logging_steps=1), **config.model_dump(exclude=OURS)),
+        args=args,
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in asked]),
         callbacks=[watching],
     )
     common.make_ready(trainer, policy, with_entropy=True)
     proven = proof.prove(trainer.model, policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
-    proof.record_probe(model, tokenizer, [{"messages": m, "completion": c} for m, c in scored], context.out)
-    rows = log.finish()
-    curves.write(rows, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
+    common.save_adapter(trainer.model, context.out)
+    proof.record_probe(model, tokenizer, encoded, context.out)
+    steps = log.finish()
+    curves.write(steps, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")
     batch = config.per_device_train_batch_size
@@ -81,7 +97,45 @@ def run(
         max_new_tokens=config.max_completion_length, temperature=1.0, top_p=1.0, batch_size=batch, seed=context.run.seed
     )
     kl = compare.kl_of_policy(model, tokenizer, [p.messages for p in asked[:batch]], sampling)
-    return metrics | summary(rows) | counts | rewards.describe(parts) | kl | {"reference_proof": proven}
+    return (
+        metrics
+        | summary(steps)
+        | counts
+        | rewards.describe(parts)
+        | kl
+        | {
+            "reference_proof": proven,
+            "num_torn_log_lines": log.num_torn,
+            "num_steps": metrics["num_steps"],  # a rollout that trains several steps has one row
+        }
+    )
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    prompt = min(values["max_prompt_tokens"], loads.longest_prompt(lengths))
+    new, rows = values["max_completion_length"], values["per_device_train_batch_size"]
+    load = loads.Load(
+        rows=rows,
+        tokens=prompt + new,
+        shared=min(lengths.shared_tokens, prompt),
+        labelled=new,
+        num_adapters=2 + (values["reward_model_weight"] != 0),
+        num_trained=1,
+        checkpointing=values["gradient_checkpointing"],
+        cache_rows=rows,
+        cache_tokens=prompt + new,
+        cache_prompt=prompt,
+    )
+    answers = values["max_steps"] * rows
+    tokens = answers * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))
+    work = loads.Work(
+        trained_tokens=tokens * values["num_iterations"],
+        read_tokens=2 * tokens,
+        sampled_tokens=answers * min(new, loads.ANSWER_TOKENS),
+        sampled_at_once=rows,
+    )
+    return load, work
 
 
 STAGE = Stage(
@@ -92,5 +146,11 @@ STAGE = Stage(
     needs={"policy": "policy", "sft": "sft", "completions": "sample", "reward": "reward"},
     unused=unused_inputs,
     reads=("prompts",),
-    alignment=True,
+    code=files_of_functions,
+    says=says,
+    help="Align by a reward: group relative policy optimization, without a value.",
+    batch="per_device_train_batch_size",
+    smallest_batch=lambda values: int(values["num_generations"]),
+    length="max_completion_length",
+    plan=plan,
 )

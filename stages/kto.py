@@ -1,13 +1,23 @@
 """kto: (Adapter, Feedback) -> Adapter. Every thumb trains, paired or not; the reference is the SFT policy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
-from trueup.run.section import Section
+from trueup.run.run_file import RunFile
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
-class Config(Section):
+
+class Config(AlignmentSection):
     """Field names are trl.KTOConfig's own."""
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
@@ -26,15 +36,18 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trl import KTOConfig
 
     from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
     from trueup.feedback.preferences import kto_weights
     from trueup.training import common, proof, weighted
 
-    rows = feedback.rows("train")
-    heft_up, heft_down = (sum(row["weight"] for row in rows if row["label"] is side) for side in (True, False))
-    desirable, undesirable = kto_weights(heft_up, heft_down)
-    rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in rows]
-    unpaired = [_unpaired(row) for row in rows]
     model, tokenizer = common.load_policy(context, policy)
+    prepared = token_rows.thumbs(Chat(tokenizer), feedback.rows("train"), config.max_length)
+    prepared.refuse("kto")
+    up, down = (sum(row["weight"] for row in prepared.rows if row["label"] is side) for side in (True, False))
+    desirable, undesirable = kto_weights(up, down)
+    rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in prepared.rows]
+    rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size)
     trainer = weighted.WeightedKTOTrainer(
         model=model,
         processing_class=tokenizer,
@@ -42,17 +55,16 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             **common.trainer_args(context),
             **config.model_dump(),
         ),
-        train_dataset=Dataset.from_list(unpaired),
+        train_dataset=Dataset.from_list(rows),
     )
-    checked = preflight.check(trainer, unpaired, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, policy)
     proven = proof.prove(trainer.model, policy.path)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
     metrics = common.train(trainer)
-    common.save_adapter(trainer, context.out)
-    probes = [{"messages": row["prompt"], "completion": row["completion"]} for row in rows]
-    proof.record_probe(trainer.model, tokenizer, probes, context.out)
+    common.save_adapter(trainer.model, context.out)
+    proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     return metrics | {
         "reference_proof": proven,
         "desirable_weight": desirable,
@@ -63,10 +75,29 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     }
 
 
-def _unpaired(row: dict[str, object]) -> dict[str, object]:
-    completion = [{"role": "assistant", "content": row["completion"]}]
-    kept = {"id": row["uid"], "prompt": row["prompt"], "label": row["label"], "weight": row["weight"]}
-    return kept | {"completion": completion}
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How much was trained on, for how long, and where the loss went."""
+    return [
+        f"{metrics['num_rows']:,} rows trained in {metrics['num_steps']:,} steps; loss "
+        f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
+    ]
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    length = values["max_length"]
+    load = loads.Load(
+        rows=values["per_device_train_batch_size"],
+        tokens=length,
+        shared=min(lengths.shared_tokens, length),
+        labelled=length,
+        num_adapters=2,
+        num_trained=1,
+        checkpointing=values["gradient_checkpointing"],
+    )
+    answers = (lengths.num_prompts or loads.FALLBACK_ROWS) * loads.section_value(run, "sample", "num_completions")
+    tokens = answers * loads.dialogue(lengths, run, length) * values["num_train_epochs"]
+    return load, loads.Work(trained_tokens=tokens, read_tokens=3 * tokens)  # reference, and both on mismatched answers
 
 
 STAGE = Stage(
@@ -75,5 +106,11 @@ STAGE = Stage(
     makes=Adapter,
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
-    alignment=True,
+    says=says,
+    help="Align by single thumbs: Kahneman-Tversky optimization.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    smallest_batch=lambda values: 2,
+    plan=plan,
+    two_steps={"num_train_epochs": 1},
 )

@@ -1,11 +1,21 @@
 """ppo: (Adapter, Completions, RewardModel, prompts) -> Adapter. Reinforcement learning, every role on one base."""
 
-from trueup.online.settings import Settings, unused_inputs
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trueup.online.settings import Settings, files_of_functions, says, unused_inputs
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
-class Config(Settings):
+
+class Config(Settings, AlignmentSection):
     """Field names are those of TRL's PPOConfig where it had them; see docs/ppo.md."""
 
 
@@ -22,6 +32,7 @@ def run(
     `completions`, of `policy`, give the reward model's mean and spread. Without `reward`, functions reward alone. `sft`
     is only reported against.
     """
+    from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, base
     from trueup.online import prompts, rewards
@@ -40,9 +51,11 @@ def run(
         value_on=config.value_on,
         temperature=config.temperature,
     )
-    scored = [(row["messages"], row["completion"]) for row in completions.rows()]
-    of_model = rewards.of_model(model, on_base.score_head, tokenizer, config.reward_batch_size) if reward else None
-    parts = rewards.build(config, context.run_file_dir, of_model, scored)
+    rows, chat = completions.rows(), Chat(tokenizer)
+    encoded = [chat.encode(row) for row in rows]
+    scored = [(row["messages"], row["completion"]) for row in rows]
+    of_model = rewards.OfModel(model, on_base.score_head, tokenizer, config.reward_batch_size) if reward else None
+    parts = rewards.build(config, context.run_file_dir, of_model, scored, encoded)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     metrics = loop.train(
@@ -55,8 +68,8 @@ def run(
         seed=context.run.seed,
         name=context.run.name,
     )
-    model.save_pretrained(str(context.out), selected_adapters=["default"], safe_serialization=True)
-    proof.record_probe(model, tokenizer, [{"messages": m, "completion": c} for m, c in scored], context.out)
+    common.save_adapter(model, context.out)
+    proof.record_probe(model, tokenizer, encoded, context.out)
     weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")
@@ -82,6 +95,35 @@ def run(
     )
 
 
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    prompt = min(values["max_prompt_tokens"], loads.longest_prompt(lengths))
+    new = values["max_new_tokens"]
+    own_value = values["value_on"] == "adapter"
+    load = loads.Load(
+        rows=values["micro_batch_size"],
+        tokens=prompt + new,
+        shared=min(lengths.shared_tokens, prompt),
+        labelled=new,
+        num_adapters=2 + (values["reward_model_weight"] != 0) + own_value,
+        num_trained=1 + own_value,
+        checkpointing=values["gradient_checkpointing"],
+        cache_rows=values["rollout_batch_size"],
+        cache_tokens=prompt + new,
+        cache_prompt=prompt,
+        copy="merged" if values["engine"] == "merged" else "none",
+    )
+    rollouts = values["num_steps"] * values["rollout_batch_size"]
+    tokens = rollouts * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))
+    work = loads.Work(
+        trained_tokens=tokens * values["num_ppo_epochs"] * (1 + own_value),
+        read_tokens=tokens * 4,  # policy, reference, value, reward
+        sampled_tokens=rollouts * min(new, loads.ANSWER_TOKENS),
+        sampled_at_once=values["rollout_batch_size"],
+    )
+    return load, work
+
+
 STAGE = Stage(
     name="ppo",
     config=Config,
@@ -90,5 +132,11 @@ STAGE = Stage(
     needs={"policy": "policy", "sft": "sft", "completions": "sample", "reward": "reward"},
     unused=unused_inputs,
     reads=("prompts",),
-    alignment=True,
+    code=files_of_functions,
+    says=says,
+    help="Align by a reward: proximal policy optimization, every role on one base.",
+    batch="micro_batch_size",
+    length="max_new_tokens",
+    plan=plan,
+    two_steps={"num_steps": 2, "report_to": []},
 )

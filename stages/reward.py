@@ -2,7 +2,9 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
+from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, RewardModel
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
@@ -25,43 +27,60 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trl import RewardConfig
 
     from trueup.chat import preflight
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
     from trueup.training import common, weighted
 
-    train, held_out = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
-    rows = [_conversational(pair, i) for i, pair in enumerate(train)]
+    train, apart = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
+    prepared, held_out = (
+        token_rows.pairs(Chat(tokenizer), some, config.max_length, whole=True) for some in (train, apart)
+    )
+    prepared.refuse("reward")
     trainer = weighted.WeightedRewardTrainer(
         model=model,
         processing_class=tokenizer,
         args=RewardConfig(**common.trainer_args(context), **config.model_dump()),
-        train_dataset=Dataset.from_list(rows),
-        eval_dataset=Dataset.from_list([_conversational(pair, i) for i, pair in enumerate(held_out)])
-        if held_out
-        else None,
+        train_dataset=Dataset.from_list(weighted.mean_one(prepared.rows)),
+        eval_dataset=Dataset.from_list(held_out.rows) if held_out.rows else None,
     )
-    checked = preflight.check(trainer, rows, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, policy)
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     metrics = common.train(trainer)
-    if held_out:
+    if held_out.rows:
         scores = trainer.evaluate()
         metrics["held_out_accuracy"] = scores["eval_accuracy"]
-    common.save_adapter(trainer, context.out)
+    common.save_adapter(trainer.model, context.out)
     return metrics | {
-        "num_pairs": len(train),
-        "num_dropped_too_long": checked["num_dropped"],
-        "num_held_out": len(held_out),
+        "num_pairs": len(prepared.rows),
+        "num_dropped_too_long": len(prepared.found.ids.get("too_long", [])),
+        "num_held_out": len(held_out.rows),
+        "num_held_out_left_out": held_out.total - len(held_out.rows),
         "preflight": checked,
     }
 
 
-def _conversational(pair: dict[str, list[dict[str, str]]], number: int) -> dict[str, object]:
-    return {
-        "id": f"{pair['prompt_id']}/{number}",
-        "chosen": [*pair["prompt"], {"role": "assistant", "content": pair["chosen"]}],
-        "rejected": [*pair["prompt"], {"role": "assistant", "content": pair["rejected"]}],
-        "weight": pair["weight"],
-    }
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How often the reward model is right on held-out prompts, and whether that is shown to be better than chance."""
+    number, accuracy = metrics["num_held_out"], metrics.get("held_out_accuracy")
+    if accuracy is None:
+        return [f"{metrics['num_pairs']:,} pairs trained", "warning: no pair is held out: nothing says how good it is"]
+    low = accuracy - 1.96 * (0.25 / number) ** 0.5  # the normal approximation at its widest
+    chance = [f"warning: {number:,} held-out pairs do not show that it is better than chance"] if low <= 0.5 else []
+    return [f"{metrics['num_pairs']:,} pairs trained; right on {accuracy:.1%} of {number:,} held-out pairs", *chance]
 
 
-STAGE = Stage(name="reward", config=Config, makes=RewardModel, run=run, needs={"policy": "sft", "feedback": "collect"})
+STAGE = Stage(
+    name="reward",
+    config=Config,
+    makes=RewardModel,
+    run=run,
+    needs={"policy": "sft", "feedback": "collect"},
+    help="A reward model, as an adapter on the same base.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    plan=loads.scored_pairs,
+    two_steps={"num_train_epochs": 1},
+    says=says,
+)

@@ -1,11 +1,27 @@
 """sample: (prompts, Adapter) -> Completions. What people will judge, from the current policy."""
 
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from trueup.planning import loads
+from trueup.run import enough
 from trueup.run.artifacts import Adapter, Completions, write_jsonl
+from trueup.run.files import read_appended
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -21,22 +37,27 @@ class Config(Section):
 
 def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     """Sample `num_completions` answers a prompt, seeded; write their text, log-probability and how they ended."""
-    import hashlib
     import time
 
+    import click
+
     from trueup.data import read_prompts
-    from trueup.models import adapters, base
+    from trueup.data.report import ReadReport, tell
+
+    report = ReadReport()
+    found = read_prompts(context.run.data, seed=context.run.seed, report=report)
+    prompts = [row for row in found for _ in range(config.num_completions)]
+    read = tell(report)
+
+    from trueup.models import adapters, base  # after the data: what is wrong with it is said at once
     from trueup.progress import bars
-    from trueup.sampling.sample import engine_bytes, sample
+    from trueup.sampling.sample import cut_answers, engine_bytes, sample, used
     from trueup.sampling.types import Sampling
 
-    prompts = [
-        row for row in read_prompts(context.run.data, seed=context.run.seed) for _ in range(config.num_completions)
-    ]
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model, tokenizer = (
         adapters.load_adapter(bare, policy.path, trainable=False),
-        base.load_tokenizer(context.run.model.base),
+        base.load_tokenizer(context.run.model),
     )
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     began = time.monotonic()
@@ -45,22 +66,75 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
         done = sample(model, tokenizer, [p["messages"] for p in prompts], sampling, lambda n: bar.advance(task, n))
     seconds = time.monotonic() - began
     rows = []
-    for index, (prompt, answer) in enumerate(zip(prompts, done, strict=True)):
-        number = index % config.num_completions
-        uid = hashlib.sha256(f"{prompt['id']}\0{number}\0{answer.text}\0{context.run.seed}".encode()).hexdigest()[:20]
+    for prompt, uid, answer in zip(
+        prompts, uids((p["id"], a.text) for p, a in zip(prompts, done, strict=True)), done, strict=True
+    ):
         rows.append(
             {"uid": uid, "prompt_id": prompt["id"], "messages": prompt["messages"], "completion": answer.text}
-            | {"num_tokens": answer.num_tokens, "logp": answer.logp, "finish": answer.finish}
+            | {"ids": answer.ids, "num_tokens": answer.num_tokens, "logp": answer.logp, "finish": answer.finish}
         )
     write_jsonl(context.out / "completions.jsonl", rows)
     num_tokens = sum(answer.num_tokens for answer in done)
+    num_cut = sum(answer.finish == "length" for answer in done)
+    if num_cut:
+        click.echo(cut_answers(num_cut, len(done), config.max_new_tokens))
     return {
         "num_completions": len(rows),
+        "num_prompts": len(rows) // config.num_completions,
         "tokens_per_s": num_tokens / seconds,
-        "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
+        "eos_rate": 1 - num_cut / len(done),
+        "num_cut_answers": num_cut,
+        "sampling": used(sampling, tokenizer, model),
         "mean_length_tokens": num_tokens / len(done),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
+        "data": read,
     }
 
 
-STAGE = Stage(name="sample", config=Config, makes=Completions, run=run, needs={"policy": "policy"}, reads=("prompts",))
+def uids(answers: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A name for each (prompt id, text): the same text to the same prompt has the same, however it was sampled.
+
+    So judgements of it still count when completions are sampled again. A text that comes twice has two names.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    for prompt_id, text in answers:
+        yield hashlib.sha256(f"{prompt_id}\0{seen[prompt_id, text]}\0{text}".encode()).hexdigest()[:20]
+        seen[prompt_id, text] += 1
+
+
+def judged(run_dir: Path, folder: Path) -> int:
+    """How many of the completions in `folder` people have judged."""
+    completions, _ = read_appended(folder / "completions.jsonl")
+    annotations, _ = read_appended(run_dir / "store" / "annotations.jsonl")
+    return len({row.get("uid") for row in completions} & {row.get("uid") for row in annotations})
+
+
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How many there are to judge, how long they are, and how many were cut."""
+    cut, number, length = 1 - metrics["eos_rate"], metrics["num_completions"], metrics["mean_length_tokens"]
+    num_prompts = metrics.get("num_prompts", enough.JUDGED_PROMPTS)
+    return [
+        f"{number:,} completions, {length:.0f} tokens long on average; {cut:.0%} were cut at sample.max_new_tokens",
+        *([f"warning: {cut:.0%} of the completions do not end; raise sample.max_new_tokens"] if cut > 0.1 else []),
+        *enough.few(num_prompts, enough.JUDGED_PROMPTS, "prompts to judge answers to"),
+    ]
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    return loads.sampling(values, lengths, lengths.num_prompts or loads.FALLBACK_ROWS, num_adapters=1)
+
+
+STAGE = Stage(
+    name="sample",
+    config=Config,
+    makes=Completions,
+    run=run,
+    needs={"policy": "policy"},
+    reads=("prompts",),
+    judged=judged,
+    says=says,
+    help="Completions to judge, from the current policy.",
+    batch="batch_size",
+    plan=plan,
+)

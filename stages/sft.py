@@ -1,11 +1,22 @@
 """sft: (demonstrations) -> Adapter. Supervised fine-tuning, kept at its best held-out loss."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from trueup.errors import DataError
+from trueup.planning import loads
+from trueup.run import enough
 from trueup.run.artifacts import Adapter
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
+
+if TYPE_CHECKING:
+    from trueup.planning.lengths import Lengths
+    from trueup.run.run_file import RunFile
 
 
 class Config(Section):
@@ -18,7 +29,8 @@ class Config(Section):
     gradient_checkpointing: bool = False  # less memory, a third more time
     max_length: PositiveInt = 512  # tokens, prompt + completion
     warmup_steps: NonNegativeInt = 5
-    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
+    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)  # of the prompts
+    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
 
 
 def run(config: Config, context: Context) -> Metrics:
@@ -26,30 +38,44 @@ def run(config: Config, context: Context) -> Metrics:
 
     Starts from a fresh adapter, or from that of `adapter.start`.
     """
-    import random
+    from trueup.data import identify, read_demonstrations
+    from trueup.data.leaks import leaks
+    from trueup.data.report import ReadReport, tell
+    from trueup.feedback.preferences import split_prompts
 
-    from datasets import Dataset
+    rows = read_demonstrations(context.run.data, context.run.seed, report := ReadReport(), takes_tools=True)
+    read = tell(report, shared=leaks(context.run.data))
+    prompts = [identify(row["messages"][:-1]) for row in rows]
+    splits = split_prompts(list(dict.fromkeys(prompts)), config.held_out_fraction, context.run.seed)
+    train, held_out = (
+        [row for row, prompt in zip(rows, prompts, strict=True) if splits[prompt] == split]
+        for split in ("train", "held_out")
+    )
+    if not held_out:
+        raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
+    from datasets import Dataset  # after the data: what is wrong with it is said at once
     from trl import SFTConfig
 
     from trueup.chat import preflight
-    from trueup.data import identify, read_demonstrations
-    from trueup.training import adalora, common, proof
+    from trueup.chat import rows as token_rows
+    from trueup.chat.template import Chat
+    from trueup.training import adalora, checkpoints, common, proof
     from trueup.training.lean import LeanSFTTrainer
 
-    rows = [
-        {"id": row["id"], "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-        for row in read_demonstrations(context.run.data, context.run.seed)
-    ]
-    random.Random(context.run.seed).shuffle(rows)  # noqa: S311 - an order, not a secret
-    num_held_out = max(1, round(len(rows) * config.held_out_fraction))
-    held_out = rows[:num_held_out]
-    aside = {identify(row["prompt"]) for row in held_out}
-    train = [row for row in rows if identify(row["prompt"]) not in aside]
-    if not train:
-        raise DataError("data.demonstrations", found="one prompt alone", expected="at least two: one is held out")
     start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
     model, tokenizer = common.load_policy(context, start)
-    preflight.check_template(tokenizer, ((row["id"], row["prompt"] + row["completion"]) for row in rows))
+    prepared, measured = (
+        token_rows.demonstrations(
+            Chat(tokenizer),
+            some,
+            config.max_length,
+            train_on=context.run.data.train_on,
+            num_shots=len(context.run.data.few_shot),
+        )
+        for some in (train, held_out)
+    )
+    prepared.refuse("sft")
+    measured.refuse("sft, held-out rows")
     options = config.model_dump(exclude={"held_out_fraction"})
     trainer = LeanSFTTrainer(
         model=model,
@@ -57,44 +83,90 @@ def run(config: Config, context: Context) -> Metrics:
         args=SFTConfig(
             **common.trainer_args(context, eval_strategy="epoch", **_by_epoch(context.run.adapter.kind)),
             **options,
-            completion_only_loss=True,
         ),
-        train_dataset=Dataset.from_list(train),
-        eval_dataset=Dataset.from_list(held_out),
+        train_dataset=Dataset.from_list(prepared.rows),
+        eval_dataset=Dataset.from_list(measured.rows),
     )
-    checked = preflight.check(trainer, train, context)
+    checked = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, start)
     adapts_rank = context.run.adapter.kind == "adalora" and start is None
     if adapts_rank:
         trainer.add_callback(adalora.Allocate())
+    else:
+        trainer.add_callback(checkpoints.within_epochs(config.save_steps))
     metrics = common.train(trainer)
     if adapts_rank:
         adalora.save_as_lora(trainer.model, context.out)
     else:
-        common.save_adapter(trainer, context.out)
-    probes = [{"messages": r["prompt"], "completion": r["completion"][0]["content"]} for r in train]
-    proof.record_probe(trainer.model, tokenizer, probes, context.out)
+        common.save_adapter(trainer.model, context.out)
+    proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     return metrics | {
         "eval_loss": losses[-1] if adapts_rank else min(losses),
         "eval_loss_by_epoch": losses,
-        "num_train": len(train),
+        "num_train": len(prepared.rows),
+        "num_held_out": len(measured.rows),
         "preflight": checked,
+        "data": read,
     }
 
 
 def _by_epoch(kind: str) -> dict[str, object]:
-    """Checkpoints by epoch, and the best of them in the end. Of AdaLoRA the last state is taken: its ranks shrink, and
-    peft loads no checkpoint of other ranks; a killed run begins anew.
+    """Evaluation and a checkpoint each epoch, and the best of these in the end.
+
+    Of AdaLoRA the last state is taken: its ranks shrink, and peft loads no checkpoint of other ranks; a killed run
+    begins anew.
     """
     if kind == "adalora":
         return {"save_strategy": "no", "train_sampling_strategy": "group_by_length"}
     return {
         "save_strategy": "epoch",
+        "save_total_limit": 3,  # the best, the newest, and the one before while the newest is written
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "train_sampling_strategy": "group_by_length",
     }
 
 
-STAGE = Stage(name="sft", config=Config, makes=Adapter, run=run, reads=("demonstrations",))
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """How many trained, how well what was held out is predicted, and what was cut or left out."""
+    checked = metrics["preflight"]
+    return [
+        f"{metrics['num_train']:,} demonstrations trained, {checked['num_cut']:,} of them cut at sft.max_length, "
+        f"{checked['num_dropped']:,} left out; held-out loss {metrics['eval_loss']:.3f} nats per token",
+        *enough.few(metrics["num_train"], enough.DEMONSTRATIONS, "demonstrations"),
+    ]
+
+
+def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
+    """What it holds in memory and computes."""
+    length = values["max_length"]
+    load = loads.Load(
+        rows=values["per_device_train_batch_size"],
+        tokens=length,
+        shared=min(lengths.shared_tokens, length),
+        labelled=length,
+        num_trained=1,
+        checkpointing=values["gradient_checkpointing"],
+    )
+    rows = lengths.num_demonstrations or loads.FALLBACK_ROWS
+    epochs = values["num_train_epochs"]
+    tokens = rows * min(lengths.demonstration_tokens or length, length) * epochs
+    held_out = values["held_out_fraction"]
+    return load, loads.Work(trained_tokens=tokens * (1 - held_out), read_tokens=tokens * held_out)
+
+
+STAGE = Stage(
+    name="sft",
+    config=Config,
+    makes=Adapter,
+    run=run,
+    reads=("demonstrations",),
+    help="Supervised fine-tuning of an adapter on the 4-bit base.",
+    batch="per_device_train_batch_size",
+    length="max_length",
+    plan=plan,
+    two_steps={"num_train_epochs": 1, "held_out_fraction": 1e-6},
+    per_run=True,
+    says=says,
+)

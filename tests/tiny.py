@@ -1,5 +1,6 @@
 """A tiny Llama with its tokenizer, and a run on it, built here: nothing is fetched."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -69,7 +70,18 @@ def make_run(
         f"sft: {{learning_rate: 0.01, num_train_epochs: {sft_epochs}}}\n"
         "sample: {num_completions: 2, max_new_tokens: 8}\nevaluate: {num_completions: 1, max_new_tokens: 8}\n"
     )
-    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
-    made = Pipeline(run, STAGES, folder / "runs")
+    made = open_run(folder)
     made.execute("sft")
     return made
+
+
+def open_run(folder: Path, *overrides: str) -> Pipeline:
+    """The run of `folder`, with `section.key=value` set as `--set` does."""
+    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES}, overrides)
+    return Pipeline(run, STAGES, folder / "runs", overrides)
+
+
+def copy_of(pipeline: Pipeline, folder: Path) -> Path:
+    """A copy of a run's folder, to build further stages in without disturbing other tests; returns `folder`."""
+    shutil.copytree(pipeline.folder.parent.parent, folder)
+    return folder

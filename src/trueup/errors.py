@@ -1,6 +1,12 @@
 """The tree of errors a user can meet. Each says where, what was found, what was expected, what to type next."""
 
 
+def visible(text: str) -> str:
+    """`text` with control characters and lone surrogates written out, so that no file's escape sequence reaches a
+    terminal; line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class TrueupError(Exception):
     """Base of every error shown to a user: one message, exit code 2, no traceback.
 
@@ -21,7 +27,7 @@ class TrueupError(Exception):
             lines.append(f"  expected: {self.expected}")
         if self.next_step:
             lines.append(f"  next: {self.next_step}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
 
 class ConfigError(TrueupError):
@@ -42,6 +48,10 @@ class FeedbackError(TrueupError):
 
 class ServerError(TrueupError):
     """Label Studio is down, refuses the token, or lost the project."""
+
+
+class PortTakenError(ServerError):
+    """Another program listens on the port that a server of ours should have."""
 
 
 class ReferenceProofError(TrueupError):

@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from trueup import cpu
+from trueup.chat.batch import pad
 from trueup.cpu import precision
 from trueup.errors import ModelError
 from trueup.export import merging
-from trueup.models import adapters, base, causal, head, logps, scoring
+from trueup.models import adapters, base, causal, head, scoring
 from trueup.run.run_file import AdapterConfig
 from trueup.sampling.sample import engine
 from trueup.sampling.types import Sampling
@@ -101,7 +102,7 @@ def test_a_family_is_that_of_transformers(
 ) -> None:
     right: Expected = references(case, four_bit)
     model = policy(folders(case), four_bit)
-    batch = logps.pad(list(zip(PROMPTS, COMPLETIONS, strict=True)), pad_id=0)
+    batch = pad(list(zip(PROMPTS, COMPLETIONS, strict=True)), pad_id=0)
     mask = batch["labels"][:, 1:] != -100
 
     # what proof, KL and export see
@@ -166,24 +167,21 @@ def test_a_reward_model_scores_alike_as_a_classifier_and_beside_the_policy(
     case: Case, doors: str, folders: Any, tmp_path: Path
 ) -> None:
     """As a classifier it is trained, by transformers' own forward; on the causal base, PPO and evaluation use it."""
-    words = tokenizer()
     bare = base.load_base(str(folders(case)), four_bit=True, num_labels=1)
-    bare.config.pad_token_id = words.pad_token_id
+    bare.config.pad_token_id = 0
     classifier = adapters.new_adapter(bare, AdapterConfig(r=3), task_type="SEQ_CLS").eval()
     generator = torch.Generator().manual_seed(2)
     for _, parameter in sorted(classifier.named_parameters()):
         if parameter.requires_grad:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
     classifier.save_pretrained(tmp_path)
-    texts = ["w5 w6 w7 w8 w9", "w5 w6 w7", "w40"]
-    conversations = [[{"role": "user", "content": "w4"}, {"role": "assistant", "content": text}] for text in texts]
+    rows = [[4, 2, 5, 6, 7, 8, 9, 2], [4, 2, 5, 6, 7, 2], [4, 2, 40, 2]]
     with torch.no_grad():
         score = classifier.get_base_model().score
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
-        rows = [words.apply_chat_template(c, return_tensors="pt", return_dict=True) for c in conversations]
-        right = torch.cat([classifier(**row).logits.float()[:, 0] for row in rows])
+        right = torch.cat([classifier(torch.tensor([row])).logits.float()[:, 0] for row in rows])
     model = policy(folders(case), True)
-    found = scoring.scores(model, scoring.load_reward(model, tmp_path), words, conversations)
+    found = scoring.scores(model, scoring.load_reward(model, tmp_path), rows)
     assert right.std() > 0.01
     assert (found - right).abs().max() < (1e-3 if doors == "open" else 0.1)
 

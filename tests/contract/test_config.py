@@ -1,5 +1,6 @@
 """The run file: every fault at once, with its line and the nearest name."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trueup.cli.main import STAGE_HELP, main
+from trueup.cli.main import main
 from trueup.errors import ConfigError
 from trueup.planning import devices, shapes, table
 from trueup.run.pipeline import Pipeline
@@ -97,18 +98,34 @@ def test_a_run_file_that_is_no_text_is_said(tmp_path: Path) -> None:
 
 
 def test_init_names_the_run_after_the_file_and_overwrites_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "my shop.v2.yaml"
-    assert CliRunner().invoke(main, ["init", str(path)]).exit_code == 0
+    path = tmp_path / "new" / "my shop.v2.yaml"
+    made = CliRunner().invoke(main, ["init", str(path)])
+    assert made.exit_code == 0
+    assert f"then: trueup sft '{path}'\n" in made.output
     assert load(path, SECTIONS).name == "my-shop.v2"
     again = CliRunner().invoke(main, ["init", str(path)])
     assert (again.exit_code, "it exists already" in again.output) == (2, True)
+    folder = CliRunner().invoke(main, ["init", str(tmp_path)])
+    assert (folder.exit_code, f"next: trueup init {tmp_path / 'run.yaml'}" in folder.output) == (2, True)
+
+
+def test_init_writes_the_schema_that_its_first_line_names(tmp_path: Path) -> None:
+    made = CliRunner().invoke(main, ["init", str(tmp_path / "run.yaml")])
+    named = (tmp_path / "run.yaml").read_text().splitlines()[0].partition("$schema=")[2]
+    schema = json.loads((tmp_path / named).read_text())
+    assert str(tmp_path / named) in made.output
+    assert set(schema["properties"]) >= {"name", "data", *SECTIONS}
+    (tmp_path / named).write_text("somebody's own")
+    assert CliRunner().invoke(main, ["init", str(tmp_path / "other.yaml")]).exit_code == 0
+    assert (tmp_path / named).read_text() == "somebody's own"
 
 
 def test_a_missing_file_and_broken_yaml_exit_2_without_traceback(tmp_path: Path) -> None:
     missing = CliRunner().invoke(main, ["sft", str(tmp_path / "no.yaml")])
-    broken = CliRunner().invoke(main, ["sft", str(write(tmp_path, "name: [x\n"))])
+    broken = CliRunner().invoke(main, ["sft", str(write(tmp_path, "name: x\nsft: [x\n"))])
     assert (missing.exit_code, broken.exit_code) == (2, 2)
     assert "no such file" in missing.output
+    assert f"next: trueup init {tmp_path / 'no.yaml'}" in missing.output
     assert "run.yaml:2: not YAML" in broken.output
 
 
@@ -118,14 +135,14 @@ def test_commands_that_build_nothing_import_nothing_heavy(tmp_path: Path, comman
     heavy = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "pandas", "numpy", "scipy", "matplotlib")
     code = (
         f"import sys\nfrom trueup.cli.main import main\nmain({command!r}, standalone_mode=False)\n"
-        f"print('heavy:', [name for name in {(*heavy, 'label_studio_sdk')!r} if name in sys.modules])"
+        f"print('heavy:', [name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("heavy: []\n")
 
 
 def test_every_stage_has_a_command() -> None:
-    assert set(STAGE_HELP) == {stage.name for stage in STAGES}
+    assert {stage.name for stage in STAGES} <= set(main.commands)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import WORDS
 
+from trueup.chat.template import Chat
 from trueup.errors import ReferenceProofError, StageError
 from trueup.models import adapters, base
 from trueup.run.artifacts import Adapter, Feedback, write_jsonl
@@ -103,9 +104,8 @@ def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(
 def test_a_planted_fresh_adapter_stops_the_run(pipeline: Pipeline, tmp_path: Path) -> None:
     model, tokenizer = common.load_policy(context(pipeline, tmp_path), None)
     model.save_pretrained(tmp_path)
-    proof.record_probe(
-        model, tokenizer, [{"messages": [{"role": "user", "content": "red"}], "completion": "yes"}], tmp_path
-    )
+    probe = Chat(tokenizer).answer([{"role": "user", "content": "red"}], "yes")
+    proof.record_probe(model, tokenizer, [probe], tmp_path)
     model.add_adapter("ref", model.peft_config["default"])
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
@@ -180,4 +180,4 @@ def test_a_torn_checkpoint_is_skipped(tmp_path: Path) -> None:
         checkpoints.seal(folder)
     (tmp_path / "checkpoint-20" / "weights").write_text("ste")
     assert checkpoints.latest_whole(tmp_path) == tmp_path / "checkpoint-10"
-    assert (tmp_path / "torn-checkpoint-20").exists()
+    assert not (tmp_path / "checkpoint-20").exists()

@@ -92,6 +92,46 @@ def test_what_no_error_of_ours_foresaw_is_still_one_line(tmp_path: Path) -> None
     assert str(tmp_path / "runs") in output
 
 
+def test_a_fault_of_ours_is_one_line_with_its_log_in_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Pipeline) -> list[str]:
+        raise KeyError("uid")
+
+    monkeypatch.setattr(Pipeline, "states", broken)
+    (tmp_path / "run.yaml").write_text("name: x\n")
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    result = CliRunner().invoke(main, ["status", str(tmp_path / "run.yaml")])
+    assert (result.exit_code, "Traceback" in result.output) == (1, False)
+    assert "a fault of trueup itself: KeyError: 'uid'" in result.output
+    assert 'raise KeyError("uid")' in (tmp_path / "runs" / "x" / "trueup.log").read_text()
+    debug = CliRunner().invoke(main, ["status", str(tmp_path / "run.yaml"), "--debug"])
+    assert (debug.exit_code, "Traceback" in debug.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["sft", "."], "run.yaml"),
+        (["status", "d.csv"], "this is a data file"),
+        (["sft", "run.yaml", "--set", "lora.r=4"], "--set lora.r=4: unknown section lora; did you mean adapter?"),
+        (["plan", "run.yaml", "--set", "sft.learning_rate=x"], "found 'x'; expected: a number greater than 0"),
+        (["plan", "run.yaml", "--set", "model.base=./none"], "no such folder"),
+        (["init", "run.yaml"], "it exists already"),
+    ],
+)
+def test_what_is_typed_wrong_has_a_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text("name: x\n")
+    (tmp_path / "d.csv").write_text("prompt,response\na,b\n")
+    result = CliRunner().invoke(main, typed)
+    assert (result.exit_code, "Traceback" in result.output) == (2, False)
+    assert expected in result.output
+    assert "next: " in result.output
+
+
 @pytest.fixture
 def sampled(pipeline: Pipeline, tmp_path: Path) -> Path:
     """The run file of a copy of the tiny run, sampled."""
@@ -111,10 +151,10 @@ def test_a_dead_server_a_wrong_token_and_a_deleted_project(
     connection = server.connect(labelstudio)
     monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
     missing = collect(sampled, connection.url)
-    assert (missing.exit_code, "set LABEL_STUDIO_API_KEY" in missing.output) == (2, True)
+    assert (missing.exit_code, "export LABEL_STUDIO_API_KEY" in missing.output) == (2, True)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
     dead = collect(sampled, f"http://127.0.0.1:{port}")
-    assert (dead.exit_code, "no answer" in dead.output, "mend labelstudio.url" in dead.output) == (2, True, True)
+    assert (dead.exit_code, "no answer" in dead.output, "labelstudio.url" in dead.output) == (2, True, True)
     wrong = collect(sampled, connection.url)
     assert (wrong.exit_code, "the token is refused" in wrong.output) == (2, True)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", connection.token)
@@ -139,3 +179,5 @@ def test_a_taken_port_is_said(sampled: Path) -> None:
         for command in (typed, ["labelstudio", "start", "--port", taken, "--data-dir", str(sampled.parent / "ls")]):
             result = CliRunner().invoke(main, command)
             assert (result.exit_code, "the port is taken" in result.output) == (2, True), result.output
+        again = f"next: trueup labelstudio start --port {int(taken) + 1} --data-dir {sampled.parent / 'ls'}\n"
+        assert again in result.output

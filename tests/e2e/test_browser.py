@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from trueup.feedback import server
+from trueup.feedback.connection import connect
 from trueup.run.artifacts import Completions, read_jsonl, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
@@ -39,7 +40,7 @@ def log_in(page: Page, data_dir: Path) -> None:
 def test_thumbs_by_keyboard(tmp_path: Path, labelstudio: Path) -> None:
     (tmp_path / "run.yaml").write_text("name: clicked\n")
     run = load(tmp_path / "run.yaml", {stage.name: stage.config for stage in STAGES})
-    settings = LabelStudioConfig(url=server.connect(labelstudio).url, data_dir=labelstudio)
+    settings = LabelStudioConfig(url=connect(labelstudio).url, data_dir=labelstudio)
     rows = [
         {"uid": f"c{i}", "prompt_id": "p", "messages": DIALOGUE, "completion": answer}
         for i, answer in enumerate(ANSWERS)

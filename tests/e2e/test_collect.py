@@ -9,8 +9,8 @@ import pytest
 
 from trueup.demo import hidden_preference, simulate
 from trueup.errors import FeedbackError, ServerError
-from trueup.feedback import server
 from trueup.feedback.client import Client, Watch
+from trueup.feedback.connection import connect
 from trueup.feedback.store import Store
 from trueup.run.artifacts import Completions, Feedback, write_json, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
@@ -30,7 +30,7 @@ def context(tmp_path: Path, labelstudio: Path) -> Context:
     run_file = tmp_path / "run.yaml"
     run_file.write_text(f"name: {tmp_path.name[:20]}\n")
     run = load(run_file, {stage.name: stage.config for stage in STAGES})
-    connection = server.connect(labelstudio)
+    connection = connect(labelstudio)
     write_jsonl(
         tmp_path / "completions.jsonl",
         [
@@ -53,10 +53,10 @@ def go(context: Context) -> dict[str, object]:
 def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> None:
     with pytest.raises(Waiting, match="waiting 0/80"):
         go(context)
-    admin = server.connect(context.run.labelstudio.data_dir)
+    admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
     tasks = Client(admin).pull(project)
-    assert all(set(task["data"]) == {"uid", "messages", "response"} for task in tasks)
+    assert all(set(task["data"]) == {"uid", "messages", "response", "cut"} for task in tasks)
     annotators = simulate.hire(admin, seed=0)
     assert simulate.vote(annotators, tasks[:30]) == simulate.num_votes(tasks[:30])
     with pytest.raises(Waiting, match="waiting 30/80"):
@@ -78,7 +78,7 @@ def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> Non
 def test_labels_pulled_once_outlive_a_deleted_project(context: Context) -> None:
     with pytest.raises(Waiting):
         go(context)
-    admin = server.connect(context.run.labelstudio.data_dir)
+    admin = connect(context.run.labelstudio.data_dir)
     store = Store(context.run_dir / "store")
     project, _ = store.project(admin.url) or (0, "")
     simulate.vote(simulate.hire(admin, seed=1), Client(admin).pull(project)[:8])
@@ -96,7 +96,7 @@ def test_labels_pulled_once_outlive_a_deleted_project(context: Context) -> None:
 def test_only_thumbs_up_are_not_frozen_and_a_changed_mind_goes_on(context: Context) -> None:
     with pytest.raises(Waiting):
         go(context)
-    admin = server.connect(context.run.labelstudio.data_dir)
+    admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
     headers = {"Authorization": f"Token {admin.token}"}
     thumb = {"from_name": "thumb", "to_name": "response", "type": "choices"}
@@ -120,7 +120,7 @@ def test_a_watch_pulls_what_changed_and_shows_what_was_deleted(
 ) -> None:
     with pytest.raises(Waiting):
         go(context)
-    admin = server.connect(context.run.labelstudio.data_dir)
+    admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
     connected = Client(admin)
     monkeypatch.setattr("trueup.feedback.client.OVERLAP", timedelta(0))

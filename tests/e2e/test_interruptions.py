@@ -92,7 +92,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_a_killed_one_leaves_no_
     holder.stdout.readline()
     result = CliRunner().invoke(main, ["sft", str(run_file)])
     assert result.exit_code == 2
-    assert f"another trueup is at work on {folder} (dpo, process {holder.pid})" in result.output
+    assert f"another trueup is at work on {folder} (dpo, process {holder.pid}, since 20" in result.output
     assert CliRunner().invoke(main, ["status", str(run_file)]).exit_code == 0
     holder.kill()
     holder.wait()

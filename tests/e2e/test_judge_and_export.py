@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trueup.chat.template import Chat
 from trueup.evaluation import compare
 from trueup.models import adapters, base, causal, scoring
 from trueup.run.artifacts import Adapter, RewardModel, read_jsonl
@@ -92,9 +93,10 @@ def test_scores_come_back_in_the_order_asked(pipeline: Pipeline, reward: RewardM
     tokenizer, head = base.load_tokenizer(pipeline.run.model.base), scoring.load_reward(model, reward.path)
     texts = ["red " * (7 * i % 20 + 1) for i in range(20)]  # neither short to long nor long to short
     prompts = [[{"role": "user", "content": "tent"}]] * len(texts)
-    alone = [compare.rewards(model, head, tokenizer, prompts[:1], [text])[0] for text in texts]
+    ids = [Chat(tokenizer).answer(p, text).ids for p, text in zip(prompts, texts, strict=True)]
+    alone = [compare.rewards(model, head, [one])[0] for one in ids]
     assert max(alone) - min(alone) > 0.1
-    assert compare.rewards(model, head, tokenizer, prompts, texts) == pytest.approx(alone, abs=0.02)
+    assert compare.rewards(model, head, ids) == pytest.approx(alone, abs=0.02)
 
 
 def test_the_merged_weights_are_the_policy(pipeline: Pipeline, context: Context) -> None:

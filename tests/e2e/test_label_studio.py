@@ -10,16 +10,17 @@ import httpx
 import pytest
 
 from trueup.errors import ServerError
-from trueup.feedback import server
+from trueup.feedback import environment, server
 from trueup.feedback.annotations import parse
 from trueup.feedback.client import Client
+from trueup.feedback.connection import Connection, connect
 from trueup.feedback.tasks import to_task
 
 THUMBS = Path(server.__file__).parent / "interfaces" / "thumbs.xml"
 
 
 def test_the_token_works_without_a_click_and_stays_private(labelstudio: Path) -> None:
-    connection = server.connect(labelstudio)
+    connection = connect(labelstudio)
     headers = {"Authorization": f"Token {connection.token}"}
     answer = httpx.get(f"{connection.url}/api/current-user/whoami", headers=headers, trust_env=False)
     assert answer.json()["email"] == "admin@trueup.local"
@@ -29,15 +30,15 @@ def test_the_token_works_without_a_click_and_stays_private(labelstudio: Path) ->
 
 
 def test_a_server_starts_from_a_migrated_database_without_users(labelstudio: Path) -> None:
-    with closing(sqlite3.connect(server.empty_database(server.environment()))) as empty:
+    with closing(sqlite3.connect(environment.empty_database(environment.folder()))) as empty:
         assert empty.execute("SELECT count(*) FROM htx_user").fetchone() == (0,)
-    with closing(sqlite3.connect(labelstudio / server.DATABASE)) as ours:
+    with closing(sqlite3.connect(labelstudio / environment.DATABASE)) as ours:
         assert ours.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert ours.execute("SELECT count(*) FROM htx_user").fetchone() != (0,)
 
 
 def test_a_second_start_finds_the_running_server(labelstudio: Path, port: int) -> None:
-    assert server.start(labelstudio, port) == server.connect(labelstudio)
+    assert server.start(labelstudio, port) == connect(labelstudio)
 
 
 def test_a_taken_port_says_which_to_try(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_taken_port_says_which_to_try(tmp_path: Path) -> None:
 
 
 def test_publishing_twice_adds_nothing_and_thumbs_come_back(labelstudio: Path) -> None:
-    connection = server.connect(labelstudio)
+    connection = connect(labelstudio)
     client = Client(connection)
     project = client.create_project("thumbs " * 20, THUMBS.read_text())
     rows = [{"uid": f"u{i}", "messages": [{"role": "user", "content": "q"}], "completion": f"a{i}"} for i in range(3)]
@@ -66,10 +67,10 @@ def test_publishing_twice_adds_nothing_and_thumbs_come_back(labelstudio: Path) -
 
 
 def test_a_wrong_token_a_deleted_project_and_a_dead_server_are_said(labelstudio: Path, port: int) -> None:
-    connection = server.connect(labelstudio)
+    connection = connect(labelstudio)
     with pytest.raises(ServerError, match="the token is refused"):
-        Client(server.Connection(connection.url, "0" * 40)).pull(1)
+        Client(Connection(connection.url, "0" * 40)).pull(1)
     with pytest.raises(ServerError, match=r"project 987.*not there"):
         Client(connection).pull(987)
     with pytest.raises(ServerError, match="no answer"):
-        Client(server.Connection(f"http://127.0.0.1:{port}", "0" * 40)).pull(1)
+        Client(Connection(f"http://127.0.0.1:{port}", "0" * 40)).pull(1)

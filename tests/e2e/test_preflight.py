@@ -10,7 +10,8 @@ from tiny import TEMPLATE, WORDS
 from transformers import AutoTokenizer
 from trl.trainer import dpo_trainer, kto_trainer, sft_trainer
 
-from trueup.chat import preflight
+from trueup.chat import preflight, rows
+from trueup.chat.template import Chat
 from trueup.cli.main import main
 from trueup.data import read_demonstrations
 from trueup.errors import PreflightError
@@ -111,17 +112,21 @@ def test_pairs_and_thumbs_name_what_is_cut_and_reward_what_is_dropped(
     assert (by_reward["cut"], by_reward["dropped"]) == ([], ["p4/4"])
 
 
-def test_a_template_that_refuses_or_loses_the_system_message(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_template_that_refuses_or_loses_the_system_message(pipeline: Pipeline) -> None:
     tokenizer = tokenizer_of(pipeline)
-    rows = [("a", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "red"}])]
-    preflight.check_template(tokenizer, rows)
+    messages = [{"role": r, "content": c} for r, c in (("system", "Be brief."), ("user", "red"), ("assistant", "yes"))]
+
+    def prepared() -> rows.Prepared:
+        return rows.demonstrations(Chat(tokenizer), [{"id": "a", "messages": messages}], 100)
+
+    prepared().refuse("sft")
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
     tokenizer.chat_template = refuses
-    with pytest.raises(PreflightError, match=r"no system role \(a\)"):
-        preflight.check_template(tokenizer, rows)
+    with pytest.raises(PreflightError, match=r"refuses it \(no system role\): 1 of 1 samples \(a\)"):
+        prepared().refuse("sft")
     tokenizer.chat_template = TEMPLATE.replace("in messages %}", "in messages if m['role'] != 'system' %}")
-    with pytest.raises(PreflightError, match=r"leaves the system message out \(a\)"):
-        preflight.check_template(tokenizer, rows)
+    with pytest.raises(PreflightError, match=r"leaves the system message out: 1 of 1 samples \(a\)"):
+        prepared().refuse("sft")
 
 
 def test_prompts_to_sample_from_are_checked_as_well(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -193,7 +198,10 @@ def test_the_command_looks_at_what_there_is_and_loads_no_weights(
     assert "sft: good" in result.output
     assert "dpo: not yet, collect is not complete" in result.output
     result = CliRunner().invoke(main, ["preflight", str(run_file), "--set", "sft.max_length=12"])
-    assert (result.exit_code, "dropped, longer than max_length: 36 of 36" in result.output) == (2, True)
+    assert (
+        result.exit_code,
+        "the whole answer lies beyond max_length, so there is nothing to learn from: 36 of 36" in result.output,
+    ) == (2, True)
 
 
 def test_the_record_of_a_stage_holds_its_preflight(pipeline: Pipeline) -> None:

@@ -7,9 +7,10 @@ import torch
 from scipy.stats import chisquare
 from tiny import WORDS
 
+from trueup.chat.batch import pad
 from trueup.cpu import precision
 from trueup.cpu.draw import draw, nucleus
-from trueup.models import adapters, base, logps
+from trueup.models import adapters, base
 from trueup.run.pipeline import Pipeline
 from trueup.sampling.sample import _alike, engine, sample
 from trueup.sampling.types import Sampling
@@ -64,7 +65,7 @@ def test_log_probabilities_are_those_of_a_plain_forward(pipeline: Pipeline, name
     prompts = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in PROMPTS]
     done = engine(model, tokenizer, sampling)(prompts, 3)
     with torch.no_grad():
-        batch = logps.pad([(p, d.ids) for p, d in zip(prompts, done, strict=True)], tokenizer.pad_token_id)
+        batch = pad([(p, d.ids) for p, d in zip(prompts, done, strict=True)], tokenizer.pad_token_id)
         mask = batch["labels"][:, 1:] != -100
         expected = torch.log_softmax(causal_logits(model, batch)[:, :-1] / temperature, -1)
         expected = expected.gather(-1, batch["input_ids"][:, 1:, None])[..., 0][mask]

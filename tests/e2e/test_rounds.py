@@ -96,8 +96,8 @@ def test_the_winner_is_of_the_method_that_was_built(pipeline: Pipeline, tmp_path
     with pytest.raises(StageError, match=r"dpo is not complete\n.*round-1/dpo\n.*trueup dpo RUN.yaml --set round=1"):
         second.execute("sample")
     built(second, "kto", 1)
-    assert second._where("policy") == ("kto", 1)  # the only one
+    assert second.where("policy") == ("kto", 1)  # the only one
     built(second, "dpo", 1)
-    assert second._where("policy") == ("dpo", 1)  # the run file's
-    assert at(second, round=3)._where("policy") == ("dpo", 2)
-    assert at(second, round=1)._where("policy") == ("sft", 1)
+    assert second.where("policy") == ("dpo", 1)  # the run file's
+    assert at(second, round=3).where("policy") == ("dpo", 2)
+    assert at(second, round=1).where("policy") == ("sft", 1)

@@ -89,7 +89,11 @@ def test_a_prompt_that_is_held_out_too_is_found_whatever_its_case_and_spaces(tmp
     train = write(tmp_path, [row(1), row(2, prompt="  What   IS red? "), row(3)])
     aside = write(tmp_path, [{"prompt": "what is Red?"}, {"prompt": "else"}], "held_out.jsonl")
     surveys = check({"demonstrations": [Source(path=train)], "held_out": [Source(path=aside)]})
-    (leak,) = findings(surveys[0])
+    leak, few = findings(surveys[0])
+    assert (few.kind, few.where) == (
+        "few rows",
+        ["3 demonstrations; results are uncertain below 100 (docs/choosing.md)"],
+    )
     assert (leak.kind, leak.count) == ("prompt is held out too", 1)
     assert leak.where == ["line 2: its prompt is among the held-out ones"]
     assert findings(surveys[1]) == []
@@ -161,7 +165,7 @@ def test_a_file_that_cannot_be_read_is_a_finding_beside_the_others(tmp_path: Pat
     good = write(tmp_path, [row(1)])
     sources = {"demonstrations": [Source(path=good)], "prompts": [Source(path=tmp_path / "none.csv")]}
     surveys = check(sources)
-    assert [[f.kind for f in findings(survey)] for survey in surveys] == [[], ["unreadable"]]
+    assert [[f.kind for f in findings(survey)] for survey in surveys] == [["few rows"], ["unreadable"]]
 
 
 def run(*arguments: object) -> tuple[int, str]:

@@ -52,13 +52,13 @@ def test_an_empty_file_a_missing_one_and_none(tmp_path: Path) -> None:
 
 def test_a_misnamed_column_gets_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("prompts\nHi\n")
-    with pytest.raises(DataError, match=r"did you mean prompts\? Then set data.columns.prompt: prompts"):
+    with pytest.raises(DataError, match=r"did you mean prompts\? Then write .*columns: {prompt: prompts}"):
         read_prompts(data(prompts=tmp_path / "p.csv"))
 
 
 def test_prompts_are_no_demonstrations_and_the_answers_name_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("prompt,respons\nHi,Hello\n")
-    with pytest.raises(DataError, match=r"(?s)no demonstrations.*Then set data.columns.response: respons"):
+    with pytest.raises(DataError, match=r"(?s)no demonstrations.*columns: {response: respons}"):
         read_demonstrations(data(demonstrations=tmp_path / "d.csv"))
 
 

@@ -97,9 +97,11 @@ def test_another_encoding_in_a_csv_costs_that_row_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["UTF-16", "UTF-32"])
-def test_a_wide_encoding_is_named_with_the_command_that_mends_it(tmp_path: Path, encoding: str) -> None:
+def test_a_wide_encoding_is_named_with_the_command_that_converts_it(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.csv").write_bytes("prompt\nx\n".encode(encoding))
-    with pytest.raises(DataError, match=f"begins a {encoding} mark(?s:.*)iconv -f {encoding} -t UTF-8 a.csv"):
+    with pytest.raises(
+        DataError, match=f"encoded as {encoding}(?s:.*)CSV UTF-8(?s:.*)iconv -f {encoding} -t UTF-8 a.csv"
+    ):
         records(tmp_path / "a.csv")
 
 
@@ -117,8 +119,8 @@ def test_rows_of_a_csv_with_other_fields_and_an_open_quote(tmp_path: Path) -> No
         {"prompt": "h", "response": "i"},
     ]
     assert [words.split(" (")[0] for words in faults.lines()] == [
-        "line 4: 1 fields, expected 2 as in the first line",
-        "line 5: 3 fields, expected 2 as in the first line",
+        "line 4: 1 fields, expected 2 as in the header",
+        "line 5: 3 fields, expected 2 as in the header",
         "line 7: not CSV",
     ]
 

@@ -138,7 +138,7 @@ FAULTS = [
     ([ANSWER, USER], "roles out of order", "messages 1 is the assistant's, expected the user's"),
     ([USER, says("assistant", "  ")], "empty assistant turn", "messages 2 (assistant) has no text"),
     ([says("user", ""), ANSWER], "no text", "messages 1 (user) has no text"),
-    ([says("tool", "x")], "unknown role", "messages 1 has the unknown role 'tool'"),
+    ([says("narrator", "x")], "unknown role", "messages 1 has the unknown role 'narrator'"),
     ([{"content": "x"}], "unknown role", "messages 1 has the unknown role None"),
     ([says("user", [{"type": "image_url", "image_url": "x"}])], "an image in a message", "messages 1 holds an image"),
     ([says("user", [{"type": "image"}])], "an image in a message", "messages 1 holds an image"),
@@ -242,5 +242,5 @@ def test_pandalm_gives_the_majority_of_three_annotators() -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real files are not here")
 def test_votes_on_safety_are_none_of_the_formats_and_refused() -> None:
-    with pytest.raises(DataError, match="fields id, user_prompt, response, votes, expert_gold: no known format"):
+    with pytest.raises(DataError, match="columns id, user_prompt, response, votes, expert_gold: no known format"):
         read(SHARED / "dices_350_crowdsourced.jsonl.gz")

@@ -12,7 +12,7 @@ from trueup.errors import ConfigError, ModelError
 from trueup.models import base, head
 from trueup.planning import devices, duration, fit, lengths, memory, shapes
 from trueup.planning.lengths import Lengths
-from trueup.planning.stages import Work, plan
+from trueup.planning.loads import Work, plan
 from trueup.run.run_file import DataConfig, RunFile, load
 from trueup.run.stage import Context
 from trueup.stages import STAGES
@@ -22,6 +22,8 @@ from trueup.training import common
 SHAPE = shapes.Shape(64, 128, 2, 4, 2, 16, vocabulary=320, tied=True)
 LINEAR = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
 SETUP = memory.Setup(four_bit=True, r=16, targets=tuple(SHAPE.linear))
+
+BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 def test_what_all_rows_begin_with_is_counted_once_where_it_is_computed_once() -> None:
@@ -127,10 +129,10 @@ def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts
     setup = memory.Setup(four_bit=True, r=16, targets=tuple(shape.linear), compute_bytes=2, packed=False, on_gpu=True)
 
     def peak(changes: fit.Changes) -> int:
-        return (fit.peak_of("sft", fit.changed(run, "sft", changes), lengths, shape, setup) or {})["peak"]
+        return (fit.peak_of(BY_NAME["sft"], fit.changed(run, "sft", changes), lengths, shape, setup) or {})["peak"]
 
     def cure(usable: int) -> fit.Changes | None:
-        return fit.cure("sft", run, lengths, shape, setup, usable)
+        return fit.cure(BY_NAME["sft"], run, lengths, shape, setup, usable)
 
     assert peak({}) > 24e9
     smaller = {"per_device_train_batch_size": 2}
@@ -145,7 +147,7 @@ def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts
     for found in (checkpointed, shorter):
         changes = {key: value for key, value in found.items() if key != "gradient_accumulation_steps"}
         assert peak(changes) <= peak(smallest)
-    assert fit.cure("export", run, lengths, shape, setup, 10**9) == {"merged": False}
+    assert fit.cure(BY_NAME["export"], run, lengths, shape, setup, 10**9) == {"merged": False}
 
 
 def test_a_shape_comes_from_the_folder_the_hub_or_our_table(tmp_path: Path, offline: None) -> None:
@@ -177,13 +179,13 @@ def test_the_table_has_the_parameters_that_model_cards_state(name: str, billions
 def test_loads_follow_the_sections(tmp_path: Path) -> None:
     text = "dpo: {per_device_train_batch_size: 3, max_length: 100}\nppo: {micro_batch_size: 5, max_new_tokens: 40}\n"
     run, lengths = run_file(tmp_path, text), Lengths(num_prompts=10, prompt_tokens=20, longest_prompt=30)
-    pairs, thumbs, rollouts = (plan(name, run, lengths) for name in ("dpo", "kto", "ppo"))
+    pairs, thumbs, rollouts = (plan(BY_NAME[name], run, lengths) for name in ("dpo", "kto", "ppo"))
     assert pairs is not None and thumbs is not None and rollouts is not None
     assert (pairs[0].rows, pairs[0].tokens, pairs[0].num_adapters) == (6, 100, 2)
     assert (thumbs[0].rows, thumbs[0].num_adapters) == (8, 2)
     assert (rollouts[0].rows, rollouts[0].tokens, rollouts[0].labelled) == (5, 70, 40)
     assert (rollouts[0].num_adapters, rollouts[0].num_trained, rollouts[0].cache_rows) == (4, 2, 32)
-    assert plan("collect", run, lengths) is None
+    assert plan(BY_NAME["collect"], run, lengths) is None
 
 
 def test_time_is_flops_over_what_the_device_reaches() -> None:
@@ -228,6 +230,7 @@ def test_gpus_below_capability_8_train_in_fp16_with_gradient_scaling(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", note)
+    monkeypatch.setattr("trueup.models.hub.settle", lambda name: None)
     with pytest.raises(KeyboardInterrupt):
         base.load_base(str(tmp_path / "model"), four_bit=True)
     assert asked["dtype"] == dtype and asked["quantization_config"].bnb_4bit_compute_dtype == dtype

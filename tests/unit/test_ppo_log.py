@@ -69,6 +69,24 @@ def test_rows_after_the_step_a_run_goes_on_from_are_dropped(tmp_path: Path) -> N
     assert [row["step"] for row in read_jsonl(tmp_path / "completions.jsonl")] == [1] * 4 + [2] * 4
 
 
+@pytest.mark.parametrize("tear", [b'{"step": 3, "rew', b"\0" * 40, b'{"step": 3, "x": "\xc3', b"3"])
+def test_a_torn_log_goes_on_and_says_what_it_left_out(
+    tmp_path: Path, tear: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = log.Log(tmp_path, [], "run", 0)
+    for step in (1, 2):
+        first.write(FIRST | {"step": step})
+        first.write_completions(step, [[{"role": "user", "content": "q"}]], ["a"], [0.0])
+    for name in ("metrics.jsonl", "completions.jsonl"):
+        with (tmp_path / name).open("ab") as file:
+            file.write(tear)
+    again = log.Log(tmp_path, [], "run", 2)
+    assert "2 unfinished lines" in capsys.readouterr().out
+    again.write(FIRST | {"step": 3})
+    assert (again.num_torn, [row["step"] for row in again.finish()]) == (2, [1, 2, 3])
+    assert [row["step"] for row in read_jsonl(tmp_path / "completions.jsonl")] == [1, 2]
+
+
 def test_trackers_are_told_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 

@@ -1,6 +1,7 @@
 """What our own server does that needs no server: stopping waits, and the token goes to nobody else."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,19 +11,25 @@ import pytest
 
 from trueup.errors import ServerError
 from trueup.feedback import server
+from trueup.feedback.connection import connect
 
 SLOW = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit()))\n"
 DEAF = "import signal,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 
+def pretended(folder: Path, code: str, name: str = "label-studio") -> subprocess.Popen[bytes]:
+    """A process that works in `folder` and carries the server's name."""
+    command = [sys.executable, "-c", f"{code}print('up', flush=True)\ntime.sleep(60)", name]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, cwd=folder)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
 @pytest.mark.parametrize("code", [SLOW, DEAF])
 def test_stop_returns_when_the_process_is_gone(tmp_path: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "STOP_LIMIT_S", 2)
-    command = [sys.executable, "-c", f"{code}print('up', flush=True)\ntime.sleep(60)", "label-studio"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    (tmp_path / "server.pid").write_text(str(process.pid))
+    process = pretended(tmp_path, code)
     began = time.monotonic()
     assert server.stop(tmp_path) is True
     assert time.monotonic() - began > 0.9
@@ -30,18 +37,31 @@ def test_stop_returns_when_the_process_is_gone(tmp_path: Path, code: str, monkey
     assert server.stop(tmp_path) is False
 
 
-def test_a_stale_pid_file_is_no_running_server(tmp_path: Path) -> None:
-    (tmp_path / "server.pid").write_text("1")  # alive, and not Label Studio
+def test_a_server_is_found_by_its_folder_wherever_that_has_moved(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    process = pretended(tmp_path / "one", "import time\n")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert [server.is_running(tmp_path / name) for name in ("copy", "moved", "one")] == [False, True, False]
+    assert (server.stop(tmp_path / "copy"), process.poll()) == (False, None)
+    assert server.stop(tmp_path / "moved") is True
+    process.wait(timeout=5)
+
+
+def test_another_program_in_the_folder_is_no_running_server(tmp_path: Path) -> None:
+    process = pretended(tmp_path, "import time\n", name="another-program")
     assert server.is_running(tmp_path) is False
+    process.kill()
+    process.wait()
 
 
 def test_our_token_goes_to_our_server_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "credentials.json").write_text(json.dumps({"url": "http://127.0.0.1:8090", "token": "ours"}))
     monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
-    assert server.connect(tmp_path).token == "ours"
-    assert server.connect(tmp_path, "http://127.0.0.1:8090/").token == "ours"
+    assert connect(tmp_path).token == "ours"
+    assert connect(tmp_path, "http://127.0.0.1:8090/").token == "ours"
     with pytest.raises(ServerError, match="LABEL_STUDIO_API_KEY"):
-        server.connect(tmp_path, "https://labels.example.org")
+        connect(tmp_path, "https://labels.example.org")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "theirs")
-    assert server.connect(tmp_path, "https://labels.example.org").token == "theirs"
-    assert server.connect(tmp_path).token == "ours"
+    assert connect(tmp_path, "https://labels.example.org").token == "theirs"
+    assert connect(tmp_path).token == "ours"

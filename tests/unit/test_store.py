@@ -1,9 +1,14 @@
 """The store keeps every version, forgets nothing, and survives a torn last line."""
 
+import json
 from pathlib import Path
 
+import pytest
+
+from trueup.errors import FeedbackError
 from trueup.feedback.annotations import Annotation
 from trueup.feedback.store import Store
+from trueup.run.artifacts import write_json
 
 
 def verdict(number: int, up: bool, at: str) -> Annotation:
@@ -14,7 +19,7 @@ def test_a_changed_mind_is_the_current_one_and_the_old_line_stays(tmp_path: Path
     store = Store(tmp_path)
     assert store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")], "p") == 2
     assert store.append([verdict(1, False, "10:05"), verdict(2, True, "10:00")], "p") == 1
-    assert [row["up"] for row in store.current({1, 2}, "p")] == [False, True]
+    assert {row["annotation_id"]: row["up"] for row in store.current({1, 2}, "p")} == {1: False, 2: True}
     assert len((tmp_path / "annotations.jsonl").read_text().splitlines()) == 3
 
 
@@ -41,10 +46,61 @@ def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:
     assert [row["annotation_id"] for row in store.current({1, 2}, "p")] == [1, 2]
 
 
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"{", b"[]", b'{"annotation_id": 2}', b"[" * 100_000, b""])
+def test_a_broken_line_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Path, line: bytes) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(1, True, "10:00")], "p")
+    with (tmp_path / "annotations.jsonl").open("ab") as out:
+        out.write(line + b"\n")
+    store.append([verdict(3, False, "10:01")], "p")
+    assert [row["annotation_id"] for row in store.current({1, 2, 3}, "p")] == [1, 3]
+    assert store.broken() == ["annotations.jsonl:2"]
+
+
+def test_a_vote_changed_after_the_servers_clock_went_back_is_the_current_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(1, True, "10:00")], "p")
+    assert store.append([verdict(1, False, "09:00")], "p") == 1
+    assert [row["up"] for row in store.current({1}, "p")] == [False]
+
+
+def test_verdicts_come_in_the_order_in_which_they_were_given(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(5, True, "10:02"), verdict(7, True, "10:01")], "p")
+    assert [row["annotation_id"] for row in store.current({5, 7}, "p")] == [7, 5]
+    store.append([verdict(5, True, "10:02"), verdict(7, False, "10:03")], "p")
+    assert [row["annotation_id"] for row in store.current({5, 7}, "p")] == [5, 7]
+
+
+def test_what_is_no_longer_on_the_server_is_counted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([verdict(n, True, "10:00") for n in (1, 2, 3)], "p")
+    store.append([verdict(4, True, "10:00")], "another project")
+    assert store.num_gone({2}, "p") == 2
+
+
 def test_projects_are_remembered_by_server(tmp_path: Path) -> None:
-    known = Store(tmp_path).remember_project("http://a", 4)
+    key = Store(tmp_path).begin_project("http://a")
+    assert Store(tmp_path).project("http://a") is None
+    assert Store(tmp_path).begin_project("http://a") == key  # the answer to its creation was lost
+    known = Store(tmp_path).remember_project("http://a", 4, key)
     assert (Store(tmp_path).project("http://a"), Store(tmp_path).project("http://b")) == (known, None)
-    assert known[0] == 4
+    assert known == (4, key)
+
+
+@pytest.mark.parametrize("now", ["http://127.0.0.1:8257/", "http://localhost:8257", "HTTP://LocalHost:8257//"])
+def test_a_servers_other_spellings_find_the_project_of_an_older_store(tmp_path: Path, now: str) -> None:
+    write_json(tmp_path / "projects.json", {"http://127.0.0.1:8257": {"id": 3, "key": "k"}})
+    assert Store(tmp_path).project(now) == (3, "k")
+    Store(tmp_path).remember_project(now, 5, "l")
+    assert json.loads((tmp_path / "projects.json").read_text()) == {"http://127.0.0.1:8257": {"id": 5, "key": "l"}}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"http://a": 4}', '{"http://a": {"id": "4", "key": "k"}}', "{torn"])
+def test_a_torn_note_of_the_projects_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "projects.json").write_text(text)
+    with pytest.raises(FeedbackError, match=r"projects\.json: not what trueup wrote"):
+        Store(tmp_path).project("http://a")
 
 
 def test_labels_of_a_lost_project_stay_beside_those_of_its_successor(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from trueup.chat.preflight_view import visible
 from trueup.chat.tokens import KINDS, Sample, Special, faults
+from trueup.errors import visible
 
 BOS, END, PAD, USER, ASSISTANT, NEWLINE = 1, 2, 2, 3, 4, 5
 SPECIAL = Special(bos=BOS, eos=END, pad=PAD, all=frozenset({BOS, END, USER, ASSISTANT}))

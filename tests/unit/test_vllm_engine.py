@@ -18,7 +18,7 @@ from trueup.sampling.sample import engine
 from trueup.sampling.types import Generated, Sampling
 
 SAMPLING = Sampling(max_new_tokens=5, temperature=0.7, top_p=1.0, batch_size=2, seed=0, engine="vllm")
-TOKENIZER: Any = SimpleNamespace(eos_token_id=9)
+TOKENIZER: Any = SimpleNamespace(eos_token_id=9, added_tokens_decoder={9: "</s>"}, all_special_ids=[9])
 
 
 @pytest.fixture

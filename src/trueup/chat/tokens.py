@@ -20,10 +20,12 @@ class Special:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as the model gets it, beside what the chat template makes of it.
+    """One sample as the model gets it, beside what it should be.
 
     `ids` are without padding; `labels` are as long, or None where none are trained (rewards, prompts to sample from).
-    `prompt` ends with the generation prompt; `whole` is the conversation, uncut.
+    `prompt` ends with the generation prompt; `whole` is the conversation, uncut. `trained` are the labels it should
+    have, as long as `whole`; by default those of all that comes after the prompt. `finished` is False for an answer
+    that was cut when it was sampled: it has no end token.
     """
 
     id: str
@@ -33,6 +35,9 @@ class Sample:
     whole: list[int]
     num_bos_written: int = 1  # by the template, as text; some use it to begin every turn
     max_length: int | None = None
+    trained: list[int] | None = None
+    finished: bool = True
+    end: int | None = None  # where a sampled answer's end token is; else the last one that the template writes
 
     @property
     def is_cut(self) -> bool:
@@ -66,19 +71,27 @@ def faults(sample: Sample, special: Special) -> list[str]:
         found.append("prefix")
     if sample.ids != sample.whole[: len(sample.ids) if sample.is_cut else None]:
         return [*found, "other"]
-    end = last_index(sample.ids, special.eos, start)
-    if end is None and not sample.is_cut:
+    end = sample.end if sample.end is not None else last_index(sample.ids, special.eos, start)
+    if end is not None and end >= len(sample.ids):
+        end = None
+    if end is None and sample.finished and not sample.is_cut:
         found.append("no_end")
     if sample.labels is None:
         return found
-    if any(label != IGNORED for label in sample.labels[:start]):
+    trained = sample.trained or [IGNORED] * start + sample.whole[start:]
+    pairs = list(enumerate(zip(sample.labels, trained, strict=False)))
+    if any(label != IGNORED and wanted == IGNORED for _, (label, wanted) in pairs):
         found.append("prompt")
-    answer = range(start, len(sample.ids))
-    if any(sample.labels[i] != sample.ids[i] for i in answer if i != end):
+    if any(label != wanted and wanted != IGNORED for i, (label, wanted) in pairs if i != end):
         found.append("answer")
-    if end is not None and sample.labels[end] != special.eos:
+    if end is not None and sample.labels[end] != sample.ids[end]:
         found.append("end")
     return found
+
+
+def first_index(ids: Sequence[int], token: int, start: int) -> int | None:
+    """The first position of `token` at or after `start`, or None."""
+    return next((i for i in range(start, len(ids)) if ids[i] == token), None)
 
 
 def last_index(ids: Sequence[int], token: int, start: int) -> int | None:
@@ -95,7 +108,45 @@ class Kind:
     stops_above: float = 0.0
 
 
+TEMPLATE = "set model.chat_template to a template that keeps it"
 KINDS = {
+    "refused": Kind(
+        "the chat template refuses it",
+        "change these rows to what the template takes (a system message it refuses: leave out data.system, or put it "
+        "into the prompts), or set model.chat_template to a template of your own",
+    ),
+    "system": Kind(
+        "the chat template leaves the system message out",
+        f"leave out data.system, or put it into the prompts; or {TEMPLATE}",
+    ),
+    "lost": Kind("the chat template leaves part of the prompt out", f"take it out of the data, or {TEMPLATE}"),
+    "history": Kind(
+        "the chat template leaves out part of an earlier assistant turn, as it will when it is used",
+        "",
+        stops_above=1.0,
+    ),
+    "answer_lost": Kind(
+        "the chat template leaves part of the answer out, so it would not be trained",
+        f"take it out of the answers, or {TEMPLATE}",
+    ),
+    "space": Kind("the chat template changes white space in the answer", "", stops_above=1.0),
+    "calls": Kind(
+        "the chat template leaves tool calls out",
+        "choose a model whose template writes tool_calls, or take these rows out; or set model.chat_template",
+    ),
+    "tools": Kind(
+        "the chat template leaves the tools out",
+        "choose a model whose template writes tools, or take the column out; or set model.chat_template",
+    ),
+    "turns": Kind(
+        "the chat template neither marks what the assistant says with {% generation %} nor writes an earlier turn "
+        "after its prompt as it is sampled, so earlier turns cannot be trained on",
+        "set data.train_on: last, or model.chat_template to a template with {% generation %} marks",
+    ),
+    "marks": Kind(
+        "the {% generation %} marks of the chat template are not the assistant's turns with their end tokens",
+        "set data.train_on: last, or model.chat_template to a template whose marks hold each answer and its end token",
+    ),
     "bos": Kind(
         "the beginning-of-text token comes twice",
         "the template writes it and the tokenizer adds it again: set add_bos_token to false in tokenizer_config.json",
@@ -107,16 +158,17 @@ KINDS = {
     ),
     "prefix": Kind(
         "the prompt as it is sampled from is not how the trained conversation begins",
-        "use a chat template that writes the prompt alike with and without an answer",
-        stops_above=0.1,
+        "set model.chat_template to a template that writes the prompt alike with and without an answer",
     ),
-    "other": Kind("the tokens are not those of the chat template", "mend the trainer's dataset or collator"),
+    "other": Kind(
+        "the tokens are not those of the chat template", "report it: the trainer changed rows that were right before"
+    ),
     "no_end": Kind(
         "the answer does not end with the end token, so the model never learns to stop",
-        "set eos_token of the tokenizer to the token the chat template ends a turn with",
+        "set model.eos_token to the token the chat template ends a turn with",
     ),
-    "prompt": Kind("the prompt is trained on", "mask the labels before the answer"),
-    "answer": Kind("tokens of the answer have no label", "mask by position, never by token id"),
+    "prompt": Kind("the prompt is trained on", "report it: the trainer labels what is no answer"),
+    "answer": Kind("tokens of the answer have no label", "report it: the trainer's collator masks too much"),
     "end": Kind(
         "the end token has no label, so the model never learns to stop",
         "mask by position, never by the padding's id: padding may be the end token",
@@ -126,6 +178,22 @@ KINDS = {
         "give the tokenizer a padding token of its own",
     ),
     "cut": Kind("cut at max_length, the end of the answer is lost", "raise max_length", stops_above=0.5),
-    "dropped": Kind("dropped, longer than max_length", "raise max_length", stops_above=0.5),
+    "beyond": Kind(
+        "left out: the whole answer lies beyond max_length, so there is nothing to learn from",
+        "raise max_length",
+        stops_above=0.5,
+    ),
+    "too_long": Kind("left out: longer than max_length", "raise max_length", stops_above=0.5),
+    "equal": Kind(
+        "left out: chosen and rejected are the same tokens, so they are no pair",
+        "look at what the chat template leaves out of the answers, and at max_length",
+        stops_above=0.5,
+    ),
+    "unfinished": Kind(
+        "the answer was cut when it was sampled: it is trained without an end token",
+        "raise max_new_tokens",
+        stops_above=1.0,
+    ),
     "text": Kind("a special token is written in a message's text", "take it out of the texts", stops_above=1.0),
 }
+LEFT_OUT = ("beyond", "too_long", "equal")  # kinds whose rows do not train

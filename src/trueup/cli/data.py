@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trueup.errors import visible
+
 if TYPE_CHECKING:
     from trueup.data.closer import CountTokens
     from trueup.run.run_file import RunFile, Source
@@ -27,6 +29,7 @@ def check(file: Path, full: bool, page: Path) -> None:
     """Every fault with its line, duplicates, leaks, lengths, languages. Exit code 2 when rows cannot be used."""
     from trueup.data import check_page
     from trueup.data.check import check, findings
+    from trueup.data.sources import way_on
     from trueup.progress import spinner
 
     run, sources = _sources(file)
@@ -36,14 +39,19 @@ def check(file: Path, full: bool, page: Path) -> None:
             seed=run.seed if run else 0,
             full=full,
             count_tokens=_counter(run) if run else None,
+            train_on=run.data.train_on if run else "last",
             say=say,
         )
     check_page.show(surveys)
     click.echo(f"page: {check_page.write(surveys, page)}")
-    num_faults = sum(found.count for survey in surveys for found in findings(survey) if found.level == "fault")
-    if num_faults:
-        said = "1 fault; mend it" if num_faults == 1 else f"{num_faults:,} faults; mend them"
-        click.echo(f"{said}, or: trueup data prepare {file} --out DIR", err=True)
+    faults = sum(found.count for survey in surveys for found in findings(survey) if found.level == "fault")
+    for survey in surveys:
+        if survey.error is not None:
+            click.echo(f"error: {survey.error}", err=True)
+        elif survey.reader.faults.counts:
+            click.echo(visible(f"{survey.name}: {way_on(survey.reader)}"), err=True)
+    if faults:
+        click.echo("1 fault" if faults == 1 else f"{faults:,} faults", err=True)
         raise SystemExit(2)
 
 
@@ -71,6 +79,8 @@ def prepare(file: Path, out: Path, held_out: float, near_duplicates: bool, seed:
             table.add_row(Text(f"written: {name}"), f"{written['rows']:,}")
         for why, count in done["dropped"].items():
             table.add_row(Text(f"dropped: {why}", "yellow"), f"{count:,}")
+        for name, count in done["unused_fields"].items():
+            table.add_row(Text(visible(f"field not written: {name}"), "yellow"), f"{count:,}")
     Console().print(table)
 
 
@@ -79,10 +89,11 @@ def _sources(file: Path) -> tuple[RunFile | None, dict[str, list[Source]]]:
     from trueup.data.check import sources_of_run
     from trueup.errors import DataError
     from trueup.run.run_file import Source, load
-    from trueup.stages import STAGES
 
     if file.suffix not in (".yaml", ".yml"):
         return None, {file.name.split(".")[0] or "data": [Source(path=file)]}
+    from trueup.stages import STAGES
+
     run = load(file, {stage.name: stage.config for stage in STAGES})
     sources = sources_of_run(run.data)
     if not sources:
@@ -91,13 +102,42 @@ def _sources(file: Path) -> tuple[RunFile | None, dict[str, list[Source]]]:
 
 
 def _counter(run: RunFile) -> CountTokens | None:
-    """Counts tokens by the tokenizer of the run's model; None, said once, where it cannot be loaded."""
-    from trueup.errors import ModelError
-    from trueup.models import base
+    """Counts tokens by the tokenizer of the run's model; None, said once, where it is not on this disk.
+
+    transformers would load torch, which takes longer than most files take to read: the tokenizer's file is enough.
+    """
+    path = _tokenizer_file(run.model.base)
+    if path is None:
+        click.echo(f"lengths are in characters: the tokenizer of {run.model.base} is not on this disk", err=True)
+        return None
+    from tokenizers import Tokenizer
 
     try:
-        tokenizer = base.load_tokenizer(run.model.base)
-    except ModelError as error:
-        click.echo(f"lengths are in characters: {error}", err=True)
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more precise
+        click.echo(f"lengths are in characters: {path} cannot be read ({error})", err=True)
         return None
-    return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda texts: [len(one.ids) for one in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def _tokenizer_file(base: str) -> Path | None:
+    """The tokenizer.json of `model.base` that is on this disk: in a folder, or fetched before."""
+    from trueup.models import packaged
+
+    if base.removeprefix("package:") in packaged.PACKAGES:
+        name = packaged.PACKAGES[base.removeprefix("package:")].requirement.replace("==", "-")
+        path = packaged.cache_dir() / name / "tokenizer.json"
+    else:
+        path = Path(base).expanduser() / "tokenizer.json"
+    if path.is_file():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(base, "tokenizer.json")
+    except HFValidationError:  # a folder's name
+        return None
+    return Path(cached) if isinstance(cached, str) else None

@@ -1,78 +1,34 @@
-"""One command a stage, and: run, status, preflight, init, labelstudio, demo, schema. Heavy imports are made inside."""
+"""One command for each stage, and those that look at a run. Heavy imports are made inside."""
 
 from __future__ import annotations
 
-import errno
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from trueup import __version__
 from trueup.cli.data import data
+from trueup.cli.doctor import doctor
+from trueup.cli.group import Group, debug_option, remember_folder, remember_run_file
+from trueup.cli.labelstudio import labelstudio
+from trueup.cli.run_files import init, schema
 from trueup.errors import ConfigError, TrueupError
+from trueup.stages import STAGES
 
 if TYPE_CHECKING:
     from trueup.run.pipeline import Pipeline, State
 
-STAGE_HELP = {
-    "sft": "Supervised fine-tuning of an adapter on the 4-bit base.",
-    "sample": "Completions to judge, from the current policy.",
-    "collect": "People judge in Label Studio; freeze what they said.",
-    "reward": "A reward model, as an adapter on the same base.",
-    "dpo": "Align by pairs: direct preference optimization.",
-    "kto": "Align by single thumbs: Kahneman-Tversky optimization.",
-    "ppo": "Align by a reward: proximal policy optimization, every role on one base.",
-    "grpo": "Align by a reward: group relative policy optimization, without a value.",
-    "evaluate": "Is it better, by how much.",
-    "export": "The adapter, merged weights and a model card.",
-}
-
-WAITING = 3  # exit code: nothing is wrong, people have not finished
-INTERRUPTED = 130  # as a shell says of SIGINT
+METHODS = [stage.name for stage in STAGES if stage.alignment]
 
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override the run file.")
 
 
-class Group(click.Group):
-    """What a user can cause becomes one message and exit code 2, Ctrl+C a line and 130; never a traceback."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order one types them, not of the alphabet."""
-        return ["init", *STAGE_HELP, *(name for name in self.commands if name not in ("init", *STAGE_HELP))]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("\nstopped; what was made is kept, and the same command goes on", err=True)
-            sys.exit(INTERRUPTED)
-        except TrueupError as error:
-            click.echo("error: " + str(error).replace(" RUN.yaml", f" {ctx.obj or 'RUN.yaml'}"), err=True)
-            sys.exit(2)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # `trueup status | head`: click ends quietly
-                raise
-            found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            click.echo(f"error: {found}", err=True)
-            sys.exit(2)
-        except Exception as error:
-            from trueup.run.stage import Waiting
-
-            if not isinstance(error, Waiting):
-                raise
-            click.echo(str(error))
-            sys.exit(WAITING)
-        finally:
-            if "rich.console" in sys.modules:  # a progress bar that was interrupted leaves the cursor hidden
-                sys.modules["rich.console"].Console().show_cursor(True)
-
-
-@click.group(cls=Group)
+@click.group(cls=Group, params=[debug_option()])
 @click.version_option(__version__)
 def main() -> None:
     """From thumbs to an aligned adapter, on one GPU."""
@@ -85,17 +41,22 @@ def main() -> None:
     quiet.drop_kernel_advice()
 
 
-main.add_command(data)
+main.add_command(init)
 
 
 def _pipeline(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
-    from trueup.stages import STAGES
 
-    click.get_current_context().find_root().obj = shlex.quote(str(run_file))  # what messages tell the user to type
+    remember_run_file(run_file, overrides)
     run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
-    return Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
+    pipeline = Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
+    remember_folder(pipeline.folder)
+    return pipeline
+
+
+def _typed(run_file: Path, overrides: tuple[str, ...]) -> str:
+    return " ".join([shlex.quote(str(run_file)), *(f"--set {shlex.quote(override)}" for override in overrides)])
 
 
 def _stage_command(name: str, text: str) -> Callable[..., None]:
@@ -103,35 +64,62 @@ def _stage_command(name: str, text: str) -> Callable[..., None]:
     @RUN_FILE
     @SET
     @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
-    def command(run_file: Path, overrides: tuple[str, ...], rebuild: bool) -> None:
+    @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
+    @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
+    def command(
+        run_file: Path, overrides: tuple[str, ...], rebuild: bool, use_stale: bool, discard_labels: bool
+    ) -> None:
         pipeline = _pipeline(run_file, overrides)
         for line in pipeline.missing_files(besides=name):
             click.echo(f"warning: {line}", err=True)
-        built = pipeline.execute(name, rebuild)
-        click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
-        if name == "evaluate":
-            _say_verdict(pipeline)
-        click.echo(_next(pipeline, pipeline.states()))
+        built = pipeline.execute(name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
+        _say_built(pipeline, name, built)
+        for line in pipeline.says(name):
+            click.echo(f"  {line}")
+        click.echo(_next(pipeline, run_file, pipeline.states()))
 
     return command
 
 
-def _next(pipeline: Pipeline, states: list[State]) -> str:
+def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
+    click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
+    if not built and (news := pipeline.since(name)):
+        click.echo(f"{name}: {news}")
+
+
+def _next(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
+    """The command that goes on. What a stage was built with and the run file lacks is kept, not built over."""
+    forgotten = tuple(dict.fromkeys(override for state in states for override in state.remembered))
+    if forgotten:
+        remembering = _pipeline(run_file, (*forgotten, *pipeline.overrides))
+        again = remembering.states()
+        if not any(state.remembered for state in again):
+            said = " and ".join(f"--set {shlex.quote(override)}" for override in forgotten)
+            note = f"{said} was typed when this was built: write it into {run_file.name}, or keep typing it\n"
+            return note + _command(remembering, run_file, again)
+    return _command(pipeline, run_file, states)
+
+
+def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
+    from trueup.run.goal import NOT_MET
+
     todo = next((state for state in states if state.state != "complete"), None)
+    if todo is None and any(line.endswith(NOT_MET) for line in pipeline.verdict_lines(states)):
+        later = (*pipeline.overrides, f"round={pipeline.run.round + 1}")
+        return (
+            "all is complete, and the goal is not met: docs/choosing.md says what else there is\n"
+            f"next: for another round of judgements: trueup sample {_typed(run_file, later)}"
+        )
     if todo is None:
         return "next: nothing, all is complete"
-    chosen = "".join(f" --set {shlex.quote(override)}" for override in pipeline.overrides)
-    rebuild = " --rebuild" if todo.state == "stale" else ""
-    return f"next: trueup {todo.stage} {click.get_current_context().find_root().obj}{chosen}{rebuild}"
+    if todo.state == "running":
+        return f"next: wait for {todo.stage}, or stop it with Ctrl+C where it runs; the same command goes on"
+    rebuild = " --rebuild" if todo.state in ("stale", "broken") else ""
+    return f"next: trueup {todo.stage} {_typed(run_file, pipeline.overrides)}{rebuild}"
 
 
-def _say_verdict(pipeline: Pipeline) -> None:
-    for line in pipeline.verdict_lines():
-        click.echo(line)
-
-
-for _name, _text in STAGE_HELP.items():
-    _stage_command(_name, _text)
+for _stage in STAGES:
+    _stage_command(_stage.name, _stage.help)
 
 
 @main.command()
@@ -141,12 +129,15 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     """All stages in order, skipping what is complete."""
     pipeline = _pipeline(run_file, overrides)
     if lines := pipeline.missing_files():
-        again = "put the files there or mend the data section, then: trueup run RUN.yaml"
+        again = "put the files there or correct the data section, then: trueup run RUN.yaml"
         raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
-        click.echo(f"{stage.name}: {'built' if built else 'complete already'}")
-    _say_verdict(pipeline)
+        _say_built(pipeline, stage.name, built)
+        for line in pipeline.says(stage.name) if built else []:
+            click.echo(f"  {line}")
+    for line in pipeline.verdict_lines():
+        click.echo(line)
 
 
 @main.command()
@@ -160,15 +151,14 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 
     pipeline = _pipeline(run_file, overrides)
     table = Table("stage", "state", "why", title=Text(f"{pipeline.run.name}, round {pipeline.run.round}"))
-    colours = {"complete": "green", "stale": "red", "partial": "yellow"}
+    colours = {"complete": "green", "stale": "red", "broken": "red", "partial": "yellow", "running": "cyan"}
     states = pipeline.states()
     for state in states:
         table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
     console = Console()
     console.print(table)
-    for line in pipeline.verdict_lines():
+    for line in (*pipeline.missing(), *pipeline.verdict_lines(states), _next(pipeline, run_file, states)):
         console.print(Text(line), soft_wrap=True)
-    console.print(Text(_next(pipeline, states)), soft_wrap=True)
 
 
 @main.command()
@@ -214,76 +204,9 @@ def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("run_file", type=click.Path(path_type=Path), default="run.yaml")
-def init(run_file: Path) -> None:
-    """Write a run file to start from. Never overwrites one."""
-    import re
-    from importlib.resources import files
-
-    if run_file.exists():
-        raise ConfigError(str(run_file), found="it exists already", next_step="trueup init ANOTHER.yaml")
-    text = files("trueup.run").joinpath("template.yaml").read_text(encoding="utf-8")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("-._") or "run"
-    run_file.write_text(text.replace("NAME", name), encoding="utf-8")
-    click.echo(f"wrote {run_file}\nnext: put your files beside it, then: trueup sft {run_file}")
-
-
-@main.group()
-def labelstudio() -> None:
-    """The Label Studio server that trueup runs for you, on 127.0.0.1."""
-
-
-SERVER_OPTIONS = (
-    click.option("--data-dir", type=click.Path(path_type=Path), default="labelstudio", show_default=True),
-    click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True),
-)
-
-
-@labelstudio.command("start")
-@SERVER_OPTIONS[0]
-@SERVER_OPTIONS[1]
-def labelstudio_start(data_dir: Path, port: int) -> None:
-    """Start it, or find it running."""
-    from trueup.feedback import server
-    from trueup.progress import spinner
-
-    with spinner("starting Label Studio") as say:
-        server.start(data_dir.resolve(), port, say)
-    _say_login(data_dir)
-
-
-@labelstudio.command("stop")
-@SERVER_OPTIONS[0]
-def labelstudio_stop(data_dir: Path) -> None:
-    """Stop it; the data stays."""
-    from trueup.feedback import server
-
-    click.echo("stopped" if server.stop(data_dir.resolve()) else "it was not running")
-
-
-@labelstudio.command("status")
-@SERVER_OPTIONS[0]
-def labelstudio_status(data_dir: Path) -> None:
-    """Is it running, and where."""
-    from trueup.feedback import server
-
-    if server.is_running(data_dir.resolve()):
-        _say_login(data_dir)
-    else:
-        click.echo(f"not running; start it with: trueup labelstudio start --data-dir {data_dir}")
-
-
-def _say_login(data_dir: Path) -> None:
-    from trueup.feedback import server
-
-    known = server.login(data_dir.resolve())
-    click.echo(f"running at {known['url']}\nlog in as {known['email']}, password in {data_dir / 'credentials.json'}")
-
-
-@main.command()
 @click.option("--human", is_flag=True, help="Wait for your own thumbs instead of simulated annotators.")
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
-@click.option("--method", type=click.Choice(["dpo", "kto", "ppo", "grpo"]), default="dpo", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
 def demo(human: bool, seed: int, method: str, port: int) -> None:
     """The whole loop on a 135M model: SFT, sampling, thumbs in Label Studio, alignment, the verdict."""
@@ -292,16 +215,10 @@ def demo(human: bool, seed: int, method: str, port: int) -> None:
     play(Path.cwd(), human=human, seed=seed, method=method, port=port)
 
 
-@main.command()
-def schema() -> None:
-    """Print the JSON Schema of run files, for editors."""
-    import json
-
-    from trueup.run.run_file import model
-    from trueup.stages import STAGES
-
-    click.echo(json.dumps(model({stage.name: stage.config for stage in STAGES}).model_json_schema(), indent=2))
-
+main.add_command(data)
+main.add_command(labelstudio)
+main.add_command(doctor)
+main.add_command(schema)
 
 if __name__ == "__main__":
     main()

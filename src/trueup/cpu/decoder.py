@@ -108,7 +108,7 @@ class Decoder:
         max_new_tokens: int,
         temperature: float,
         top_p: float,
-        eos_id: int,
+        end_ids: tuple[int, ...],
         seed: int,
         batch_size: int,
         progress: Callable[[int], None] = lambda done: None,
@@ -116,6 +116,7 @@ class Decoder:
         """A completion of each prompt, in the order given; when rows of the batch are done, others take their place."""
         # the random numbers are each prompt's own: who is decoded beside it changes none
         uniform = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
+        ends = torch.tensor(end_ids)
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         width = int(lengths.max()) + max_new_tokens
         done: list[Completion] = [([], []) for _ in prompts]
@@ -133,7 +134,7 @@ class Decoder:
                     done[row][0].append(token)
                     done[row][1].append(logp)
             ages += alive
-            going_on = alive & (tokens != eos_id) & (ages < max_new_tokens)
+            going_on = alive & ~torch.isin(tokens, ends) & (ages < max_new_tokens)
             progress(int((alive & ~going_on).sum()))
             alive = going_on
             free, all_placed = (~alive).nonzero()[:, 0], waiting == len(prompts)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from trueup.data.closer import CountTokens
 from trueup.data.faults import NUM_SHOWN
+from trueup.data.leaks import WANTED
+from trueup.data.report import ENOUGH, too_few
 from trueup.data.sources import Reader
 from trueup.data.survey import Survey, spread
+from trueup.errors import visible
 from trueup.run.run_file import DataConfig, Source
 
-WANTED = {"demonstrations": "demonstrations", "prompts": "prompts", "held_out": "prompts", "preferences": "preferences"}
+ONLY_TEXT = ("prompts", "held_out", "preferences")
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,27 @@ def check(
     seed: int = 0,
     full: bool = False,
     count_tokens: CountTokens | None = None,
+    train_on: str = "last",
     say: Callable[[str], None] = lambda words: None,
 ) -> list[Survey]:
     """Survey every source; `full` looks closely at all rows, not at a sample of 50,000.
 
-    Fields are those of the run file's `data`; any other name stands for a file that may hold any format.
+    Fields are those of the run file's `data`; a file under any other name may hold any format.
     """
     surveys: dict[str, list[Survey]] = {}
     for field, found in sources.items():
         for source in found:
             reader = Reader(source, WANTED.get(field))
-            survey = Survey(field, reader, seed=seed, full=full, count_tokens=count_tokens)
+            survey = Survey(field, reader, seed=seed, full=full, count_tokens=count_tokens, train_on=train_on)
             surveys.setdefault(field, []).append(survey.run(say))
+    for field in surveys.keys() & ENOUGH:
+        last = surveys[field][-1]
+        if any(survey.error is not None for survey in surveys[field]):
+            continue
+        num_prompts = last.num_prompts(surveys[field])
+        last.too_few = too_few(
+            field, last.num_examples_of(surveys[field]) if field == "demonstrations" else num_prompts
+        )
     held_out = surveys.get("held_out", [])
     for field, done in surveys.items():
         for survey in done:
@@ -63,15 +75,31 @@ def check(
 
 def findings(survey: Survey) -> list[Finding]:
     """Faults first, then warnings, each kind with its first twenty places."""
-    found = []
+    reader, found, with_tools = survey.reader, [], survey.num_with_tools
+    if with_tools and survey.name in ONLY_TEXT:
+        found.append(Finding("fault", "tools or tool calls, which only demonstrations can have", with_tools, []))
+        with_tools = 0
     if survey.error is not None:
         found.append(Finding("fault", "unreadable", 1, [survey.error.message()]))
-    for level, faults in (("fault", survey.reader.faults), ("warning", survey.warnings)):
+    for level, faults in (("fault", reader.faults), ("warning", survey.warnings), ("warning", reader.notes)):
         for kind, count in sorted(faults.counts.items()):
             where = [words for _, words in sorted(faults.shown[kind])[:NUM_SHOWN]]
             found.append(Finding(level, kind, count, where))
-    if survey.reader.num_ties:
-        found.append(Finding("warning", "no preference: a tie", survey.reader.num_ties, []))
+    for name, count in reader.unused.most_common():
+        found.append(Finding("warning", visible(f"field not used: {name}"), count, []))
+    for kind, count in (
+        ("no preference: a tie", reader.num_ties),
+        ("blank row, skipped", reader.faults.num_blank),
+        ("tools or tool calls: trained where the chat template writes them, else refused", with_tools),
+        ("assistant turn that is not trained on (data.train_on: last)", survey.num_other_turns),
+    ):
+        if count:
+            found.append(Finding("warning", kind, count, []))
+    if reader.files_not_read:
+        names = [visible(name) for name in reader.files_not_read[:NUM_SHOWN]]
+        found.append(Finding("warning", "file not read", len(reader.files_not_read), names))
+    if survey.too_few:
+        found.append(Finding("warning", "few rows", 1, [survey.too_few]))
     return found
 
 

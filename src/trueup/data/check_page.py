@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trueup.data.check import findings, summary
+from trueup.errors import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +32,8 @@ def show(surveys: list[Survey]) -> None:
         for finding in findings(survey):
             colour = "red" if finding.level == "fault" else "yellow"
             shown = finding.where if finding.level == "fault" else finding.where[:NUM_ON_SCREEN]
+            if finding.kind == "unreadable":  # the whole message stands below the tables
+                shown = [words.splitlines()[0] for words in shown]
             left = finding.count - len(shown)
             lines = [Text(words) for words in shown] + ([Text(f"and {left:,} more")] if left > 0 and shown else [])
             table.add_row(Text(f"{finding.level}: {finding.kind}", colour), f"{finding.count:,}", Group(*lines))
@@ -64,7 +67,7 @@ def write(surveys: list[Survey], path: Path) -> Path:
 
 
 def _title(survey: Survey) -> str:
-    return f"{survey.name}: {survey.reader.source.path}"
+    return visible(f"{survey.name}: {survey.reader.source.path}")
 
 
 def _lengths(survey: Survey) -> Figure:

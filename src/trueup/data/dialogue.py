@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-Messages = list[dict[str, str]]  # role (system | user | assistant) and content
+from trueup.data.faults import RowFault
+from trueup.data.tools import calls_of, refuse_unanswered
+from trueup.data.values import is_empty, is_missing, text_of
+
+Messages = list[dict[str, Any]]  # role (system | user | assistant | tool), content (a text), and maybe tool_calls
 
 ROLES = {
     "system": "system",
@@ -17,54 +21,52 @@ ROLES = {
     "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
+    "tool": "tool",
 }
 TRANSCRIPT = "\n\nHuman:"
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
-
-
-class RowFault(ValueError):
-    """A row that cannot be used. `kind` is what it is counted under, the message says it in full."""
-
-    def __init__(self, kind: str, message: str = "") -> None:
-        self.kind = kind
-        super().__init__(message or kind)
-
-
-def text_of(value: Any, name: str, kind: str = "no text") -> str:
-    """The stripped text; numbers and truth values are written out. Raises RowFault when there is none."""
-    if isinstance(value, str):
-        if stripped := value.strip():
-            return stripped
-    elif isinstance(value, int | float):
-        return str(value)
-    elif value is not None:
-        raise RowFault("not a text", f"{name} is of type {type(value).__name__}, expected text")
-    raise RowFault(kind, f"{name} has no text")
+AFTER = {"": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("assistant", "tool")}
 
 
 def turns(value: Any, name: str) -> Messages:
     """Messages of a list of {role, content} or {from, value}: [system,] user, assistant, user, ...
 
-    Raises RowFault on an unknown role, roles out of order, an empty turn, an image.
+    After an assistant's tool calls come their results, of role tool, then the assistant. Raises RowFault on an unknown
+    role, roles out of order, an empty turn, an image, calls without results.
     """
     if not isinstance(value, list) or not value:
         raise RowFault("not a dialogue", f"{name} is no list of turns")
     messages = [_turn(turn, f"{name} {number}") for number, turn in enumerate(value, start=1)]
     _refuse_disorder(messages, name)
+    refuse_unanswered(messages, name)
     return messages
 
 
-def _turn(turn: Any, name: str) -> dict[str, str]:
+def _turn(turn: Any, name: str) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise RowFault("not a dialogue", f"{name} is of type {type(turn).__name__}, expected role and content")
     said_by, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     role = ROLES.get(said_by.lower()) if isinstance(said_by, str) else None
     if role is None:
         raise RowFault("unknown role", f"{name} has the unknown role {said_by!r}; known: {', '.join(ROLES)}")
+    if not is_empty(turn.get("function_call")):
+        raise RowFault("tool calls", f"{name} has a function_call; write it as tool_calls")
     if isinstance(content, list):
         content = _joined(content, name)
-    kind = "empty assistant turn" if role == "assistant" else "no text"
-    return {"role": role, "content": text_of(content, f"{name} ({role})", kind)}
+    if is_empty(calls := turn.get("tool_calls")):
+        kind = "empty assistant turn" if role == "assistant" else "no text"
+        message: dict[str, Any] = {"role": role, "content": text_of(content, f"{name} ({role})", kind)}
+    elif role == "assistant":
+        text = "" if is_missing(content) else text_of(content, name)
+        message = {"role": role, "content": text, "tool_calls": calls_of(calls, f"{name}, call")}
+    else:
+        raise RowFault("tool calls", f"{name} has tool_calls, but is the {role}'s")
+    if role == "tool":
+        message |= {key: text_of(turn[key], f"{name} ({key})") for key in RESULT if not is_missing(turn.get(key))}
+    return message
+
+
+RESULT = ("tool_call_id", "name")  # what a tool's result may say of itself
 
 
 def _joined(parts: list[Any], name: str) -> str:
@@ -73,19 +75,21 @@ def _joined(parts: list[Any], name: str) -> str:
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text":
-            what = "an image" if kind and "image" in str(kind) else f"a part of type {kind}"
-            raise RowFault(f"{what} in a message", f"{name} holds {what}; trueup reads text alone")
-        texts.append(str(part.get("text") or ""))
+            what = "an image" if isinstance(kind, str) and "image" in kind else f"a part of type {kind}"
+            raise RowFault(f"{what[:40]} in a message", f"{name} holds {what}; trueup reads text alone")
+        texts.append("" if is_missing(part.get("text")) else text_of(part["text"], name))
     return "\n".join(texts)
 
 
 def _refuse_disorder(messages: Messages, name: str) -> None:
     first = 1 if messages[0]["role"] == "system" else 0
-    for number, message in enumerate(messages[first:]):
-        expected = "assistant" if number % 2 else "user"
-        if message["role"] != expected:
-            found = f"{name} {first + number + 1} is the {message['role']}'s, expected the {expected}'s"
+    before = ""
+    for number, message in enumerate(messages[first:], start=first + 1):
+        expected = ("tool",) if before == "calls" else AFTER[before]
+        if message["role"] not in expected:
+            found = f"{name} {number} is the {message['role']}'s, expected the {' or the '.join(expected)}'s"
             raise RowFault("roles out of order", found)
+        before = "calls" if "tool_calls" in message else message["role"]
     if len(messages) == first:
         raise RowFault("no text", f"{name} holds a system message alone")
 
@@ -116,8 +120,8 @@ def transcript(text: str, name: str) -> Messages:
     return messages
 
 
-def split_answer(messages: Messages) -> tuple[Messages, str | None]:
-    """(messages up to the last user turn, the assistant's answer to it or None)."""
+def split_answer(messages: Messages) -> tuple[Messages, dict[str, Any] | None]:
+    """(messages up to the last one that is not the assistant's, the assistant's answer to it or None)."""
     if messages[-1]["role"] == "assistant":
-        return messages[:-1], messages[-1]["content"]
+        return messages[:-1], messages[-1]
     return messages, None

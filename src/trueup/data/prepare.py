@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from trueup import __version__
-from trueup.data.check import WANTED
 from trueup.data.closer import NearDuplicates
 from trueup.data.formats import Example
+from trueup.data.leaks import WANTED
 from trueup.data.sources import Reader, unusable
+from trueup.data.values import same_text
 from trueup.errors import DataError
-from trueup.run.artifacts import file_sha256, write_json
+from trueup.run import files
+from trueup.run.files import file_sha256, write_json
 from trueup.run.run_file import Source
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -52,8 +54,9 @@ def prepare(
         record["fields"][field] = writer.write(aside, say)
         if field == "held_out":
             kept_apart = writer.prompts
+    files.sync_tree(aside)
     write_json(aside / "record.json", record)
-    aside.rename(out)
+    files.rename(aside, out)
     return record
 
 
@@ -65,6 +68,7 @@ class _Field:
     ) -> None:
         self.name, self.sources, self.seed, self.split, self.apart = name, sources, seed, split, apart
         self.dropped: Counter[str] = Counter()
+        self.unused: Counter[str] = Counter()  # fields that say something and are not written
         self.prompts: set[str] = set()
         self._seen: set[bytes] = set()
         self._near = NearDuplicates() if near else None
@@ -97,8 +101,9 @@ class _Field:
             reasons = ", ".join(f"{why}: {count}" for why, count in self.dropped.items())
             raise DataError(self.name, found=f"nothing is left ({reasons})", expected="usable rows")
         return {
-            "sources": {str(s.path): _sha256_of(s.path) for s in self.sources},
+            "sources": {str(p): _sha256_of(p) for s in self.sources for p in s.paths()},
             "dropped": dict(self.dropped),
+            "unused_fields": dict(self.unused),
             "written": {name: {"rows": n, "sha256": file_sha256(folder / name)} for name, n in num_rows.items()},
         }
 
@@ -107,6 +112,12 @@ class _Field:
         for number, source in enumerate(self.sources):
             reader = Reader(source, WANTED.get(self.name))
             for (file, line), example in reader:
+                if example.has_tools:
+                    raise DataError(
+                        f"{source.path}, {reader.place((file, line))}",
+                        found="tools or tool calls, which prepare does not write",
+                        next_step="name the file in the run file as it is",
+                    )
                 clean = _clean(example)
                 texts = _texts(clean)
                 key = hashlib.sha256("\0".join(texts).encode()).digest()
@@ -123,6 +134,7 @@ class _Field:
                         self.prompts.add(prompt)
                     yield self._file_of(prompt), as_record(clean, self.name)
             self.dropped += unusable(reader)
+            self.unused += reader.unused
 
     def _file_of(self, prompt: str) -> str:
         """By a seeded hash of the prompt: rows of one prompt stay together, and the same seed splits the same way."""
@@ -150,7 +162,7 @@ def as_record(example: Example, field: str) -> Row:
 def _clean(example: Example) -> Example:
     """Without control characters, which no tokenizer and few servers expect."""
     return Example(
-        [{"role": turn["role"], "content": CONTROL.sub("", turn["content"])} for turn in example.prompt],
+        [turn | {"content": CONTROL.sub("", turn["content"])} for turn in example.prompt],
         None if example.completion is None else CONTROL.sub("", example.completion),
         None if example.rejected is None else CONTROL.sub("", example.rejected),
         example.label,
@@ -164,9 +176,9 @@ def _texts(example: Example) -> list[str]:
 
 
 def _normal(example: Example) -> str:
-    """The prompt, or the text where there is none, but for case and spaces."""
+    """The prompt, or the text where there is none, in the form in which prompts are compared."""
     said = [turn["content"] for turn in example.prompt if turn["role"] != "system"] or [example.completion or ""]
-    return " ".join(" ".join(said).casefold().split())
+    return same_text("\n".join(said))
 
 
 def _sha256_of(path: Path) -> Any:

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import random
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 
-from rapidfuzz import process
-
-from trueup.data.dialogue import RowFault
-from trueup.data.faults import Faults
+from trueup.data import columns
+from trueup.data.faults import Faults, RowFault
+from trueup.data.fields import reads_like_missing, unfolded, unused, with_system_and_tools
 from trueup.data.files import DataFile, files_of
-from trueup.data.formats import FIELDS, FORMATS, Example, Format, Record, detect
+from trueup.data.formats import Example, Format, Record, detect, prompt_is_repeated
+from trueup.data.kinds import AS_UTF8
+from trueup.data.verdicts import doubt_in, spelling
 from trueup.errors import DataError
 from trueup.run.run_file import Source
 
 Place = tuple[int, int]  # number of the file, and of the line (or row) in it
 MAX_SHAPES = 1000  # sets of field names remembered: a file has one, or a few
+MAX_LABELS = 1000  # spellings of a label remembered
 
 
 class Reader:
-    """Reads one source once. Iterating fills `faults`, `formats`, `num_rows` and `num_ties`.
+    """Reads one source once. Iterating fills the counts.
 
-    `wanted` is demonstrations, prompts or preferences, or None for whatever the file is good for.
+    `wanted` is demonstrations, prompts or preferences, or None for whatever the file is good for. `unused` counts the
+    rows in which a field says something that is not read; `notes` are odd, for a person to judge.
     """
 
     def __init__(self, source: Source, wanted: str | None = None) -> None:
         self.source, self.wanted = source, wanted
-        self.files = files_of(source.path)
-        self.faults = Faults()
+        self.files: list[DataFile] = []
+        self.files_not_read: list[str] = []  # beside them in the folder
+        self.faults, self.notes = Faults(), Faults()
         self.formats: dict[str, str] = {}  # file -> the format found
         self.num_rows = 0
         self.num_ties = 0  # judged rows without a preference
+        self.num_other_turns = 0  # assistant turns before the last one
+        self.unused: Counter[str] = Counter()
+        self._labels: Counter[str] = Counter()
         self._shapes: dict[tuple[str, ...], Format | None] = {}
 
     def place(self, place: Place) -> str:
@@ -39,24 +47,39 @@ class Reader:
         return self.files[place[0]].at(place[1])
 
     def __iter__(self) -> Iterator[tuple[Place, Example]]:
-        """Raises DataError on a file that is lost, or whose fields are none of the formats."""
+        """Raises DataError on a file that is lost, whose columns fit no format, or whose labels are unclear."""
+        self.files, self.files_not_read = files_of(self.source.path)
         for file in self.files:
             yield from self._of_file(file)
         if not self.num_rows and not self.faults.counts:
-            raise DataError(str(self.source.path), found="no rows", expected=f"rows of {self.wanted or 'any format'}")
+            raise DataError(
+                str(self.source.path),
+                found="no rows",
+                expected=f"rows of {self.wanted or 'any format'}",
+                next_step="put rows into it, or name another file",
+            )
+        if doubt := doubt_in(self._labels):
+            raise DataError(
+                str(self.source.path),
+                found=doubt,
+                expected="labels that are thumbs: true/false, 1/0, 1/-1, yes/no, good/bad, up/down",
+                next_step="rewrite the label column, and leave out rows without a verdict",
+            )
 
     def _of_file(self, file: DataFile) -> Iterator[tuple[Place, Example]]:
         faults, expected, unknown = self.faults, None, None
+        given: set[str] = set()
         for number, record in file.records(faults):
             if self.source.columns:
-                record = self._renamed(record)
+                given |= record.keys()
+                record = columns.renamed(record, self.source.columns)
             self.num_rows += 1
             found = self._format(record)
             if expected is None and found is not None:
                 expected = found
                 self.formats[file.name or str(file.path)] = found.name
                 if self.wanted is not None and self.wanted not in found.gives:
-                    raise self._cannot_give(file, record, found)
+                    raise columns.cannot_give(file.path, record, found, self.wanted, self.source.columns)
             if found is None:
                 unknown = unknown or record
                 names = ", ".join(record) or "no columns"
@@ -67,62 +90,45 @@ class Reader:
                 faults.add(file.number, number, "another format", words)
                 continue
             try:
-                examples = found.read(record)
-                if self.wanted == "demonstrations" and any(one.completion is None for one in examples):
-                    raise RowFault("empty answer", "ends with the user's turn: no answer")
+                yield from (((file.number, number), example) for example in self._examples(file, number, record, found))
             except RowFault as fault:
                 faults.add(file.number, number, fault.kind, f"{file.at(number)}: {fault}")
-                continue
-            if not examples:
-                self.num_ties += 1
-            for example in examples:
-                yield (file.number, number), example
         if expected is None and unknown is not None:
-            raise self._unknown(file, unknown)
+            faults.forget("unknown fields")  # the error below says it of all rows
+            raise columns.unknown(file.path, unknown, self.wanted, self.source.columns)
+        for ours, theirs in self.source.columns.items():
+            if expected is not None and ours in expected.more and theirs not in given:
+                self.notes.add(file.number, 0, "column not in the file", f"{file.path.name}: no {theirs} to be {ours}")
 
-    def _renamed(self, record: Record) -> Record:
-        """The file's names become ours; a column that is mapped away is not seen under its old name."""
-        columns = self.source.columns
-        taken = set(columns.values())
-        kept = {name: value for name, value in record.items() if name not in taken and name not in columns}
-        return kept | {ours: record[theirs] for ours, theirs in columns.items() if theirs in record}
+    def _examples(self, file: DataFile, number: int, record: Record, found: Format) -> list[Example]:
+        """What the row says; fills the counts of what is not read. Raises RowFault."""
+        if "label" in found.fields and len(self._labels) < MAX_LABELS:
+            self._labels[spelling(record["label"])] += 1
+        record = unfolded(record)
+        examples = [with_system_and_tools(record, example) for example in found.read(record)]
+        if self.wanted == "demonstrations" and any(one.completion is None for one in examples):
+            raise RowFault("empty answer", "ends with the user's turn: no answer")
+        if not examples:
+            self.num_ties += 1
+        left = unused(record, found, self.wanted)
+        if {"prompt", "chosen"} <= found.fields and examples and not prompt_is_repeated(record, examples[0]):
+            left.append("prompt (it differs from the turns in chosen)")
+        for name in left:
+            self.unused[name] += 1
+        for example in examples:
+            self.num_other_turns += sum(turn["role"] == "assistant" for turn in example.prompt)
+            if word := reads_like_missing(example):
+                words = f"{file.at(number)}: a text is {word!r}, which programs write for a missing value"
+                self.notes.add(file.number, number, "reads like a missing value", words)
+        return examples
 
     def _format(self, record: Record) -> Format | None:
         shape = tuple(record)
         if shape not in self._shapes:
             if len(self._shapes) >= MAX_SHAPES:
                 self._shapes.clear()
-            self._shapes[shape] = detect(record)
+            self._shapes[shape] = detect(record, self.wanted)
         return self._shapes[shape]
-
-    def _unknown(self, file: DataFile, record: Record) -> DataError:
-        known = "; ".join(f"{one.name} ({', '.join(sorted(one.fields))})" for one in FORMATS)
-        return DataError(
-            str(file.path),
-            found=f"fields {', '.join(record) or 'none'}: no known format",
-            expected=known,
-            next_step=_hint(record)
-            or "name your columns in data.columns, such as {prompt: question, response: answer}",
-        )
-
-    def _cannot_give(self, file: DataFile, record: Record, found: Format) -> DataError:
-        fitting = [one.name for one in FORMATS if self.wanted in one.gives]
-        return DataError(
-            str(file.path),
-            found=f"{found.name} (fields {', '.join(record)}): no {self.wanted}",
-            expected=f"{self.wanted} as {', '.join(fitting)}",
-            next_step=_hint(record),
-        )
-
-
-def _hint(record: Record) -> str:
-    """`did you mean ...` for a column whose name is nearly ours; nothing where there is none."""
-    missing = [field for field in FIELDS if field not in record]
-    for name in record:
-        near = process.extractOne(name, missing, score_cutoff=80)
-        if name not in FIELDS and near:
-            return f"did you mean {name}? Then set data.columns.{near[0]}: {name}"
-    return ""
 
 
 def weighted(reader: Reader, seed: int) -> Iterator[tuple[Place, Example]]:
@@ -136,15 +142,26 @@ def weighted(reader: Reader, seed: int) -> Iterator[tuple[Place, Example]]:
 
 def refuse(reader: Reader, kinds: frozenset[str] | None = None) -> None:
     """Raise DataError naming the faults, of these kinds or of all, when there are any."""
-    if lines := reader.faults.lines(kinds):
-        raise DataError(
-            str(reader.source.path),
-            found="\n  ".join(lines),
-            expected=f"{reader.wanted or 'examples'} in every row",
-            next_step=f"mend them; or drop them: trueup data prepare {reader.source.path} --out DIR",
-        )
+    if not (lines := reader.faults.lines(kinds)):
+        return
+    raise DataError(
+        str(reader.source.path),
+        found="\n  ".join(lines),
+        expected=f"{reader.wanted or 'examples'} in every row",
+        next_step=way_on(reader),
+    )
+
+
+def way_on(reader: Reader) -> str:
+    """What to do about the faults of a source."""
+    path = shlex.quote(str(reader.source.path))
+    if "not UTF-8" in reader.faults.counts:
+        name = shlex.quote(reader.files[0].path.name)
+        return f"{AS_UTF8}; or: iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8.csv"
+    return f"correct these lines; or leave them out: trueup data prepare {path} --out DIR"
 
 
 def unusable(reader: Reader) -> Counter[str]:
     """How many rows were not used, by reason."""
-    return reader.faults.counts + Counter({"no preference": reader.num_ties})
+    counts = reader.faults.counts + Counter({"no preference": reader.num_ties, "blank row": reader.faults.num_blank})
+    return +counts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.data.closer import Closer, CountTokens
 from trueup.data.faults import NUM_SHOWN, Faults
+from trueup.data.values import same_text
 from trueup.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,10 +33,22 @@ KEY = re.compile(
 class Survey:
     """What `run` found out about one source. Places are (file, line)."""
 
-    def __init__(self, name: str, reader: Reader, *, seed: int, full: bool, count_tokens: CountTokens | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        reader: Reader,
+        *,
+        seed: int,
+        full: bool,
+        count_tokens: CountTokens | None,
+        train_on: str = "last",
+    ) -> None:
         self.name, self.reader, self.full = name, reader, full
+        self._train_on = train_on
+        self.too_few = ""  # a warning about all sources of the field, with the last of them
         self.warnings = Faults()
         self.error: DataError | None = None  # why the source could not be read to its end
+        self.num_with_tools = 0
         self.prompt_lengths, self.answer_lengths = array("I"), array("I")  # characters
         self.closer = Closer(self.warnings, reader.place, count_tokens)
         self._kept = None if count_tokens else KEPT
@@ -65,10 +78,11 @@ class Survey:
         answer, rejected = example.completion or "", example.rejected or ""
         turns = [turn["content"] for turn in example.prompt if turn["role"] != "system"]
         prompt = turns[0] if len(turns) == 1 else "\n".join(turns)
+        self.num_with_tools += example.has_tools
         self._files.append(place[0])
         self._lines.append(place[1])
-        self._rows.append(hash((prompt, answer, rejected, example.label)))
-        self._prompts.append(hash(" ".join(prompt.casefold().split())))
+        self._rows.append(hash((prompt, answer, rejected, example.label, repr(example.tool_calls or ""))))
+        self._prompts.append(hash(same_text(prompt)))
         self.prompt_lengths.append(len(prompt))
         if example.completion is not None:
             self.answer_lengths.append(len(answer))
@@ -113,7 +127,7 @@ class Survey:
         return self._files[row], self._lines[row]
 
     def leaks_into(self, held_out: list[Survey]) -> None:
-        """Warn of each row whose prompt, but for case and spaces, is among the held-out ones."""
+        """Warn of each row whose prompt, but for case, spaces and Unicode forms, is among the held-out ones."""
         import numpy as np
 
         aside = np.concatenate([np.frombuffer(other._prompts, dtype=np.int64) for other in held_out])
@@ -122,6 +136,25 @@ class Survey:
             self._warn(self._place(row), "prompt is held out too", "its prompt is among the held-out ones")
         if found:
             self.warnings.counts["prompt is held out too"] = len(found)
+
+    @property
+    def num_other_turns(self) -> int:
+        """Assistant turns before the last one of a dialogue that `data.train_on` leaves out of training."""
+        trains = self.reader.wanted in (None, "demonstrations") and self._train_on == "last"
+        return self.reader.num_other_turns if trains and self.num_examples and len(self.answer_lengths) else 0
+
+    @staticmethod
+    def num_prompts(surveys: list[Survey]) -> int:
+        """Distinct prompts of all these sources."""
+        import numpy as np
+
+        every = np.concatenate([np.frombuffer(one._prompts, dtype=np.int64) for one in surveys])
+        return len(np.unique(every))
+
+    @staticmethod
+    def num_examples_of(surveys: list[Survey]) -> int:
+        """Usable rows of all these sources, as often as their weights say."""
+        return round(sum(one.num_examples * one.reader.source.weight for one in surveys))
 
     @property
     def num_examples(self) -> int:

@@ -87,15 +87,14 @@ def _collect(pipeline: Pipeline, human: bool, seed: int, console: Console) -> No
 
 def _simulate(pipeline: Pipeline, seed: int, console: Console) -> None:
     from trueup.demo import simulate
-    from trueup.feedback import server
-    from trueup.feedback.client import Client
-    from trueup.feedback.store import Store
+    from trueup.feedback.connection import connect
+    from trueup.feedback.project import Project
     from trueup.progress import bars
 
-    admin = server.connect(pipeline.run.labelstudio.data_dir)
-    project, _ = Store(pipeline.folder / "store").project("our own server") or (0, "")
+    settings = pipeline.run.labelstudio
+    admin, project = connect(settings.data_dir), Project(settings, pipeline.folder / "store")
     console.print("three SIMULATED annotators sign up and vote over HTTP (people: trueup demo --human)")
-    tasks = Client(admin).pull(project)
+    tasks = project.client.pull(project.known[0]) if project.known else []
     with bars("collect") as bar:
         progress = bar.add_task("simulated thumbs", total=simulate.num_votes(tasks))
         simulate.vote(simulate.hire(admin, seed), tasks, lambda done: bar.advance(progress, done))

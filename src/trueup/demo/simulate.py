@@ -19,7 +19,8 @@ import httpx
 
 from trueup.demo import hidden_preference
 from trueup.errors import ServerError
-from trueup.feedback.server import Connection
+from trueup.feedback.api import Api
+from trueup.feedback.connection import Connection
 
 NAMES = ("simulated-one", "simulated-two", "simulated-three")
 OVERLAP = 5  # the completions of every fifth prompt are judged by all three
@@ -100,9 +101,7 @@ def vote(
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Judge every task that nobody judged yet, four requests at a time. Returns the votes given."""
-    from label_studio_sdk import LabelStudio
-
-    clients = {a.name: LabelStudio(base_url=a.connection.url, api_key=a.connection.token) for a in annotators}
+    clients = {annotator.name: Api(annotator.connection) for annotator in annotators}
     jobs = [(annotators[seat], task) for seat, task in _seats(tasks)]
 
     def one(job: tuple[SimulatedAnnotator, dict[str, Any]]) -> None:
@@ -110,7 +109,8 @@ def vote(
         up = annotator.likes(str(task["data"]["uid"]), str(task["data"]["response"]))
         thumb = {"from_name": "thumb", "to_name": "response", "type": "choices"}
         result = [thumb | {"value": {"choices": ["up" if up else "down"]}}]
-        clients[annotator.name].annotations.create(id=int(task["id"]), result=result, lead_time=3.0)
+        path = f"/api/tasks/{task['id']}/annotations/"
+        clients[annotator.name].send("POST", path, "voting", {"result": result, "lead_time": 3.0})
         progress(1)
 
     with ThreadPoolExecutor(4) as pool:

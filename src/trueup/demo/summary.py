@@ -31,7 +31,7 @@ def make(pipeline: Pipeline, *, simulated: bool, wall_s: float) -> dict[str, Any
 
         answers = list(read_jsonl(pipeline.path("evaluate") / "answers.jsonl"))
         outcomes = intervals.wins([score(a["aligned"]) for a in answers], [score(a["sft"]) for a in answers])
-        win_rate = intervals.win_rate(outcomes, [a["prompt_id"] for a in answers], pipeline.run.seed)
+        win_rate = intervals.win_rate(outcomes, [a["prompt_id"] for a in answers])
         judge = "hidden preference of the simulated annotators"
     found = {
         "method": method,

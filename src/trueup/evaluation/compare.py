@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from trueup.chat.batch import pad
+from trueup.chat.template import Chat
 from trueup.sampling.sample import sample
 from trueup.sampling.types import Sampled, Sampling
 
 Messages = list[dict[str, str]]
+Answered = tuple[list[int], list[int]]  # token ids of a prompt, and of the answer sampled after it
 BATCH_SIZE = 32  # answers a forward
 
 
@@ -37,9 +40,11 @@ def answers(
 
 
 def kl_per_token(
-    model: Any, tokenizer: Any, policy: str, reference: str, prompts: list[Messages], texts: list[str]
+    model: Any, tokenizer: Any, policy: str, reference: str, answers: list[Answered], temperature: float
 ) -> float:
-    """KL(policy || reference) in nats a token: exact at each token of the policy's own answers, then averaged.
+    """KL(policy || reference) in nats per token: exact at each token of the policy's own answers, then averaged.
+
+    Both are taken at the `temperature` the answers were sampled at; 1 when it was 0 (greedy).
 
     The Rao-Blackwellized estimate of Amini et al. 2025, "Better Estimation of the Kullback-Leibler Divergence Between
     Language Models". Unlike the mean log-ratio of the tokens sampled it is never negative, and answers that were cut
@@ -47,19 +52,20 @@ def kl_per_token(
     """
     import torch
 
-    from trueup.models import adapters, causal, head, logps
+    from trueup.models import adapters, causal, head
 
     total, count = 0.0, 0
-    rows = [logps.encode(tokenizer, p, t) for p, t in zip(prompts, texts, strict=True)]
-    rows.sort()  # neighbours share their prompt
+    rows = sorted(answers)  # neighbours share their prompt
     for start in range(0, len(rows), BATCH_SIZE):
-        batch = logps.pad(rows[start : start + BATCH_SIZE], tokenizer.pad_token_id)
+        batch = pad(rows[start : start + BATCH_SIZE], tokenizer.pad_token_id)
         states: dict[str, Any] = {}
         with torch.no_grad():
             for name in (policy, reference):
                 with adapters.using(model, name):
                     states[name] = causal.labelled_states(model, batch)
-            total += head.kl(states[policy], states[reference], causal.output_layer(model)).sum().item()
+            layer = causal.output_layer(model)
+            found = head.kl(states[policy], states[reference], layer, temperature=temperature or 1.0)
+            total += found.sum().item()
         count += len(states[policy])
     return total / count
 
@@ -69,40 +75,50 @@ def kl_of_policy(model: Any, tokenizer: Any, prompts: list[Messages], sampling: 
     from trueup.models import adapters
 
     with adapters.using(model, "default"):
-        texts = [answer.text for answer in sample(model, tokenizer, prompts, sampling)]
-    return kl_to_both(model, tokenizer, prompts, texts)
+        done = sample(model, tokenizer, prompts, sampling)
+    return kl_to_both(model, tokenizer, prompts, done, sampling.temperature)
 
 
-def kl_to_both(model: Any, tokenizer: Any, prompts: list[Messages], texts: list[str]) -> dict[str, float]:
-    """KL of adapter "default", on its own answers `texts`, to "sft" and to "ref", in nats a token.
+def kl_to_both(
+    model: Any, tokenizer: Any, prompts: list[Messages], done: list[Sampled], temperature: float
+) -> dict[str, float]:
+    """KL of adapter "default", on its own answers `done`, to "sft" and to "ref", in nats per token.
 
     In round 1 SFT is the reference, and one of the two is loaded: the figures are the same.
     """
     loaded = [name for name in ("sft", "ref") if name in model.peft_config]
-    found = [kl_per_token(model, tokenizer, "default", name, prompts, texts) for name in loaded]
+    chat = Chat(tokenizer)
+    answers = [(chat.prompt(prompt), answer.ids) for prompt, answer in zip(prompts, done, strict=True)]
+    found = [kl_per_token(model, tokenizer, "default", name, answers, temperature) for name in loaded]
     return {"kl_nats_per_token": found[0], "kl_to_reference_nats_per_token": found[-1]}
 
 
-def rewards(model: Any, head: Any, tokenizer: Any, prompts: list[Messages], texts: list[str]) -> list[float]:
-    """The reward model's score of each answer."""
+def rewards(model: Any, head: Any, conversations: list[list[int]]) -> list[float]:
+    """The reward model's score of each conversation, given as token ids."""
     from trueup.models import scoring
 
-    conversations = [[*p, {"role": "assistant", "content": t}] for p, t in zip(prompts, texts, strict=True)]
-    # neighbours share their prompt
-    order = sorted(range(len(texts)), key=lambda i: [message["content"] for message in conversations[i]])
-    found = [0.0] * len(texts)
+    order = sorted(range(len(conversations)), key=lambda i: conversations[i])  # neighbours share their prompt
+    found = [0.0] * len(conversations)
     for start in range(0, len(order), BATCH_SIZE):
         rows = order[start : start + BATCH_SIZE]
-        scores = scoring.scores(model, head, tokenizer, [conversations[i] for i in rows])
+        scores = scoring.scores(model, head, [conversations[i] for i in rows])
         for i, score in zip(rows, scores.tolist(), strict=True):
             found[i] = score
     return found
 
 
 def rewards_of_each(
-    model: Any, head: Any, tokenizer: Any, prompts: list[Messages], texts: dict[str, list[str]]
+    model: Any, head: Any, tokenizer: Any, prompts: list[Messages], done: dict[str, list[Sampled]]
 ) -> dict[str, list[float]]:
-    """`rewards` of several contestants' answers to the same prompts, in one pass: all share the prompts."""
-    flat = [text for found in texts.values() for text in found]
-    scores, size = rewards(model, head, tokenizer, prompts * len(texts), flat), len(prompts)
-    return {label: scores[i * size : (i + 1) * size] for i, label in enumerate(texts)}
+    """`rewards` of several contestants' answers to the same prompts, in one pass: all share the prompts.
+
+    Of the ids that were sampled, an answer that was cut as it was cut.
+    """
+    chat = Chat(tokenizer)
+    flat = [
+        chat.sampled(prompt, answer.ids, finished=answer.finish == "eos").ids
+        for found in done.values()
+        for prompt, answer in zip(prompts, found, strict=True)
+    ]
+    scores, size = rewards(model, head, flat), len(prompts)
+    return {label: scores[i * size : (i + 1) * size] for i, label in enumerate(done)}

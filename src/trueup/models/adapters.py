@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import ModelError
-from trueup.models import targets
+from trueup.models import errors, targets
 from trueup.run.run_file import AdapterConfig
 
 
@@ -46,7 +46,8 @@ def new_like(base: Any, folder: Path, *, task_type: str) -> Any:
     """`base` with a trainable adapter "default" for `task_type`, its shape and weights those saved in `folder`."""
     from peft import PeftConfig, get_peft_model
 
-    config = PeftConfig.from_pretrained(str(folder))
+    with errors.loading(str(folder), folder, errors.of_adapter(folder)):
+        config = PeftConfig.from_pretrained(str(folder))
     config.task_type, config.inference_mode = task_type, False
     model = get_peft_model(base, config)
     copy_into(model, saved_tensors(folder))
@@ -70,7 +71,8 @@ def load_adapter(base: Any, folder: Path, *, trainable: bool) -> Any:
     """`base` with the adapter saved in `folder`, named "default". Raises ModelError when nothing would train."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
+    with errors.loading(str(folder), folder, errors.of_adapter(folder)):
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=trainable)
     trainable_to_fp32(model)
     if trainable and not any(p.requires_grad for p in model.parameters()):
         raise ModelError(str(folder), found="0 trainable parameters", expected="a trainable adapter")
@@ -79,7 +81,8 @@ def load_adapter(base: Any, folder: Path, *, trainable: bool) -> Any:
 
 def load_frozen(model: Any, folder: Path, name: str) -> None:
     """The adapter saved in `folder` beside those of `model`, as `name`, in fp32 and never trained."""
-    model.load_adapter(str(folder), name, is_trainable=False)
+    with errors.loading(str(folder), folder, errors.of_adapter(folder)):
+        model.load_adapter(str(folder), name, is_trainable=False)
     trainable_to_fp32(model)
 
 
@@ -114,7 +117,8 @@ def saved_tensors(folder: Path) -> dict[str, Any]:
     """The tensors of a saved adapter, in fp32."""
     from safetensors.torch import load_file
 
-    return {key: value.float() for key, value in load_file(folder / "adapter_model.safetensors").items()}
+    with errors.loading(str(folder), folder, errors.of_adapter(folder)):
+        return {key: value.float() for key, value in load_file(folder / "adapter_model.safetensors").items()}
 
 
 @contextmanager

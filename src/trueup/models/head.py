@@ -161,23 +161,34 @@ def token_logps(
     return result
 
 
-def kl(hidden: Tensor, other: Tensor, layer: OutputLayer, other_layer: OutputLayer | None = None) -> Tensor:
-    """KL(softmax(logits) || softmax(logits')) of N tokens in nats, exact, fp32: (N, H), (N, H) -> (N,).
+def kl(
+    hidden: Tensor,
+    other: Tensor,
+    layer: OutputLayer,
+    other_layer: OutputLayer | None = None,
+    *,
+    temperature: float = 1.0,
+) -> Tensor:
+    """KL(softmax(l) || softmax(l')) of N tokens in nats, exact, fp32: (N, H), (N, H) -> (N,).
 
-    With logits l and l': sum_v p_v (l_v - l'_v) - log Z + log Z', accumulated over blocks of the vocabulary; where
-    rounding leaves less than 0, 0. `other_layer` is the layer that reads `other`, where it is not the same.
+    With l and l' the logits divided by `temperature`: sum_v p_v (l_v - l'_v) - log Z + log Z', accumulated over blocks
+    of the vocabulary; where rounding leaves less than 0, 0. `other_layer` is the layer that reads `other`, where it is
+    not the same.
     """
     parts = zip(torch.split(hidden, CHUNK_TOKENS), torch.split(other, CHUNK_TOKENS), strict=True)
-    return torch.cat([_kl(h, o, layer, other_layer or layer) for h, o in parts])
+    return torch.cat([_kl(h, o, layer, other_layer or layer, temperature) for h, o in parts])
 
 
-def _kl(hidden: Tensor, other: Tensor, layer: OutputLayer, other_layer: OutputLayer) -> Tensor:
+def _kl(hidden: Tensor, other: Tensor, layer: OutputLayer, other_layer: OutputLayer, temperature: float) -> Tensor:
     largest, largest_other = (torch.full((len(hidden), 1), -torch.inf, device=hidden.device) for _ in range(2))
     normalizer, normalizer_other, difference = (torch.zeros_like(largest) for _ in range(3))
     of_one, of_other = layer.products(hidden), other_layer.products(other)
     for block, block_other in zip(layer.blocks(), other_layer.blocks(), strict=True):
         logits = layer.finish(of_one(block.weight.to(hidden.dtype)), block.bias)
         logits_other = other_layer.finish(of_other(block_other.weight.to(other.dtype)), block_other.bias)
+        if temperature != 1:
+            logits.div_(temperature)
+            logits_other.div_(temperature)
         apart = logits - logits_other
         largest, fallen, unscaled = _rescaled(largest, logits)
         difference.mul_(fallen).add_(torch.linalg.vecdot(unscaled, apart).unsqueeze(-1))

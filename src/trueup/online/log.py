@@ -79,7 +79,8 @@ class Log:
     def __init__(self, out: Path, report_to: Sequence[Tracker], name: str, step: int) -> None:
         """`step` is where the run goes on: rows after it, of a killed run, are dropped.
 
-        Raises ConfigError when a tracker is not installed.
+        So are lines that are no rows, as a full disk or a power cut leaves them: they are counted in `num_torn`, and
+        the run goes on. Raises ConfigError when a tracker is not installed.
         """
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -87,8 +88,15 @@ class Log:
         if absent:
             raise ConfigError("report_to", found=f"not installed: {', '.join(absent)}", next_step="pip install it")
         self.metrics, self.completions = out / "metrics.jsonl", out / "completions.jsonl"
+        self.num_torn = 0
         for path in (self.metrics, self.completions):
-            write_jsonl(path, [row for row in _rows(path) if row["step"] <= step])
+            rows, num_torn = _whole_rows(path)
+            write_jsonl(path, [row for row in rows if row["step"] <= step])
+            self.num_torn += num_torn
+        if self.num_torn:
+            from rich.console import Console
+
+            Console().print(f"{self.num_torn} unfinished lines of metrics.jsonl and completions.jsonl are left out")
         self.first: Row | None = next(_rows(self.metrics), None)
         self.trackers = []
         for kind in report_to:
@@ -135,7 +143,7 @@ def summary(rows: list[Row]) -> Metrics:
     }
     seconds = sum(row["step_s"] for row in rows)
     return means | {
-        "num_steps": len(rows),
+        "num_steps": rows[-1]["step"],
         "tokens_per_s": sum(row["num_tokens"] for row in rows) / seconds,
         "train_s": round(seconds, 1),
         "num_warnings": sum(len(row["warnings"]) for row in rows),
@@ -144,6 +152,21 @@ def summary(rows: list[Row]) -> Metrics:
 
 def _rows(path: Path) -> Any:
     return read_jsonl(path) if path.exists() else iter(())
+
+
+def _whole_rows(path: Path) -> tuple[list[Row], int]:
+    """(rows, number of lines that are none) of a log whose last writer may have been stopped in the middle."""
+    rows, num_torn = [], 0
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no UTF-8
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        else:
+            num_torn += 1
+    return rows, num_torn
 
 
 def _append(path: Path, row: Row) -> None:

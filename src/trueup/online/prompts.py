@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trueup.chat import preflight
+from trueup.chat.template import Chat
 from trueup.data import read_prompts
 from trueup.data.dialogue import Messages
+from trueup.data.report import ReadReport, tell
 from trueup.errors import DataError
 from trueup.run.stage import Context, Metrics
 
@@ -30,7 +32,8 @@ def read(context: Context, tokenizer: Any, max_prompt_tokens: int) -> tuple[list
     from rich.console import Console
     from rich.markup import escape
 
-    rows = read_prompts(context.run.data, seed=context.run.seed)
+    rows = read_prompts(context.run.data, seed=context.run.seed, report=(report := ReadReport()))
+    read = tell(report)
     prompts, too_long = encode(tokenizer, rows, max_prompt_tokens)
     begin = [row["messages"][-1]["content"][:60] for row in too_long[:20]]
     if too_long:
@@ -43,6 +46,7 @@ def read(context: Context, tokenizer: Any, max_prompt_tokens: int) -> tuple[list
         "num_prompts_too_long": len(too_long),
         "prompts_too_long": begin,
         "preflight": checked,
+        "data": read,
     }
 
 
@@ -50,11 +54,10 @@ def encode(
     tokenizer: Any, rows: list[dict[str, Any]], max_prompt_tokens: int
 ) -> tuple[list[Prompt], list[dict[str, Any]]]:
     """(prompts, rows longer than the limit) of rows of {id, messages}. Raises DataError when no prompt is left."""
+    chat = Chat(tokenizer)
     prompts, too_long = [], []
     for row in rows:
-        ids = tokenizer.apply_chat_template(
-            row["messages"], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        ids = chat.prompt(row["messages"])
         if len(ids) > max_prompt_tokens:
             too_long.append(row)
         else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trueup.chat.template import Chat, Encoded
 from trueup.data.dialogue import Messages
 from trueup.errors import ConfigError, ModelError, StageError
 from trueup.models import scoring
@@ -30,32 +31,49 @@ class Part:
     mean: float = 0.0
     spread: float = 1.0
 
-    def __call__(self, prompts: list[Messages], completions: list[str]) -> list[float]:
-        """The weighted scores. Raises StageError naming the part and the prompt when one is no finite number."""
-        scores = self.reward(prompts, completions)
+    def __call__(
+        self, prompts: list[Messages], completions: list[str], encoded: list[Encoded] | None = None
+    ) -> list[float]:
+        """The weighted scores; the reward model's of the token ids in `encoded`, where they are given.
+
+        Raises StageError naming the part and the prompt when one is no finite number.
+        """
+        if encoded is not None and isinstance(self.reward, OfModel):
+            scores = self.reward.of(encoded)
+        else:
+            scores = self.reward(prompts, completions)
         for prompt, score in zip(prompts, scores, strict=True):
             if not math.isfinite(score):
                 raise _fault(self.name, f"a reward of {score}", "a finite number", prompt)
         return [self.weight * (score - self.mean) / self.spread for score in scores]
 
 
-def of_model(model: Any, head: Any, tokenizer: Any, batch_size: int) -> Reward:
+@dataclass(frozen=True)
+class OfModel:
     """The scores of adapter "reward" of `model` with score weight `head`, (1, hidden); the active adapter stays."""
 
-    def reward(prompts: list[Messages], completions: list[str]) -> list[float]:
-        whole = [[*p, {"role": "assistant", "content": c}] for p, c in zip(prompts, completions, strict=True)]
-        order = sorted(range(len(whole)), key=lambda i: len(completions[i]))
-        scores: dict[int, float] = {}
-        was_training = model.training
-        model.eval()  # no dropout
-        for start in range(0, len(order), batch_size):
-            chunk = order[start : start + batch_size]
-            found = scoring.scores(model, head, tokenizer, [whole[i] for i in chunk]).tolist()
-            scores |= dict(zip(chunk, found, strict=True))
-        model.train(was_training)
-        return [scores[i] for i in range(len(whole))]
+    model: Any
+    head: Any
+    tokenizer: Any
+    batch_size: int
 
-    return reward
+    def __call__(self, prompts: list[Messages], completions: list[str]) -> list[float]:
+        """Of finished answers, as texts."""
+        chat = Chat(self.tokenizer)
+        return self.of([chat.answer(p, c) for p, c in zip(prompts, completions, strict=True)])
+
+    def of(self, encoded: list[Encoded]) -> list[float]:
+        """Of conversations as token ids."""
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].answer))
+        scores: dict[int, float] = {}
+        was_training = self.model.training
+        self.model.eval()  # no dropout
+        for start in range(0, len(order), self.batch_size):
+            chunk = order[start : start + self.batch_size]
+            found = scoring.scores(self.model, self.head, [encoded[i].ids for i in chunk]).tolist()
+            scores |= dict(zip(chunk, found, strict=True))
+        self.model.train(was_training)
+        return [scores[i] for i in range(len(encoded))]
 
 
 def of_function(name: str, folder: Path) -> Reward:
@@ -92,16 +110,21 @@ def of_function(name: str, folder: Path) -> Reward:
 
 
 def build(
-    settings: RewardSettings, folder: Path, reward_model: Reward | None, samples: list[tuple[Messages, str]]
+    settings: RewardSettings,
+    folder: Path,
+    reward_model: Reward | None,
+    samples: list[tuple[Messages, str]],
+    encoded: list[Encoded] | None = None,
 ) -> list[Part]:
     """The parts that `settings` ask for.
 
-    The reward model's score is normalized by its mean and spread on `samples`, SFT completions (Huang et al. 2024).
+    The reward model's score is normalized by its mean and spread on `samples`, SFT completions (Huang et al. 2024),
+    whose token ids are `encoded`.
     Raises ConfigError when nothing is rewarded.
     """
     parts = [Part(name, weight, of_function(name, folder)) for name, weight in settings.reward_functions.items()]
     if reward_model is not None:
-        mean, spread = _moments(reward_model, samples[: settings.num_reward_samples])
+        mean, spread = _moments(Part("reward_model", 1.0, reward_model), samples, encoded, settings.num_reward_samples)
         parts.insert(0, Part("reward_model", settings.reward_model_weight, reward_model, mean, spread))
     if not parts:
         raise ConfigError(
@@ -122,7 +145,7 @@ def refuse_another_base(policy: Path, reward: Path) -> None:
         json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         for folder in (policy, reward)
     ]
-    if bases[0] != bases[1]:
+    if not _same(*bases):
         raise ModelError(
             str(reward),
             found=f"a reward model trained on {bases[1]}",
@@ -131,8 +154,17 @@ def refuse_another_base(policy: Path, reward: Path) -> None:
         )
 
 
-def _moments(reward: Reward, samples: list[tuple[Messages, str]]) -> tuple[float, float]:
-    scores = reward([prompt for prompt, _ in samples], [completion for _, completion in samples])
+def _same(one: str, other: str) -> bool:
+    """Hub ids are compared; of folders, which may have been moved, the run compares the contents."""
+    folders = one.startswith("/") and other.startswith("/")
+    return folders or one == other or one.endswith(f"/{other}") or other.endswith(f"/{one}")
+
+
+def _moments(
+    reward: Part, samples: list[tuple[Messages, str]], encoded: list[Encoded] | None, most: int
+) -> tuple[float, float]:
+    prompts, texts = [prompt for prompt, _ in samples[:most]], [completion for _, completion in samples[:most]]
+    scores = reward(prompts, texts, None if encoded is None else encoded[:most])
     mean = sum(scores) / len(scores)
     spread = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores))
     if not spread > 1e-6:

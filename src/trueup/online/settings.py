@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from trueup.run.run_file import RunFile
 from trueup.run.section import Section
+from trueup.run.stage import Metrics
 from trueup.sampling.types import Engine
 
 KLEstimator = Literal["k1", "k2", "k3"]
@@ -26,6 +31,39 @@ class RewardSettings(Section):
 def unused_inputs(config: RewardSettings) -> tuple[str, ...]:
     """Functions alone reward: no reward model is needed."""
     return ("reward",) if config.reward_model_weight == 0 else ()
+
+
+def files_of_functions(config: RewardSettings, folder: Path) -> dict[str, Path]:
+    """The file that holds each reward function, found as Python would, in `folder` first; nothing is run.
+
+    What such a file imports in its turn is not among them.
+    """
+    return {
+        f"reward function {name}": found
+        for name in config.reward_functions
+        if (found := _file_of(name.partition(":")[0], folder)) is not None
+    }
+
+
+def _file_of(module: str, folder: Path) -> Path | None:
+    places = [str(folder), *sys.path]
+    for depth in range(module.count(".") + 1):
+        spec = PathFinder.find_spec(".".join(module.split(".")[: depth + 1]), places)
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or ())
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def says(metrics: Metrics, run: RunFile) -> list[str]:
+    """Where the reward and the KL went, first tenth of the run against the last, and how often something was off."""
+    if "first_reward" not in metrics:
+        return [f"{metrics['num_steps']:,} steps"]
+    rewards = f"reward {metrics['first_reward']:.3f} -> {metrics['last_reward']:.3f}"
+    kl = f", KL {metrics['first_kl']:.3f} -> {metrics['last_kl']:.3f} nats per token" if "last_kl" in metrics else ""
+    number = metrics["num_warnings"]
+    off = [f"warning: {number:,} warnings while it ran; metrics.jsonl has them"] if number else []
+    return [f"{metrics['num_steps']:,} steps: {rewards}{kl}", *off]
 
 
 class Settings(RewardSettings):

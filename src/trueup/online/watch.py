@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from trueup.chat.template import Chat, Encoded
 from trueup.data.dialogue import Messages
 from trueup.online.log import Log
 from trueup.online.rewards import Part
@@ -24,8 +25,8 @@ NAMES = {  # TRL's -> ours
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Calls the parts of the reward for TRL, and writes a row each time it logs."""
 
-    def __init__(self, log: Log, parts: list[Part], completions_steps: int) -> None:
-        self.log, self.parts, self.completions_steps = log, parts, completions_steps
+    def __init__(self, log: Log, parts: list[Part], completions_steps: int, tokenizer: Any) -> None:
+        self.log, self.parts, self.completions_steps, self.chat = log, parts, completions_steps, Chat(tokenizer)
         self.prompts: list[Messages] = []
         self.texts: list[str] = []
         self.rewards: list[float] = []
@@ -37,7 +38,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _as_trl(self, part: Part) -> Callable[..., list[float]]:
         def reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
             texts = [completion[0]["content"] for completion in completions]
-            scores = part(prompts, texts)
+            scores = part(prompts, texts, self._encoded(prompts, columns["completion_ids"]))
             before = [0.0] * len(scores) if part is self.parts[0] else self.rewards
             self.rewards = [a + b for a, b in zip(before, scores, strict=True)]
             self.prompts, self.texts = prompts, texts
@@ -45,6 +46,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
         reward.__name__ = part.name
         return reward
+
+    def _encoded(self, prompts: list[Messages], completions: list[list[int]]) -> list[Encoded]:
+        """What was sampled, as it is scored; TRL stops at the ends that `end_ids` names, and keeps them."""
+        special = set(self.chat.tokenizer.all_special_ids)
+        return [
+            self.chat.sampled(prompt, ids, finished=bool(ids) and ids[-1] in special)
+            for prompt, ids in zip(prompts, completions, strict=True)
+        ]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         if "reward" not in logs:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from trueup.planning.devices import Device
+from trueup.planning.loads import Work
 from trueup.planning.memory import Load, Setup, weights
 from trueup.planning.shapes import Shape
-from trueup.planning.stages import Work
 
 SECONDS_TO_LOAD_A_GB = 5.0  # of weights, quantizing on the way
 START_S = 10.0  # importing and preparing

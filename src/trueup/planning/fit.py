@@ -5,56 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from trueup.planning.lengths import Lengths
+from trueup.planning.loads import plan
 from trueup.planning.memory import Setup, peak
 from trueup.planning.shapes import Shape
-from trueup.planning.stages import plan
 from trueup.run.run_file import RunFile
+from trueup.run.stage import Stage
 
-# key, what it must stay above; halved in this order
-BATCHES = {
-    "sft": "per_device_train_batch_size",
-    "reward": "per_device_train_batch_size",
-    "dpo": "per_device_train_batch_size",
-    "kto": "per_device_train_batch_size",
-    "grpo": "per_device_train_batch_size",
-    "ppo": "micro_batch_size",
-    "sample": "batch_size",
-    "evaluate": "batch_size",
-}
-LENGTHS = {
-    "sft": "max_length",
-    "reward": "max_length",
-    "dpo": "max_length",
-    "kto": "max_length",
-    "ppo": "max_new_tokens",
-    "grpo": "max_completion_length",
-}
 SMALLEST_LENGTH = 64  # tokens
 Changes = dict[str, Any]
 
 
-def peak_of(name: str, run: RunFile, lengths: Lengths, shape: Shape, setup: Setup) -> dict[str, int] | None:
-    """The memory terms of stage `name`; None where it loads no model."""
-    planned = plan(name, run, lengths)
+def peak_of(stage: Stage, run: RunFile, lengths: Lengths, shape: Shape, setup: Setup) -> dict[str, int] | None:
+    """The memory terms of a stage; None where it loads no model."""
+    planned = plan(stage, run, lengths)
     return None if planned is None else peak(shape, setup, planned[0])
 
 
-def cure(name: str, run: RunFile, lengths: Lengths, shape: Shape, setup: Setup, usable_bytes: int) -> Changes | None:
+def cure(stage: Stage, run: RunFile, lengths: Lengths, shape: Shape, setup: Setup, usable_bytes: int) -> Changes | None:
     """The smallest change of the section under which the stage fits in `usable_bytes`; None when there is none.
 
     First smaller micro-batches, which change no result where gradients accumulate; then checkpointing, which costs a
     forward pass; then shorter texts, which cut data.
     """
-    if name == "export":
-        return {"merged": False}
-    values = run.section(name).model_dump()
-    for length in _halves(values, LENGTHS.get(name), SMALLEST_LENGTH):
+    if stage.cure:
+        return dict(stage.cure)
+    values = run.section(stage.name).model_dump()
+    smallest_batch = stage.smallest_batch(values)
+    for length in _halves(values, stage.length, SMALLEST_LENGTH):
         for checkpointing in _checkpointing(values):
-            for batch in _halves(values, BATCHES.get(name), 2 if name == "kto" else 1):
+            for batch in _halves(values, stage.batch, smallest_batch):
                 changes = {**length, **checkpointing, **batch}
-                if name == "grpo" and batch and values["num_generations"] > min(batch.values()):
-                    continue
-                terms = peak_of(name, changed(run, name, changes), lengths, shape, setup)
+                terms = peak_of(stage, changed(run, stage.name, changes), lengths, shape, setup)
                 if terms is not None and terms["peak"] <= usable_bytes:
                     return {**changes, **_accumulation(values, batch)}
     return None
@@ -65,7 +46,7 @@ def changed(run: RunFile, name: str, changes: Changes) -> RunFile:
     return run.model_copy(update={name: run.section(name).model_copy(update=changes)})
 
 
-def _halves(values: Changes, key: str | None, smallest: int) -> list[Changes]:
+def _halves(values: Changes, key: str, smallest: int) -> list[Changes]:
     found: list[Changes] = [{}]
     value = values[key] if key else 0
     while key and value // 2 >= smallest:

@@ -15,11 +15,11 @@ from typing import Any
 from trueup.errors import StageError
 from trueup.run.artifacts import Completions, Feedback, write_json, write_jsonl
 from trueup.run.pipeline import Pipeline
-from trueup.run.run_file import RunFile
+from trueup.run.run_file import RunFile, load
+from trueup.run.stage import Stage
 
 WORDS = ("tent", "rope", "boot", "lamp", "stove", "map", "snow", "rain", "wind", "path", "camp", "river")
 NUM_STEPS = 2
-PROBED = ("sft", "reward", "dpo", "kto", "ppo")  # what two steps of are made here
 Row = dict[str, Any]
 # the policy that other stages start from: changed enough for the reference proof
 SHORT_TOKENS = 96
@@ -36,15 +36,9 @@ def measure(pipeline: Pipeline, name: str, scratch: Path) -> dict[str, float]:
     if name != "sft":
         write_json(scratch / "run.json", _settings(pipeline.run, {"sft": SHORT_SFT, "reward": SHORT_REWARD}))
         _in_own_process("prepare", name, scratch)
-    section = pipeline.run.section(name).model_dump(mode="json") | _two_steps(name)
+    section = pipeline.run.section(name).model_dump(mode="json") | dict(pipeline.stages[name].two_steps)
     write_json(scratch / "run.json", _settings(pipeline.run, {name: section}))
     return _in_own_process("measure", name, scratch)
-
-
-def _two_steps(name: str) -> dict[str, Any]:
-    if name == "ppo":
-        return {"num_steps": NUM_STEPS, "report_to": []}
-    return {"num_train_epochs": 1} | ({"held_out_fraction": 1e-6} if name == "sft" else {})
 
 
 def _settings(run: RunFile, sections: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +52,7 @@ def _settings(run: RunFile, sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_own_process(what: str, name: str, scratch: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "trueup.planning.probe", what, name, str(scratch)]
+    command = [sys.executable, "-m", "trueup.cli.probe", what, name, str(scratch)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = "\n  ".join(done.stderr.strip().splitlines()[-3:]) or f"signal {-done.returncode}"
@@ -69,18 +63,16 @@ def _in_own_process(what: str, name: str, scratch: Path) -> dict[str, float]:
     return found
 
 
-def _child(what: str, name: str, scratch: Path) -> dict[str, float]:
-    from trueup.run.run_file import load
-    from trueup.stages import STAGES
-
-    run = load(scratch / "run.json", {stage.name: stage.config for stage in STAGES})
-    pipeline = Pipeline(run, STAGES, scratch / "runs")
+def child(stages: tuple[Stage, ...], what: str, name: str, scratch: Path) -> dict[str, float]:
+    """What the process of `measure` does: prepare what the stage needs, or measure it. See `trueup.cli.probe`."""
+    run = load(scratch / "run.json", {stage.name: stage.config for stage in stages})
+    pipeline = Pipeline(run, stages, scratch / "runs")
     if what == "measure":
         return _measure_here(pipeline, name, scratch)
     texts = _Texts(run, SHORT_TOKENS)
     texts.demonstrations(scratch, 32)
     pipeline.execute("sft")
-    if name == "ppo":
+    if "reward" in pipeline.stages[name].needs:
         _put(pipeline, "collect", texts.feedback(8))
         pipeline.execute("reward")
     return {}
@@ -89,19 +81,19 @@ def _child(what: str, name: str, scratch: Path) -> dict[str, float]:
 def _measure_here(pipeline: Pipeline, name: str, scratch: Path) -> dict[str, float]:
     import time
 
-    values = pipeline.run.section(name).model_dump()
-    limit = values["max_length"] if name != "ppo" else values["max_prompt_tokens"]
+    values, needs = pipeline.run.section(name).model_dump(), pipeline.stages[name].needs
+    limit = values["max_prompt_tokens"] if "completions" in needs else values["max_length"]
     texts = _Texts(pipeline.run, limit)
     rows = NUM_STEPS * values.get("per_device_train_batch_size", 0) * values.get("gradient_accumulation_steps", 1)
-    if name == "sft":
+    if not needs:
         texts.demonstrations(scratch, rows + 1)  # one is held out
-    elif name == "ppo":
+    elif "completions" in needs:
         texts.prompts(scratch, values["rollout_batch_size"])
         _put(pipeline, "sample", {"completions.jsonl": texts.completions(16)})
     else:
         _put(pipeline, "collect", texts.feedback(rows))
     began, baseline = time.monotonic(), _start_measuring()
-    pipeline.execute(name)
+    pipeline.execute(name, use_stale=True)  # what it starts from was made in two steps as well
     return {"peak_bytes": _peak_bytes() - baseline, "seconds": time.monotonic() - began}
 
 
@@ -121,7 +113,7 @@ class _Texts:
     def __init__(self, run: RunFile, limit: int) -> None:
         from trueup.models import base
 
-        self.tokenizer, self.limit = base.load_tokenizer(run.model.base), limit
+        self.tokenizer, self.limit = base.load_tokenizer(run.model), limit
         self.random = random.Random(0)  # noqa: S311 - made-up texts
 
     def demonstrations(self, folder: Path, count: int) -> None:
@@ -198,7 +190,3 @@ def _status_bytes(key: str) -> int:
     except OSError:
         raise StageError("probe", found="no /proc/self/status", expected="Linux, or a GPU") from None
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
-
-
-if __name__ == "__main__":
-    sys.stdout.write("\n" + json.dumps(_child(sys.argv[1], sys.argv[2], Path(sys.argv[3]))) + "\n")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from trueup.errors import ModelError
-from trueup.models import packaged
+from trueup.models import base as bases
+from trueup.models import errors, hub, packaged
+from trueup.run.base import of_hub
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -80,41 +80,46 @@ def of_base(base: str) -> tuple[Shape, str, Path | None]:
     package = base.removeprefix("package:")
     folder = packaged.folder(package) if package != base else Path(base).expanduser()
     if folder.is_dir() or base.startswith((".", "/", "~")):
+        if not folder.is_dir():
+            bases.locate(base)  # refuses it in the words of every other command
         return _of_folder(folder, base)
     try:
         return from_config(_from_hub(base), base), "the hub's config.json", None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ModelError) as error:
         table = json.loads(files("trueup.planning").joinpath("model_shapes.json").read_text(encoding="utf-8"))
-        if base not in table:
+        name, _ = of_hub(base)
+        if name not in table:
             raise ModelError(
                 f"model.base: {base}",
                 found=f"the hub did not answer ({type(error).__name__}), and its shape is not in our table",
                 expected=f"a reachable hub, a folder, or one of {', '.join(table)}",
                 next_step="download the model's config.json into a folder, and plan with --set model.base=FOLDER",
             ) from None
-        return from_config(table[base], base), "our table, the hub did not answer", None
+        return from_config(table[name], base), "our table, the hub did not answer", None
 
 
 def _of_folder(folder: Path, base: str) -> tuple[Shape, str, Path | None]:
+    where = f"model.base: {base}"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"model.base: {base}", found="no config.json", expected="a folder of a model") from None
+        raise ModelError(
+            where, found="no config.json", expected="a folder of a model", next_step=errors.AGAIN
+        ) from None
     except ValueError as error:
-        raise ModelError(f"model.base: {base}", found=f"config.json is not JSON ({error})") from None
+        raise ModelError(where, found="config.json is torn: it is no whole JSON", next_step=errors.AGAIN) from error
     return from_config(config, base), "its config.json", folder
 
 
 def _from_hub(base: str) -> dict[str, Any]:
-    """The config.json of a hub id, from the local cache or the hub. Raises OSError or ValueError."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    """The config.json of a hub id, from the local cache or the hub. Raises OSError, ValueError or ModelError."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    path = try_to_load_from_cache(base, "config.json")
+    name, revision = of_hub(base)
+    path = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(path, str):
-        address = urlsplit(constants.ENDPOINT)
-        with socket.create_connection((address.hostname, address.port or 443), timeout=3):
-            pass  # the download below would retry for half a minute
-        path = hf_hub_download(base, "config.json")
+        hub.settle(name)  # the download below would retry for half a minute
+        path = hf_hub_download(name, "config.json", revision=revision)
     config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return config
 

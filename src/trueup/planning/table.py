@@ -8,9 +8,9 @@ from pathlib import Path
 
 from trueup.planning import duration, fit, lengths
 from trueup.planning.devices import Device
+from trueup.planning.loads import plan
 from trueup.planning.memory import Setup
 from trueup.planning.shapes import Shape, of_base, targets
-from trueup.planning.stages import plan
 from trueup.run.pipeline import Pipeline
 
 NUM_TERMS = 3  # of a peak that are shown, the largest
@@ -71,11 +71,12 @@ def make(pipeline: Pipeline, device: Device) -> Plan:
     measured, left_out = lengths.measure(run.data, folder)
     lines = []
     for state in pipeline.states():
-        planned = plan(state.stage, run, measured)
+        stage = pipeline.stages[state.stage]
+        planned = plan(stage, run, measured)
         if planned is None:
             lines.append(Line(state.stage, state.state))
             continue
-        terms = fit.peak_of(state.stage, run, measured, shape, setup)
+        terms = fit.peak_of(stage, run, measured, shape, setup)
         fits = terms is not None and terms["peak"] <= usable(device)
         lines.append(
             Line(
@@ -84,7 +85,7 @@ def make(pipeline: Pipeline, device: Device) -> Plan:
                 terms=terms,
                 seconds=duration.seconds(shape, setup, *planned, device),
                 fits=fits,
-                cure=None if fits else fit.cure(state.stage, run, measured, shape, setup, usable(device)),
+                cure=None if fits else fit.cure(stage, run, measured, shape, setup, usable(device)),
             )
         )
     return Plan(lines, shape, shape_from, left_out)
@@ -98,7 +99,7 @@ def probe(pipeline: Pipeline, made: Plan, device: Device, say: Callable[[str], N
 
     lines = []
     for line in made.lines:
-        if line.stage in probe.PROBED and line.state != "complete":
+        if pipeline.stages[line.stage].two_steps and line.state != "complete":
             say(f"two steps of {line.stage}")
             with tempfile.TemporaryDirectory() as scratch:
                 found = probe.measure(pipeline, line.stage, Path(scratch))

@@ -3,52 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trueup.errors import DataError, StageError
+from trueup.errors import StageError
+from trueup.run.files import file_sha256, read_json, read_jsonl, write_json, write_jsonl
 
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON Lines file that trueup wrote. Raises DataError on a broken line."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}", found=f"not JSON ({error.msg})") from error
-
-
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows beside `path`, then rename: a reader sees all of the file or none."""
-    aside = path.with_name(path.name + ".tmp")
-    with aside.open("w", encoding="utf-8") as out:
-        for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    aside.replace(path)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write one JSON value beside `path`, then rename."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    """The hex SHA-256 of a file, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+__all__ = [
+    "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
+    "file_sha256", "read_jsonl", "records", "write_json", "write_jsonl",
+]  # fmt: skip
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:
-    """The record of every complete stage of a run, oldest first; rebuilt and half-built ones are left out."""
+    """The record of every complete stage of a run, oldest first; rebuilt and half-built ones are left out.
+
+    Raises StageError when a record cannot be read.
+    """
     paths = [*run_dir.glob("*/record.json"), *run_dir.glob("round-*/*/record.json")]
     whole = [path for path in paths if not path.parent.name.endswith(".partial") and ".old-" not in path.parent.name]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(whole, key=lambda p: p.stat().st_mtime)]
+    return [Artifact(path.parent).record() for path in sorted(whole, key=lambda p: p.stat().st_mtime)]
 
 
 @dataclass(frozen=True)
@@ -58,27 +34,47 @@ class Artifact:
     path: Path
 
     FILES: ClassVar[tuple[str, ...]] = ()  # overridden: what must be there, and what the fingerprint is made of
+    MADE_AGAIN: ClassVar[str] = "{stage} was built again"  # what is said of it to those that were made from the last
+
+    def is_there(self) -> bool:
+        """True when the folder holds a record, whole or not."""
+        return (self.path / "record.json").exists()
 
     def record(self) -> dict[str, Any]:
-        """The record.json. Raises StageError when the folder is not complete."""
-        try:
-            value: dict[str, Any] = json.loads((self.path / "record.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        """The record.json. Raises StageError when the folder is not complete, or its record cannot be read."""
+        value = read_json(self.path / "record.json")
+        if value is None:
+            stage = self.path.name
             raise StageError(
-                str(self.path), found="no record.json", expected="a complete stage folder", next_step="trueup status"
-            ) from error
+                str(self.path),
+                found="record.json holds no record: it is empty or torn" if self.is_there() else "no record.json",
+                expected="a complete stage folder",
+                next_step=f"trueup {stage} RUN.yaml --rebuild" if self.is_there() else f"trueup {stage} RUN.yaml",
+            )
         return value
 
-    def fingerprint(self) -> str:
+    def hashes(self, sha256: Callable[[Path], str] = file_sha256) -> dict[str, str]:
+        """The SHA-256 of each of the artifact's files."""
+        return {name: sha256(self.path / name) for name in self.FILES}
+
+    def fingerprint(self, sha256: Callable[[Path], str] = file_sha256) -> str:
         """SHA-256 over the names and contents of the artifact's files."""
         digest = hashlib.sha256()
-        for name in self.files():
-            digest.update(f"{name}\0{file_sha256(self.path / name)}\n".encode())
+        for name, found in self.hashes(sha256).items():
+            digest.update(f"{name}\0{found}\n".encode())
         return digest.hexdigest()
 
-    @classmethod
-    def files(cls) -> tuple[str, ...]:
-        return cls.FILES
+    def altered(self, sha256: Callable[[Path], str] = file_sha256) -> list[str]:
+        """What is no longer as the stage left it, in words. Raises StageError as `record` does."""
+        record = self.record()
+        then, before = record.get("files"), str(record.get("fingerprint", ""))
+        if not isinstance(then, dict) and len(before) != 64:
+            return []  # put here by other code, without a word on its files
+        if lost := [f"{name} is missing" for name in self.FILES if not (self.path / name).is_file()]:
+            return lost
+        if isinstance(then, dict):
+            return [f"{name} was changed" for name, found in self.hashes(sha256).items() if then.get(name) != found]
+        return ["its files were changed"] if self.fingerprint(sha256) != before else []  # before version 1
 
 
 class Adapter(Artifact):
@@ -94,9 +90,13 @@ class RewardModel(Artifact):
 
 
 class Completions(Artifact):
-    """completions.jsonl: uid, prompt_id, messages, completion, num_tokens, logp (nats, sum), finish (eos|length)."""
+    """completions.jsonl: uid, prompt_id, messages, completion, num_tokens, logp (nats, sum), finish (eos|length), ids.
+
+    `ids` are the sampled tokens, the end token included; runs before 0.5 lack them.
+    """
 
     FILES = ("completions.jsonl",)
+    MADE_AGAIN = "the completions were sampled again"
 
     def rows(self) -> list[dict[str, Any]]:
         return list(read_jsonl(self.path / "completions.jsonl"))
@@ -107,9 +107,11 @@ class Feedback(Artifact):
 
     pairs: prompt_id, split (train|held_out), prompt (messages), chosen, rejected, weight, annotator.
     rows: prompt_id, split, prompt (messages), completion, label (bool), weight, uid.
+    Of sampled completions also chosen_ids, rejected_ids, completion_ids (token ids) and chosen_finish and so on.
     """
 
     FILES = ("annotations.jsonl", "pairs.jsonl", "rows.jsonl")
+    MADE_AGAIN = "the judgements were frozen again"
 
     def pairs(self, split: str) -> list[dict[str, Any]]:
         return [row for row in read_jsonl(self.path / "pairs.jsonl") if row["split"] == split]

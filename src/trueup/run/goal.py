@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+NOT_MET = "NOT met"
+
 
 def verdict(win_rate: dict[str, float], over: str = "SFT") -> str:
     """One sentence from a win rate with its interval: better, worse, or not shown."""
@@ -31,15 +33,18 @@ def goal_lines(answer: dict[str, Any]) -> list[str]:
     lines = []
     if "win_rate" in answer:
         found = answer["win_rate"]["found"]
-        interval = f"{found['estimate']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
-        lines.append(
-            _line("win rate", interval, f"at least {answer['win_rate']['wanted_at_least']:.0%}", answer["win_rate"])
-        )
+        interval = f"lower end {found['low']:.1%} (estimate {found['estimate']:.1%}, upper end {found['high']:.1%})"
+        wanted = f"at least {_percent(answer['win_rate']['wanted_at_least'])}"
+        lines.append(_line("win rate", interval, wanted, answer["win_rate"]))
     if "kl" in answer:
-        found = f"{answer['kl']['found']:.3f} nats a token"
+        found = f"{answer['kl']['found']:.3f} nats per token"
         lines.append(_line("KL", found, f"at most {answer['kl']['wanted_at_most']}", answer["kl"]))
     return lines
 
 
+def _percent(value: float) -> str:
+    return f"{round(100 * value, 2):g}%"
+
+
 def _line(name: str, found: str, wanted: str, part: dict[str, Any]) -> str:
-    return f"goal, {name}: {found}, wanted {wanted}: {'met' if part['met'] else 'NOT met'}"
+    return f"goal, {name}: {found}, wanted {wanted}: {'met' if part['met'] else NOT_MET}"

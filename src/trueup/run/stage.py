@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trueup.run.artifacts import Artifact
+from trueup.run.artifacts import Adapter, Artifact, RewardModel
 from trueup.run.run_file import RunFile
-from trueup.run.section import Section
+from trueup.run.section import AlignmentSection, Section
 
 Metrics = dict[str, Any]  # JSON values only; the record keeps them
 
 
 class Waiting(Exception):
-    """People have labelled `labelled` of `wanted` completions; the same command goes on later."""
+    """People have labelled `labelled` of `wanted` completions; the same command goes on later.
 
-    def __init__(self, labelled: int, wanted: int, address: str) -> None:
+    `notes` are lines on what does not count and why.
+    """
+
+    def __init__(self, labelled: int, wanted: int, address: str, notes: Sequence[str] = ()) -> None:
         self.labelled, self.wanted, self.address = labelled, wanted, address
-        super().__init__(f"waiting {labelled}/{wanted}; label at {address}, then type the same command again")
+        first = f"waiting {labelled}/{wanted}; label at {address}, then run the same command again"
+        super().__init__("\n  ".join([first, *notes]))
 
 
 class Checked(Exception):
@@ -57,8 +61,31 @@ class Stage:
     config: type[Section]
     makes: type[Artifact]
     run: Callable[..., Metrics]
+    help: str  # one sentence, for `trueup --help`
     needs: Mapping[str, str] = field(default_factory=dict)
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()  # parameters of `needs` that a config does without
     unless: str = ""  # a field of the `data` section that, when set, stands for `needs`
     reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
-    alignment: bool = False  # true of dpo, kto, ppo and grpo: one of them makes the winner
+    batch: str = ""  # the key of its section that says how many rows are in memory at once
+    smallest_batch: Callable[[dict[str, Any]], int] = lambda values: 1  # of the section's values: `batch` at its least
+    length: str = ""  # the key that says how long a text may be, in tokens
+    plan: Callable[..., Any] | None = None  # (values, lengths, run file) -> trueup.planning.loads.Planned
+    cure: Mapping[str, Any] = field(default_factory=dict)  # the only change that makes it fit into less memory
+    two_steps: Mapping[str, Any] = field(default_factory=dict)  # changes that leave two optimizer steps, to be measured
+    code: Callable[[Any, Path], Mapping[str, Path]] = lambda config, folder: {}  # other files it depends on, by name
+    per_run: bool = False  # its folder is the run's, not a round's
+    on_base: bool = True  # it loads the base; false where only texts are read
+    says: Callable[[Metrics, RunFile], list[str]] = lambda metrics, run: []  # the figures that matter, and what is off
+    how_far: Callable[[Path], str] = lambda run_dir: ""  # of a half-built stage, beyond "partial"
+    judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
+    since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
+
+    @property
+    def alignment(self) -> bool:
+        """Whether it makes a candidate for the winner of a round; the run file's `method` chooses one of these."""
+        return issubclass(self.config, AlignmentSection)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains an adapter, and `trueup preflight` has tokens to look at."""
+        return issubclass(self.makes, Adapter | RewardModel)

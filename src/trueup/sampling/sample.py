@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trueup import cpu
+from trueup.chat.ending import end_ids
+from trueup.chat.template import Chat
+from trueup.errors import StageError
 from trueup.sampling.types import Engine, Generated, Run, Sampled, Sampling
 
 MOST_WIDER = 1.5  # times the shortest prompt and answer of a group that are decoded together
@@ -19,20 +23,37 @@ def sample(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Sampled]:
     """One completion for each prompt, in the order given. The same seed and batch size give the same texts."""
+    chat = Chat(tokenizer)
+    encoded = [chat.prompt(prompt) for prompt in prompts]
+    refuse_beyond_context(tokenizer, encoded, sampling.max_new_tokens)
     run = engine(model, tokenizer, sampling, progress)
-    encoded = [
-        tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=True, return_dict=False) for p in prompts
-    ]
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]))  # equal prompts are neighbours
     results: dict[int, Sampled] = {}
     for number, group in enumerate(_alike(order, [len(ids) + sampling.max_new_tokens for ids in encoded])):
         done = run([encoded[i] for i in group], sampling.seed + 100_003 * number)
         for i, generated in zip(group, done, strict=True):
-            ids = generated.ids
-            ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
-            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
-            results[i] = Sampled(text, len(ids), sum(generated.logps), "eos" if ended else "length")
+            results[i] = as_sampled(model, tokenizer, encoded[i], generated)
     return [results[i] for i in range(len(prompts))]
+
+
+def as_sampled(model: Any, tokenizer: Any, prompt: list[int], generated: Generated) -> Sampled:
+    """What came after `prompt`, as text and with the reason why it ended."""
+    ids = generated.ids
+    ended = bool(ids) and ids[-1] in end_ids(tokenizer, model)
+    text = Chat(tokenizer).shown(prompt, ids[:-1] if ended else ids)
+    return Sampled(text, ids, sum(generated.logps), "eos" if ended else "length")
+
+
+def refuse_beyond_context(tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> None:
+    """Raise StageError where a prompt and its answer could be longer than the base was made for."""
+    longest, most = max(map(len, prompts), default=0), tokenizer.model_max_length
+    if longest + max_new_tokens > most:
+        raise StageError(
+            "sampling",
+            found=f"a prompt of {longest} tokens and max_new_tokens {max_new_tokens}: {longest + max_new_tokens}",
+            expected=f"at most the context of the base, {most} tokens (max_position_embeddings)",
+            next_step="lower max_new_tokens, or take the longest prompts out",
+        )
 
 
 def _alike(order: list[int], widths: list[int]) -> list[list[int]]:
@@ -65,7 +86,7 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[i
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            eos_id=tokenizer.eos_token_id,
+            end_ids=end_ids(tokenizer, model),
             seed=seed,
             batch_size=sampling.batch_size,
             progress=progress,
@@ -73,6 +94,21 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[i
         return [Generated(ids, logps) for ids, logps in done]
 
     return run
+
+
+def used(sampling: Sampling, tokenizer: Any, model: Any) -> dict[str, Any]:
+    """What answers were sampled with, for the record: all of it is ours but the base's further end tokens."""
+    ends = tokenizer.convert_ids_to_tokens(list(end_ids(tokenizer, model)))
+    return {**vars(sampling), "end_tokens": ends}
+
+
+def cut_answers(num_cut: int, num_answers: int, max_new_tokens: int) -> str:
+    """How many answers were cut, and what to set."""
+    return (
+        f"{num_cut} of {num_answers} answers ({num_cut / num_answers:.0%}) were cut at max_new_tokens "
+        f"{max_new_tokens}: they are shown to annotators as cut, and trained without an end token. To let answers end, "
+        f"set sample.max_new_tokens and evaluate.max_new_tokens to {2 * max_new_tokens} or more, and sample again"
+    )
 
 
 def engine_bytes(model: Any, name: Engine) -> int:
@@ -100,14 +136,20 @@ def _in_batches(
 def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Generated]:
     """transformers' `generate`, on prompts padded on the left; log-probabilities are noted as it goes."""
     import torch
-    from transformers import LogitsProcessorList
+    from transformers import GenerationConfig, LogitsProcessorList
 
     torch.manual_seed(seed)
     width = max(map(len, prompts))
-    pad_id, eos_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    pad_id, ends = tokenizer.pad_token_id, end_ids(tokenizer, model)
     ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    settings = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        pad_token_id=pad_id,
+        eos_token_id=list(ends),
+        **(chosen if sampling.temperature > 0 else {"do_sample": False}),
+    )
     steps: list[Any] = []  # log-probabilities of each token chosen, (rows,)
     latest: list[Any] = []
 
@@ -117,17 +159,30 @@ def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sa
         latest.append(torch.log_softmax(scores.float() / (sampling.temperature or 1.0), -1))
         return scores
 
-    with torch.no_grad():
+    with torch.no_grad(), nothing_inherited(model):
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=pad_id,
-            eos_token_id=eos_id,
+            generation_config=settings,
             logits_processor=LogitsProcessorList([note]),
-            **(chosen if sampling.temperature > 0 else {"do_sample": False}),
         )
     note(out, latest[0])
     logps, tokens = torch.stack(steps, dim=1).tolist(), out[:, width:].tolist()
-    lengths = [row.index(eos_id) + 1 if eos_id in row else len(row) for row in tokens]
+    lengths = [next((n for n, token in enumerate(row, 1) if token in ends), len(row)) for row in tokens]
     return [Generated(t[:n], p[:n]) for t, p, n in zip(tokens, logps, lengths, strict=True)]
+
+
+@contextmanager
+def nothing_inherited(model: Any) -> Iterator[None]:
+    """Within this, `generate` does not fill in what the base's generation_config names, such as a repetition penalty.
+
+    transformers takes whatever a call leaves open from there, so that answers would be another policy's than ours.
+    """
+    from transformers import GenerationConfig
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = kept

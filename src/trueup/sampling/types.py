@@ -38,9 +38,13 @@ Run = Callable[[list[list[int]], int], list[Generated]]
 
 @dataclass(frozen=True)
 class Sampled:
-    """One completion: text without the end token, tokens with it, log-probability in nats, and why it ended."""
+    """One completion: its text without the end token, its token ids with it, log-probability in nats, why it ended."""
 
     text: str
-    num_tokens: int
+    ids: list[int]
     logp: float
-    finish: str  # eos | length
+    finish: str  # eos: it ended by itself | length: it was cut at max_new_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)

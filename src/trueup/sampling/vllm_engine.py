@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from trueup.chat.ending import end_ids
 from trueup.errors import ModelError
 from trueup.sampling.types import Generated, Run, Sampling
 
@@ -38,7 +39,7 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[i
 
     def run(prompts: list[list[int]], seed: int) -> list[Generated]:
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
-        ends = [tokenizer.eos_token_id]
+        ends = list(end_ids(tokenizer, model))
         params = [  # logprobs=0: of the token drawn alone
             SamplingParams(**options, stop_token_ids=ends, logprobs=0, seed=seed * 100_003 + i)
             for i in range(len(prompts))
@@ -94,6 +95,7 @@ def _load(base: str, max_lora_rank: int, max_tokens: int) -> Any:
         logprobs_mode="processed_logprobs",
         gpu_memory_utilization=GPU_SHARE,
         max_model_len=max_tokens,
+        generation_config="vllm",  # nothing of the base's own: no repetition penalty that training does not know
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from trueup.training.common import sort_targets
+
 
 class Allocate(TrainerCallback):  # type: ignore[misc]
     """Calls peft's rank allocation after each optimizer step, over the steps this run will take.
@@ -57,3 +59,4 @@ def save_as_lora(model: Any, out: Path) -> None:
         inference_mode=True,
     ).save_pretrained(str(out))
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    sort_targets(out)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 from trueup import cpu
 from trueup.models import adapters, base, device, targets, transfer
-from trueup.run.artifacts import Artifact
+from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
 from trueup.run.stage import Context, Metrics
 from trueup.training import checkpoints, finite, gradients, head, progress
@@ -39,12 +40,18 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
 
 
 def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:
-    """(model with a trainable adapter "default", tokenizer). With `adapter`, its weights; else a fresh one."""
+    """(model with a trainable adapter "default", tokenizer). With `adapter`, its weights; else a fresh one.
+
+    The seed is set first: a fresh adapter, a score head and dropout are drawn from it.
+    """
+    from transformers import set_seed
+
     run = context.run
+    set_seed(run.seed)
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
     four_bit = run.adapter.kind != "lora"
     targets.of_base(base.skeleton(run.model.base, four_bit=four_bit), run.adapter)  # before weights are loaded
-    tokenizer = base.load_tokenizer(run.model.base)
+    tokenizer = base.load_tokenizer(run.model)
     if num_labels is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
         # a classifier reads its score at the last token that is not padding, and that is the end token
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.pad_token
@@ -98,11 +105,12 @@ def train(trainer: Any) -> Metrics:
     """Train from the newest whole checkpoint, or from the start; the metrics say which."""
     start = checkpoints.latest_whole(Path(trainer.args.output_dir))
     began = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    trainer.train(resume_from_checkpoint=None if start is None else str(start))
     model = trainer.model
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # of every step, before a resume too
     return {
         "resumed_from_step": checkpoints.step_of(start),
-        "train_loss": float(result.training_loss),
+        "train_loss": sum(losses) / len(losses),
         "num_steps": int(trainer.state.global_step),
         "train_s": round(time.monotonic() - began, 1),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
@@ -111,6 +119,15 @@ def train(trainer: Any) -> Metrics:
     }
 
 
-def save_adapter(trainer: Any, out: Path) -> None:
-    """Save only `default`: TRL's save_model would write `ref/` as well."""
-    trainer.model.save_pretrained(str(out), selected_adapters=["default"], safe_serialization=True)
+def save_adapter(model: Any, out: Path) -> None:
+    """Save adapter "default" of `model` alone: TRL's save_model would write `ref/` as well."""
+    model.save_pretrained(str(out), selected_adapters=["default"], safe_serialization=True)
+    sort_targets(out)
+
+
+def sort_targets(out: Path) -> None:
+    """Sort target_modules in the saved configuration: peft writes a set, in an order that each process draws anew."""
+    config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+        write_json(out / "adapter_config.json", config)

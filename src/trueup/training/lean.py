@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.utils.data import Sampler
 from trl import SFTTrainer
+
+from trueup.training.order import ByLength
 
 
 class LeanSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer's negative log-likelihood, each token of an optimizer step weighing the same."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        return ByLength(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -8,8 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trueup.chat.batch import pad
+from trueup.chat.template import Encoded
 from trueup.errors import ReferenceProofError
-from trueup.models import adapters, causal, logps
+from trueup.models import adapters, causal
 from trueup.run.stage import Metrics
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
@@ -20,12 +22,11 @@ SMALLEST_EFFECT = 0.1  # nats on some token: an adapter that changes less than t
 NUM_PROBES = 8
 
 
-def record_probe(model: Any, tokenizer: Any, rows: list[dict[str, Any]], out: Path) -> None:
-    """Save the log-probabilities of up to 8 rows (messages, completion) under adapter "default", beside it."""
+def record_probe(model: Any, tokenizer: Any, rows: list[Encoded], out: Path) -> None:
+    """Save the log-probabilities of up to 8 conversations' answers under adapter "default", beside it."""
     from safetensors.torch import save_file
 
-    encoded = [logps.encode(tokenizer, r["messages"], r["completion"]) for r in rows[:NUM_PROBES]]
-    batch = logps.pad(encoded, tokenizer.pad_token_id)
+    batch = pad([(row.prompt, row.answer) for row in rows[:NUM_PROBES]], tokenizer.pad_token_id)
     save_file(batch | {"logps": _logps(model, batch, "default")}, out / "probe.safetensors")
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
 from trueup.errors import FeedbackError
-from trueup.training.by_prompt import ByPrompt
+from trueup.training.order import ByPrompt
+from trueup.training.tokenized import Tokenized
 
 
 def dpo_loss(policy: Any, reference: Any, weight: Any, beta: float) -> Any:
@@ -90,7 +91,7 @@ def summed_logps(model: Any, batch: dict[str, Any]) -> Any:
     return model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs.sum(1)[where]
 
 
-class WeightedDPOTrainer(PairsByPrompt, DPOTrainer):  # type: ignore[misc]
+class WeightedDPOTrainer(Tokenized, PairsByPrompt, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer with weighted pairs. Reference logps are computed once, before step 1, under adapter "ref"."""
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -110,7 +111,7 @@ class WeightedDPOTrainer(PairsByPrompt, DPOTrainer):  # type: ignore[misc]
         return (loss, {"log_probs": policy}) if return_outputs else loss
 
 
-class WeightedKTOTrainer(KTOTrainer):  # type: ignore[misc]
+class WeightedKTOTrainer(Tokenized, KTOTrainer):  # type: ignore[misc]
     """KTOTrainer with weighted rows; `weight` is lambda_D or lambda_U times the row's own."""
 
     def _set_signature_columns_if_needed(self) -> None:

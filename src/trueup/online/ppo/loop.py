@@ -89,6 +89,7 @@ def train(
     rows = log.finish()
     curves.write(rows, f"{name}: PPO, step by step", out / "curves.html")
     ended_as = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
+    ended_as["num_torn_log_lines"] = log.num_torn
     return summary(rows) | ended_as | {"reference_proof": proven}
 
 

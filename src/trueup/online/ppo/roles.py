@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trueup.chat.template import Chat
 from trueup.errors import ModelError
 from trueup.models import adapters, causal, scoring
 from trueup.models.base import compute_dtype
@@ -64,7 +65,9 @@ class Roles:
         """The reward model's score of each whole conversation, (conversations,) in fp32."""
         if self.score_head is None:
             raise ModelError("reward", found="no reward model", expected="the artifact of the reward stage")
-        scores: Tensor = scoring.scores(self.model, self.score_head, self.tokenizer, conversations)
+        chat = Chat(self.tokenizer)
+        ids = [chat.answer(messages[:-1], messages[-1]).ids for messages in conversations]
+        scores: Tensor = scoring.scores(self.model, self.score_head, ids)
         return scores
 
     def policy_parameters(self) -> list[nn.Parameter]:

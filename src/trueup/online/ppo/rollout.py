@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trueup.chat.template import Chat
 from trueup.errors import StageError
 from trueup.online.ppo import mathematics
 from trueup.online.ppo.batch import Batch, collate
@@ -15,7 +16,7 @@ from trueup.online.ppo.roles import Roles
 from trueup.online.prompts import Prompt
 from trueup.online.rewards import Part
 from trueup.online.settings import Settings
-from trueup.sampling.sample import engine
+from trueup.sampling.sample import as_sampled, engine
 from trueup.sampling.types import Sampling
 
 
@@ -68,7 +69,12 @@ def collect(
     Old log-probabilities are the trainer's own. Raises StageError when the engine's are too far from them.
     """
     rollout, sampled = _sample(roles, prompts, settings, seed)
-    terms = {part.name: part([prompt.messages for prompt in prompts], rollout.texts) for part in reward}
+    asked, chat = [prompt.messages for prompt in prompts], Chat(roles.tokenizer)
+    encoded = [
+        chat.sampled(messages, ids, finished=ended)
+        for messages, ids, ended in zip(asked, rollout.completions, rollout.ended, strict=True)
+    ]
+    terms = {part.name: part(asked, rollout.texts, encoded) for part in reward}
     scores = torch.tensor([sum(term) for term in zip(*terms.values(), strict=True)])
     scores = scores - settings.missing_eos_penalty * (~torch.tensor(rollout.ended)).float()
 
@@ -109,11 +115,12 @@ def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) 
         engine=settings.engine,
     )
     generated = engine(roles.model, roles.tokenizer, sampling)([prompt.ids for prompt in prompts], seed)
+    answers = [as_sampled(roles.model, roles.tokenizer, p.ids, g) for p, g in zip(prompts, generated, strict=True)]
     rollout = Rollout(
         prompts=prompts,
         completions=[g.ids for g in generated],
-        texts=[roles.tokenizer.decode(g.ids, skip_special_tokens=True).strip() for g in generated],
-        ended=[g.ids[-1] == roles.tokenizer.eos_token_id for g in generated],
+        texts=[answer.text for answer in answers],
+        ended=[answer.finish == "eos" for answer in answers],
     )
     return rollout, [logp for g in generated for logp in g.logps]
 

@@ -1,5 +1,6 @@
-"""One real Label Studio server, and two tiny 4-bit policies after SFT, for all tests of this folder."""
+"""One real Label Studio server, and two tiny 4-bit policies after SFT, for all tests."""
 
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,22 @@ from trueup.feedback import server
 from trueup.run.pipeline import Pipeline
 
 torch.set_num_threads(1)  # on a busy machine, two threads wait for each other longer than a tiny model takes
+
+# A shell's background job ignores SIGINT, and so would the commands that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def sharp(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A policy that an adapter alone can make certain of a token, for PPO and GRPO; sample is built as well."""
+    made = make_run(tmp_path_factory.mktemp("sharp"), sharp=True, num_prompts=10, sft_epochs=6)
+    made.execute("sample")
+    return made
 
 
 def free_port() -> int:
@@ -32,16 +49,3 @@ def labelstudio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.start(folder, free_port())
     yield folder
     assert server.stop(folder)
-
-
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    return make_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="session")
-def sharp(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """A policy that an adapter alone can make certain of a token, for PPO and GRPO; sample is built as well."""
-    made = make_run(tmp_path_factory.mktemp("sharp"), sharp=True, num_prompts=10, sft_epochs=6)
-    made.execute("sample")
-    return made

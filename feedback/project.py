@@ -1,0 +1,122 @@
+"""The run's project: found or made at the first call, watched until people have judged enough, compared afterwards."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from trueup.feedback import server
+from trueup.feedback.annotations import parse
+from trueup.feedback.api import RequestError
+from trueup.feedback.client import Client, Task, Watch
+from trueup.feedback.connection import connect, is_ours
+from trueup.feedback.standing import Standing, standing
+from trueup.feedback.store import Store
+from trueup.progress import bars, spinner
+from trueup.run.artifacts import write_json
+from trueup.run.run_file import LabelStudioConfig
+from trueup.run.stage import Waiting
+
+OURS = "our own server"  # whose port may change
+PATIENCE_S = 3600  # how long a run that waits bears a server that is away
+LONGEST_PAUSE_S = 60.0
+
+
+class Project:
+    """A run's project on a server, and the store of what was said there."""
+
+    def __init__(self, settings: LabelStudioConfig, folder: Path) -> None:
+        """Connect to the server, which is not started here. Raises ServerError without an address or a token."""
+        connection = connect(settings.data_dir, settings.url)
+        self.settings, self.store, self.client = settings, Store(folder), Client(connection)
+        self._server = OURS if settings.url is None else connection.url
+        ours = is_ours(settings.data_dir, connection.url)  # an address written out may be our own server's
+        self.known = self.store.project(self._server) or (self.store.project(OURS) if ours else None)
+
+    def make(self, name: str, annotations_per_task: int) -> tuple[int, str]:
+        """(id, key) of the project, which asks so many people for each task; made when there is none yet."""
+        if self.known is None:
+            key = self.store.begin_project(self._server)
+            found = self.client.find_project(key)
+            if found is None:
+                screen = files("trueup.feedback.interfaces").joinpath("thumbs.xml").read_text(encoding="utf-8")
+                found = self.client.create_project(name, screen, key=key, annotations_per_task=annotations_per_task)
+            self.known = self.store.remember_project(self._server, found, key)
+        self.client.ask_for(self.known[0], annotations_per_task)
+        return self.known
+
+    def labels(self, known: tuple[int, str], asked: Sequence[str], *, each: int, wanted: int) -> Standing:
+        """Where people stand when `wanted` of the completions `asked` (uids) have `each` verdicts; `known` from `make`.
+
+        Raises Waiting before that, unless the settings say to wait and people are still given enough.
+        """
+        number, key = known
+        address = f"{self.client.url}/projects/{number}/data?labeling=1"
+        if self.settings.url is None:
+            address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
+        watch, whole = Watch(self.client, number), True
+        with bars("collect") as bar:
+            task = bar.add_task("thumbs", total=wanted)
+            while True:
+                found = self._patiently(functools.partial(watch.look, whole=whole))
+                now = standing(found, asked, self.store, key, each=each, wanted=wanted)
+                notes = now.notes(address, len(asked))
+                self.note_progress(now, notes)
+                bar.update(task, completed=min(now.labelled, wanted))
+                if now.done and whole:
+                    return now
+                if not now.done and (now.stuck or not self.settings.wait):
+                    raise Waiting(now.labelled, wanted, address, notes)
+                if not now.done:
+                    time.sleep(self.settings.poll_s)
+                whole = now.done  # before freezing: a deleted task shows only in a whole pull
+
+    def note_progress(self, now: Standing, notes: list[str]) -> None:
+        """What `trueup status` says while collect waits."""
+        write_json(
+            self.store.folder / "progress.json", {"labelled": now.labelled, "wanted": now.wanted, "notes": notes}
+        )
+
+    def changes(self, asked: Iterable[str], frozen: Iterable[dict[str, Any]]) -> str:
+        """What people changed about the completions `asked` since the rows `frozen`, in words; empty when nothing."""
+        if self.known is None:
+            return ""
+        number, key = self.known
+        uids = set(asked)
+        before = {
+            row["annotation_id"]: (row["up"], row.get("edited"))
+            for row in frozen
+            if row.get("project") == key and row["uid"] in uids
+        }
+        found = [one for task in self.client.pull(number) for one in parse(task)[0] if one.uid in uids]
+        after = {one.annotation_id: (one.up, one.edited) for one in found}
+        counts = {
+            "new": len(after.keys() - before.keys()),
+            "changed": sum(after[one] != before[one] for one in after.keys() & before.keys()),
+            "deleted": len(before.keys() - after.keys()),
+        }
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+    def _patiently(self, ask: Callable[[], list[Task]]) -> list[Task]:
+        """What `ask` returns; where the settings say to wait, a server that is away is asked again and again."""
+        began, pause = time.monotonic(), self.settings.poll_s
+        while True:
+            try:
+                return ask()
+            except RequestError as error:
+                if not (self.settings.wait and error.passing) or time.monotonic() - began > PATIENCE_S:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def open_project(settings: LabelStudioConfig, folder: Path) -> Project:
+    """The run's project; starts our own server when no other is named."""
+    if settings.url is None:
+        with spinner("starting Label Studio") as say:
+            server.start(settings.data_dir, settings.port, say)
+    return Project(settings, folder)

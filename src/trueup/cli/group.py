@@ -1,0 +1,129 @@
+"""What a user can cause ends in one message and exit code 2; a fault of ours in one line, a log and exit code 1."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trueup.errors import TrueupError, visible
+
+WAITING = 3  # exit code: nothing is wrong, people have not finished
+INTERRUPTED = 130  # as a shell says of SIGINT
+DEBUG = "trueup.debug"  # key of click's meta: tracebacks are shown
+FOLDER = "trueup.run_folder"  # key of click's meta: the folder of the run, once it is known
+
+
+def remember_run_file(path: Path, overrides: Sequence[str] = ()) -> None:
+    """Messages of the command that runs name its run file, and its overrides, as a shell reads them."""
+    typed = [shlex.quote(str(path)), *(f"--set {shlex.quote(override)}" for override in overrides)]
+    click.get_current_context().find_root().obj = " ".join(typed)
+
+
+def remember_folder(folder: Path) -> None:
+    """The folder of the run, once it is known: its log takes the traceback of a fault."""
+    click.get_current_context().meta[FOLDER] = folder
+
+
+class Group(click.Group):
+    """A group whose commands end in a message, never in a traceback; each of them takes --debug."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order one types them, which is that of their registration, not of the alphabet."""
+        return list(self.commands)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, or a group whose commands are all there, and give each of them --debug."""
+        for leaf in _leaves(cmd):
+            if not any(option.name == "debug" for option in leaf.params):
+                leaf.params.append(debug_option())
+        super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; what was made is kept, and the same command goes on", err=True)
+            sys.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # `trueup status | head`: click ends quietly
+                raise
+            sys.exit(_say(error, ctx))
+        finally:
+            if "rich.console" in sys.modules:  # a progress bar that was interrupted leaves the cursor hidden
+                sys.modules["rich.console"].Console().show_cursor(True)
+
+
+def _leaves(command: click.Command) -> Iterator[click.Command]:
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            yield from _leaves(inner)
+    else:
+        yield command
+
+
+def debug_option() -> click.Option:
+    """--debug, which may stand before the command and behind it."""
+
+    def remember(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+        ctx.meta[DEBUG] = ctx.meta.get(DEBUG, False) or value
+
+    return click.Option(
+        ["--debug"], is_flag=True, expose_value=False, callback=remember, help="Show the traceback of an error."
+    )
+
+
+def _say(error: Exception, ctx: click.Context) -> int:
+    """Print what ended the command; return the exit code."""
+    from trueup.run.stage import Waiting
+
+    if isinstance(error, Waiting):
+        click.echo(str(error))
+        return WAITING
+    if ctx.meta.get(DEBUG):
+        traceback.print_exception(error)
+    lines, code, logged = _lines(error, ctx.obj or "RUN.yaml")
+    if logged:
+        from trueup.cli import fault_log
+
+        log = fault_log.keep(error, ctx.meta.get(FOLDER))
+        if log is None and not ctx.meta.get(DEBUG):
+            traceback.print_exception(error)
+        told = f"the traceback is in {log}" if log else "the traceback is above, no log could be written"
+        report = "; please report it with the output of `trueup doctor`" if code == 1 else ""
+        lines.append(f"  {told}{report}")
+    click.echo("error: " + "\n".join(lines), err=True)
+    return code
+
+
+def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
+    """(what to say, the exit code, whether the traceback is worth a log)."""
+    if isinstance(error, TrueupError):
+        return [str(error).replace(" RUN.yaml", f" {run_file}")], 2, isinstance(error.__cause__, Exception)
+    if isinstance(error, OSError):
+        found = f"{error.filename}: {error.strerror}" if error.filename else _first_line(error)
+        return [visible(found)], 2, True
+    if _is_out_of_memory(error):
+        return ["out of memory", f"  next: trueup plan {run_file} says what fits, and what would make it fit"], 2, True
+    return [f"a fault of trueup itself: {visible(_first_line(error))}"], 1, True
+
+
+def _first_line(error: Exception) -> str:
+    return (traceback.format_exception_only(error)[-1].strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch has a class for GPUs alone; on a CPU its allocator says so in words."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )

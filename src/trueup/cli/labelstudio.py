@@ -1,0 +1,68 @@
+"""`trueup labelstudio start`, `stop` and `status`: the server that trueup runs for you."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from trueup.errors import PortTakenError, ServerError
+
+DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), default="labelstudio", show_default=True)
+PORT = click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True)
+
+
+@click.group()
+def labelstudio() -> None:
+    """The Label Studio server that trueup runs for you, on 127.0.0.1."""
+
+
+@labelstudio.command()
+@DATA_DIR
+@PORT
+def start(data_dir: Path, port: int) -> None:
+    """Start it, or find it running."""
+    from trueup.feedback import server
+    from trueup.progress import spinner
+
+    try:
+        with spinner("starting Label Studio") as say:
+            server.start(data_dir.resolve(), port, say)
+    except PortTakenError as error:
+        another = port + 1 if port < 65535 else port - 1
+        again = f"trueup labelstudio start --port {another}{_chosen(data_dir)}"
+        raise ServerError(error.where, found=error.found, next_step=again) from None
+    _say_login(data_dir)
+
+
+@labelstudio.command()
+@DATA_DIR
+def stop(data_dir: Path) -> None:
+    """Stop it; the data stays."""
+    from trueup.feedback import server
+
+    click.echo("stopped" if server.stop(data_dir.resolve()) else "it was not running")
+
+
+@labelstudio.command()
+@DATA_DIR
+def status(data_dir: Path) -> None:
+    """Is it running, and where."""
+    from trueup.feedback import server
+
+    if server.is_running(data_dir.resolve()):
+        _say_login(data_dir)
+    else:
+        click.echo(f"not running; start it with: trueup labelstudio start{_chosen(data_dir)}")
+
+
+def _chosen(data_dir: Path) -> str:
+    return "" if data_dir == Path("labelstudio") else f" --data-dir {shlex.quote(str(data_dir))}"
+
+
+def _say_login(data_dir: Path) -> None:
+    from trueup.feedback import server
+
+    known = server.login(data_dir.resolve())
+    click.echo(f"running at {known['url']}\nlog in as {known['email']}, password in {data_dir / 'credentials.json'}")

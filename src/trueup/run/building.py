@@ -1,0 +1,119 @@
+"""Building one stage: aside, on what was half-built before, and renamed when all of it is on disk."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trueup.errors import StageError
+from trueup.run import files
+from trueup.run.artifacts import Artifact
+from trueup.run.identity import MadeOf
+from trueup.run.run_file import RunFile
+from trueup.run.stage import Context, Stage
+from trueup.run.standing import Standing, begun
+
+PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
+MIN_FREE_BYTES = 2**20
+
+
+def build(
+    stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], said: dict[str, Any], *, anew: bool
+) -> None:
+    """Make a stage in `<stage>.partial`, then give it its place, and what was there another name.
+
+    `said` goes into the record besides what the stage is made of. `anew`: what was half-built from other things is
+    deleted; else StageError is raised, as it is on a full disk.
+    """
+    chain = standing.chain
+    final = chain.path(stage.name)
+    out = final.with_name(f"{stage.name}.partial")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        now = standing.made_of(stage, inputs)
+        if not _is_complete(stage, standing, out, now):
+            _go_on(stage, standing, out, now, anew=anew)
+            _run(stage, standing, inputs, out, now | said)
+    except Exception as error:
+        if not _disk_is_full(error, out):
+            raise
+        raise StageError(
+            str(out), found="the disk is full", next_step=f"free some space, then: trueup {stage.name} RUN.yaml"
+        ) from error
+    if final.exists():  # only now: a rebuild that fails leaves what was there
+        number = 1 + len(list(final.parent.glob(f"{stage.name}.old-*")))
+        files.rename(final, final.with_name(f"{stage.name}.old-{number}"))
+    files.rename(out, final)
+    for folder in (chain.folder, chain.folder.parent):  # which may be as new
+        files.sync(folder)
+
+
+def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: Path, said: dict[str, Any]) -> None:
+    began = time.monotonic()
+    run: RunFile = standing.chain.run
+    context = Context(run=run, run_dir=standing.chain.folder, out=out)
+    metrics = stage.run(run.section(stage.name), context, **inputs)
+    files.remove_unfinished(out)
+    made = stage.makes(out)
+    if stage.on_base:  # the commit of a hub model is known once it is here
+        said["base"] = standing.made_of(stage, inputs)["base"]
+    record = said | {
+        "stage": stage.name,
+        "fingerprint": made.fingerprint(),
+        "files": made.hashes(),
+        "metrics": metrics,
+        "wall_s": round(time.monotonic() - began, 1),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "versions": _versions(),
+    }
+    files.sync_tree(out)
+    files.write_json(out / "record.json", record)
+
+
+def _is_complete(stage: Stage, standing: Standing, out: Path, now: MadeOf) -> bool:
+    """True when all was made and only the last rename was lost."""
+    record = files.read_json(out / "record.json")
+    if record is None or standing.differences(stage, record, now, strict=True):
+        return False
+    return not stage.makes(out).altered()
+
+
+def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bool) -> None:
+    """A half-built stage goes on only when it is still made of the same things; an empty one begins anew."""
+    plan = out / "plan.json"
+    if begun(out) and plan.exists():
+        before = files.read_json(plan)
+        if before is None:
+            found = f"{plan} is empty or torn: nothing says what {out.name} was begun from"
+        else:
+            found = "; ".join(standing.differences(stage, before, now, strict=True))
+            found = found and f"{found} since {out.name} was begun"
+        if found and not anew:
+            raise StageError(
+                stage.name,
+                found=found,
+                next_step=f"undo the change, or begin anew: trueup {stage.name} RUN.yaml --rebuild",
+            )
+        if found:
+            shutil.rmtree(out)
+            out.mkdir()
+    files.remove_unfinished(out)
+    files.write_json(plan, now)
+
+
+def _disk_is_full(error: Exception, out: Path) -> bool:
+    """safetensors says so in words only, and torch.save not at all."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
+    return "No space left on device" in str(error) or shutil.disk_usage(out).free < MIN_FREE_BYTES
+
+
+def _versions() -> dict[str, str]:
+    installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}

@@ -1,0 +1,127 @@
+"""What a stage is made of: its settings, the base, the data, files of code and of text, and the stages before it.
+
+Contents are compared, not places: a project that was moved is the same project, and another base under the same name
+is another base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trueup.run import base
+from trueup.run.artifacts import Artifact
+from trueup.run.hashes import Hashes
+from trueup.run.run_file import DataConfig, RunFile, Source
+from trueup.run.section import Section
+from trueup.run.stage import Stage
+
+VERSION = 1  # of records; `earlier` reads those of before
+MadeOf = dict[str, Any]  # JSON values only; a record begins with it
+
+OTHERWISE_KEPT = {"demonstrations", "prompts", "held_out", "preferences", "columns", "system", "few_shot"}
+TEXT = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt"}
+
+
+def made_of(run: RunFile, stage: Stage, inputs: Mapping[str, Artifact], folder: Path, hashes: Hashes) -> MadeOf:
+    """What `stage` would be made of now; `folder` is the run file's, and paths are relative to it.
+
+    `given` names the settings that the user wrote: the others follow our defaults, which change with releases.
+    """
+    data, parts = run.data, sections(run, stage)
+    read = (*stage.reads, stage.unless) if stage.unless else stage.reads
+    found: MadeOf = {
+        "version": VERSION,
+        **{part: _plain(section) for part, section in parts.items()},
+        "given": {part: sorted(section.model_fields_set) for part, section in parts.items()},
+        "seed": run.seed,
+        "system": data.system,
+        "few_shot": [shot.model_dump() for shot in data.few_shot],
+        "data": {name: _rows_of(data.sources(name), folder, hashes) for name in read},
+        "read": {
+            name: {"path": relative(path, folder), "sha256": _contents(path, hashes)}
+            for name, path in sorted(_files(run, stage, folder).items())
+        },
+        "inputs": {name: artifact.record().get("fingerprint") for name, artifact in inputs.items()},
+    }
+    if stage.on_base:
+        found["base"] = _base(run, folder, hashes)
+    return found
+
+
+def sections(run: RunFile, stage: Stage) -> dict[str, Section]:
+    """The sections of the run file that `stage` depends on, by the name they have in a record."""
+    always: dict[str, Section] = {"config": run.section(stage.name), "data_config": run.data}
+    return always | {"model": run.model, "adapter": run.adapter} if stage.on_base else always
+
+
+def _plain(section: Section) -> dict[str, Any]:
+    """The values of a section, less those that are compared by contents."""
+    elsewhere = OTHERWISE_KEPT if isinstance(section, DataConfig) else {"base", "revision"}
+    paths = {name for name, value in section if isinstance(value, Path)}
+    return section.model_dump(mode="json", exclude=elsewhere | paths)
+
+
+def _files(run: RunFile, stage: Stage, folder: Path) -> dict[str, Path]:
+    """Other files that a stage reads, by what they are to it: code of rewards, a template, an adapter to start from."""
+    found = dict(stage.code(run.section(stage.name), folder))
+    if stage.on_base:
+        found |= {f"model.{name}": value for name, value in run.model if isinstance(value, Path)}
+    if stage.on_base and not stage.needs and run.adapter.start is not None:
+        found["adapter.start"] = run.adapter.start / "adapter_model.safetensors"
+    return found
+
+
+def _rows_of(sources: list[Source], folder: Path, hashes: Hashes) -> dict[str, Any]:
+    """`sha256` covers what the rows depend on: contents, weights and columns, or the name on the hub."""
+    digest, described = hashlib.sha256(), []
+    for source in sources:
+        paths = source.paths()
+        files = sorted(source.path.rglob("*")) if source.path.is_dir() else paths
+        files = [file for file in files if file.is_file()]
+        if paths == [source.path]:
+            contents = {str(file.relative_to(source.path)): hashes.of(file) for file in files}
+        else:  # a pattern, or a path below the home folder
+            contents = {f"{n} {file.name}": hashes.of(file) for n, file in enumerate(files)}
+        digest.update(repr((contents or str(source.path), source.weight, sorted(source.columns.items()))).encode())
+        described.append(
+            {
+                "path": str(source.path) if source.on_hub else relative(source.path, folder),
+                "weight": source.weight,
+                "columns": source.columns,
+                "files": contents,
+                "lines": sum(hashes.lines(file) for file in files) if {f.suffix for f in files} <= TEXT else None,
+            }
+        )
+    return {"sha256": digest.hexdigest(), "sources": described}
+
+
+def _contents(path: Path, hashes: Hashes) -> str:
+    return hashes.of(path) if path.is_file() else "missing"
+
+
+def _base(run: RunFile, folder: Path, hashes: Hashes) -> dict[str, Any]:
+    """Name and contents of the base: hashes of a folder's files, or the commit that the hub's cache holds.
+
+    A base out of a Python package is what its name says.
+    """
+    name = run.model.base
+    if base.is_package(name):
+        return {"name": name}
+    if base.is_hub_id(name):
+        return {"name": name, "commit": base.cached_commit(name)}
+    named = {"name": relative(Path(name), folder)}
+    if not Path(name).is_dir():
+        return named
+    return named | {
+        "files": {str(file.relative_to(name)): hashes.of(file) for file in base.files(Path(name))},
+    }
+
+
+def relative(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder` where it is below it or beside it; else whole."""
+    seen = os.path.relpath(path, folder)
+    return str(path) if seen.startswith("../..") else seen

@@ -1,0 +1,211 @@
+"""A server that is not what it should be: each answer ends in one message that says what came back."""
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_server import Answer, Asked, serving
+
+from trueup.errors import ServerError
+from trueup.feedback import api
+from trueup.feedback.api import Api, RequestError
+from trueup.feedback.client import BODY_BYTES, BODY_TASKS, Client
+from trueup.feedback.connection import Connection, connect
+
+TOKEN = "0123456789abcdef" * 2
+HTML = {"content-type": "text/html; charset=utf-8"}
+LOGIN = b"<!doctype html><html><head><title>\n  Sign in - Example\n</title></head><body>...</body></html>"
+
+
+def said(answer: Answer) -> str:
+    with serving(lambda asked: answer) as fake, pytest.raises(RequestError) as error:
+        Api(Connection(fake.url, TOKEN)).get("/api/projects/", "listing projects")
+    assert TOKEN not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "next_step"),
+    [
+        ((200, HTML, LOGIN), "status 200, and no JSON but an HTML page, 'Sign in - Example'", "login page"),
+        ((200, {}, b"[" * 200_000), "status 200, and no JSON", "labelstudio.url"),
+        ((200, {"content-type": "text/plain"}, b"OK"), r"no JSON but text \(text/plain\)", "labelstudio.url"),
+        (
+            (302, {"location": "https://sso.example.org/auth?ticket=abc123"}, b""),
+            "status 302, a redirect to https://sso.example.org/auth\n",
+            "single sign-on",
+        ),
+        ((301, {"location": "/label/api/projects/"}, b""), "a redirect to /label/api/projects/", "labelstudio.url"),
+        ((308, {}, b""), "a redirect to nowhere", "labelstudio.url"),
+        ((401, {}, b'{"detail": "no"}'), "the token is refused", "LABEL_STUDIO_API_KEY"),
+        ((403, HTML, LOGIN), "status 403", "administrator"),
+        ((404, HTML, LOGIN * 2_000), "it is not there", "projects.json"),
+        ((413, HTML, LOGIN), "status 413", "client_max_body_size"),
+        ((414, HTML, LOGIN), "status 414", "large_client_header_buffers"),
+        ((400, {}, b'{"validation_errors": {"title": ["too long"]}}'), "status 400: .*too long", "log"),
+        ((500, {}, b"[]"), "status 500", "log"),
+    ],
+)
+def test_what_came_back_is_said(answer: Answer, found: str, next_step: str) -> None:
+    message = said(answer)
+    head, _, step = message.partition("next: ")
+    assert re.search(found, head), message
+    assert next_step in step
+    assert len(message) < 700
+    assert "abc123" not in message
+
+
+def test_a_redirect_does_not_carry_the_token_elsewhere() -> None:
+    with (
+        serving(lambda asked: (200, {}, b"{}")) as elsewhere,
+        serving(lambda asked: (307, {"location": f"{elsewhere.url}/api/projects/"}, b"")) as fake,
+        pytest.raises(RequestError, match="a redirect to"),
+    ):
+        Api(Connection(fake.url, TOKEN)).get("/api/projects/", "listing projects")
+    assert elsewhere.asked == []
+
+
+def test_a_busy_server_is_asked_again_but_nothing_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "PAUSES_S", (0.0, 0.0))
+    codes = iter([502, 503, 200, 502])
+    with serving(lambda asked: (next(codes), {}, b'{"a": 1}')) as fake:
+        server = Api(Connection(fake.url, TOKEN))
+        assert server.get("/x", "asking") == {"a": 1}
+        with pytest.raises(RequestError, match="status 502") as error:
+            server.send("POST", "/x", "sending", {})
+    assert error.value.passing
+    assert [asked.method for asked in fake.asked] == ["GET", "GET", "GET", "POST"]
+
+
+def test_a_path_before_label_studio_is_kept() -> None:
+    with serving(lambda asked: (200, {}, b"{}")) as fake:
+        Api(Connection(f"{fake.url}/tools/label", TOKEN)).get("/api/projects/", "listing", page=1)
+    assert fake.asked[0].path == "/tools/label/api/projects/?page=1"
+    assert fake.asked[0].headers["authorization"] == f"Token {TOKEN}"
+
+
+def test_a_personal_access_token_is_traded_and_traded_again_when_it_has_run_out() -> None:
+    personal, traded = "head.claims.signature", iter(["first", "second"])
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path == "/api/token/refresh/":
+            assert json.loads(asked.body) == {"refresh": personal}
+            return 200, {}, json.dumps({"access": next(traded)}).encode()
+        known = asked.headers["authorization"]
+        return (200, {}, b"{}") if (known, asked.path) != ("Bearer first", "/second") else (401, {}, b"")
+
+    with serving(answer) as fake:
+        server = Api(Connection(fake.url, personal))
+        server.get("/first", "asking")
+        server.get("/second", "asking")
+    used = [(asked.path, asked.headers.get("authorization")) for asked in fake.asked]
+    assert used[1] == ("/first", "Bearer first")
+    assert used[-1] == ("/second", "Bearer second")
+
+
+@pytest.mark.parametrize("answer", [(401, {}, b""), (200, {}, b"[]"), (200, {}, b'{"access": "\\u00e9"}')])
+def test_a_personal_access_token_that_gives_nothing_is_said(answer: Answer) -> None:
+    with serving(lambda asked: answer) as fake, pytest.raises(RequestError):
+        Api(Connection(fake.url, "head.claims.signature")).get("/", "asking")
+
+
+def listening() -> tuple[int, list[bytes]]:
+    """A port, and what arrives there first: an HTTP proxy that answers 403."""
+    proxy, heard = socket.create_server(("127.0.0.1", 0)), list[bytes]()
+
+    def serve() -> None:
+        while True:
+            connection, _ = proxy.accept()
+            heard.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(proxy.getsockname()[1]), heard
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_of_the_environment_never_hears_of_a_server_on_this_machine(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    port, heard = listening()
+    monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    with serving(lambda asked: (200, {}, b"{}")) as fake:
+        for url in (fake.url, fake.url.replace("127.0.0.1", "localhost")):
+            assert Api(Connection(url, TOKEN)).get("/api/projects/", "asking") == {}
+    assert heard == []
+    with pytest.raises(RequestError, match="status 403"):  # another machine's is asked as the environment says
+        Api(Connection("http://labels.example.org", TOKEN)).get("/api/projects/", "asking")
+    assert heard[0].startswith(b"GET http://labels.example.org/api/projects/")
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [("", "it is not set"), (" \n", "it is not set"), ("schlüssel", "characters that none has"), ("a b", "characters")],
+)
+def test_a_key_that_is_no_token_is_said_and_not_repeated(
+    key: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", key)
+    with pytest.raises(ServerError, match=found) as error:
+        connect(tmp_path, "http://labels.example.org")
+    assert key.strip() == "" or key not in str(error.value)
+
+
+def test_a_line_end_after_the_key_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", f"{TOKEN}\r\n")
+    assert connect(tmp_path, "http://labels.example.org").token == TOKEN
+
+
+@pytest.mark.parametrize("url", ["http://LOCALHOST:8090/", "http://127.0.0.1:8090"])
+def test_our_own_server_is_known_by_any_spelling(tmp_path: Path, url: str) -> None:
+    (tmp_path / "credentials.json").write_text(json.dumps({"url": "http://127.0.0.1:8090", "token": "ours"}))
+    assert connect(tmp_path, url).token == "ours"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"url": 3}', "\x00", "[" * 100_000])
+def test_torn_credentials_are_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "credentials.json").write_text(text)
+    with pytest.raises(ServerError, match=r"credentials\.json: no credentials that can be read"):
+        connect(tmp_path)
+
+
+def project_of(listing: Callable[[Asked], object]) -> Callable[[Asked], Answer]:
+    return lambda asked: (200, {}, json.dumps(listing(asked)).encode())
+
+
+@pytest.mark.parametrize("answer", [{"ok": True}, [], None, {"tasks": None, "total": 0}, {"tasks": [3], "total": 1}])
+def test_an_answer_that_is_no_listing_does_not_count_as_no_tasks(answer: object) -> None:
+    with (
+        serving(project_of(lambda asked: answer)) as fake,
+        pytest.raises(RequestError, match="an answer that is not Label Studio's"),
+    ):
+        Client(Connection(fake.url, TOKEN)).publish(1, [{"data": {"uid": "a"}}])
+    assert {asked.method for asked in fake.asked} == {"GET"}
+
+
+def test_tasks_travel_in_parcels_that_a_proxy_lets_through_and_addresses_stay_short() -> None:
+    tasks = [{"data": {"uid": f"{number:020x}", "response": "x" * (number % 7) * 2_000}} for number in range(900)]
+    there: list[object] = []
+
+    def answer(asked: Asked) -> object:
+        if asked.method == "POST":
+            there.extend([{"id": len(there) + n} | task for n, task in enumerate(json.loads(asked.body))])
+            return {}
+        page = int(asked.path.partition("&page=")[2].partition("&")[0])
+        return {"tasks": there[512 * (page - 1) : 512 * page], "total": len(there)}
+
+    with serving(project_of(answer)) as fake:
+        client = Client(Connection(fake.url, TOKEN))
+        assert (client.publish(1, tasks), client.publish(1, tasks)) == (900, 0)
+    sent = [json.loads(asked.body) for asked in fake.asked if asked.method == "POST"]
+    assert [task for parcel in sent for task in parcel] == tasks
+    assert max(len(parcel) for parcel in sent) <= BODY_TASKS
+    assert max(len(asked.body) for asked in fake.asked) <= BODY_BYTES
+    assert max(len(asked.path) for asked in fake.asked) < 1_000  # nginx takes 8,000 bytes with all headers

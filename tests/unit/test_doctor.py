@@ -1,0 +1,99 @@
+"""`trueup doctor`: what a bug report needs, in seconds, without torch and without secrets."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SECRET = "hf_abcdefghijklmnopqrstuvwx"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a hub that takes connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def doctor(home: Path, *words: str, **settings: str) -> str:
+    """What the command prints with `home` as home and working folder; it must not import torch."""
+    code = (
+        "import sys\nfrom trueup.cli.main import main\n"
+        f"main(['doctor', *{list(words)!r}], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    environment = os.environ | {"HOME": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"} | settings
+    environment.pop("TRUEUP_CACHE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=home, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_says_what_is_here_without_secrets_and_without_names_of_homes(tmp_path: Path) -> None:
+    (tmp_path / ".cache" / "trueup" / "label-studio-1.2.3").mkdir(parents=True)
+    (tmp_path / ".cache" / "trueup" / "label-studio-1.2.3" / ".complete").touch()
+    (tmp_path / "run.yaml").write_text(f"name: x\nmodel: {{base: '{tmp_path}/{SECRET}'}}\n")
+    said = doctor(tmp_path, str(tmp_path / "run.yaml"), HF_TOKEN=SECRET, HTTPS_PROXY="http://me:hidden@proxy")
+    for word in (
+        "trueup: ",
+        "Python: ",
+        "torch: ",
+        "bitsandbytes: ",
+        "CPU: ",
+        "memory: ",
+        "disk, here: ",
+        "port 8090: ",
+    ):
+        assert f"  {word}" in said
+    assert "Label Studio: label-studio-1.2.3 is installed" in said
+    assert "HF_TOKEN: set (not shown)" in said
+    assert "hidden" not in said
+    assert SECRET not in said
+    assert str(tmp_path) not in said
+    assert "  ~/run.yaml: is read\n" in said
+
+
+def test_a_hub_that_does_not_answer_costs_seconds(tmp_path: Path, silent: str) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"), "")
+    began = time.monotonic()
+    said = doctor(tmp_path, HF_HUB_OFFLINE="0", HF_ENDPOINT=silent, **proxies)
+    assert f"hub: {silent} does not answer" in said
+    assert time.monotonic() - began < 20  # five, on a machine with nothing else to do
+
+
+def test_a_gpu_beside_a_cpu_build_of_torch_is_named(tmp_path: Path) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'Tesla T4, 15360 MiB, 3 MiB, 550.54, 7.5'\n")
+    tool.chmod(0o755)
+    said = doctor(tmp_path, PATH=f"{tool.parent}:{os.environ['PATH']}")
+    assert "GPU 0: Tesla T4, 15360 MiB (3 MiB used), driver 550.54, compute capability 7.5" in said
+    import torch
+
+    assert ("torch is a build for CPUs" in said) == (torch.version.cuda is None)
+
+
+def test_a_run_file_with_faults_and_a_taken_port_are_part_of_the_report(tmp_path: Path, silent: str) -> None:
+    (tmp_path / "run.yaml").write_text("name: x\ndop: {}\n")
+    said = doctor(tmp_path, str(tmp_path / "run.yaml"))
+    assert "unknown section dop; did you mean dpo?" in said
+    port = silent.rpartition(":")[2]
+    (tmp_path / "run.yaml").write_text(f"name: x\nlabelstudio: {{port: {port}}}\n")
+    assert f"port {port}: taken by another program" in doctor(tmp_path, str(tmp_path / "run.yaml"))
+
+
+def test_on_a_terminal_it_is_80_columns_wide(tmp_path: Path) -> None:
+    said = doctor(tmp_path, FORCE_COLOR="1", COLUMNS="80", TRUEUP_CPU="x" * 200)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.count("x") for line in lines if set(line.strip()) == {"x"}) >= 100  # folded, not cut

@@ -1,0 +1,259 @@
+"""From judgements to the verdict and the export, on files alone: who gains, who is called better, what leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain
+import pytest
+import torch
+from click.testing import CliRunner
+from judged import judge, judged_pairs, judged_thumbs
+from safetensors.torch import load_file, save_file
+from scipy.stats import bootstrap
+from tiny import WORDS, copy_of, open_run
+from transformers import AutoModelForCausalLM
+
+from trueup.cli.main import main
+from trueup.run.artifacts import Adapter, RewardModel
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
+from trueup.stages import STAGES
+
+SETTINGS = {
+    "dpo.learning_rate": 0.002,
+    "dpo.num_train_epochs": 6,
+    "kto.learning_rate": 0.003,
+    "kto.num_train_epochs": 6,
+    "reward.learning_rate": 0.003,
+    "reward.num_train_epochs": 6,
+    "evaluate.temperature": 0,
+    "evaluate.num_completions": 2,
+}
+
+
+def opened(folder: Path, **more: Any) -> Pipeline:
+    chosen = {**SETTINGS, **{key.replace("__", "."): value for key, value in more.items()}}
+    return open_run(folder, *(f"{key}={value}" for key, value in chosen.items()))
+
+
+@pytest.fixture(scope="module")
+def finished(sharp: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run from judgements to export."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    judge(sharp, folder, judged_pairs(), judged_thumbs())
+    (folder / "h.jsonl").write_text("".join(json.dumps({"prompt": f"{word} tent rope"}) + "\n" for word in WORDS))
+    text = (folder / "run.yaml").read_text().replace("held_out: p.jsonl", "held_out: h.jsonl")
+    (folder / "run.yaml").write_text(text)
+    run = opened(folder)
+    for stage in ("reward", "dpo", "evaluate", "export"):
+        run.execute(stage)
+    return folder
+
+
+def metrics(run: Pipeline, stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.path(stage) / "record.json").read_text())["metrics"]
+    return found
+
+
+def margins(run: Pipeline, adapter: Path) -> dict[str, float]:
+    """log p(yes ...) - log p(no ...), for one pair of each held-out prompt."""
+    base, frozen = run.run.model.base, plain.rows(run.path("collect") / "pairs.jsonl")
+    tok, policy = plain.tokenizer(base), plain.model(base, adapter)
+    found = {}
+    with torch.no_grad():
+        for row in frozen:
+            if row["split"] == "held_out":
+                texts = sorted((row["chosen"], row["rejected"]), reverse=True)  # yes before no
+                yes, no = (plain.answer_logp(policy, tok, row["prompt"], text).item() for text in texts)
+                found[row["prompt"][-1]["content"]] = yes - no
+    assert len(found) >= 3
+    return found
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_is_preferred_gains_on_held_out_prompts(
+    pipeline: Pipeline, tmp_path: Path, stage: str, swapped: bool
+) -> None:
+    pairs, thumbs = judged_pairs(), judged_thumbs()
+    if swapped:
+        pairs = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in pairs]
+        thumbs = [row | {"label": not row["label"]} for row in thumbs]
+    judge(pipeline, tmp_path / "run", pairs, thumbs)
+    run = opened(tmp_path / "run")
+    run.execute(stage)
+    before, after = margins(run, run.path("sft")), margins(run, run.path(stage))
+    sign = -1 if swapped else 1
+    assert all(sign * (after[prompt] - before[prompt]) > 1 for prompt in before), (before, after)
+
+
+def scores(run: Pipeline, conversations: list[plain.Messages]) -> list[float]:
+    """Of the run's reward model, by transformers and peft alone."""
+    folder = run.path("reward")
+    tok, classifier = plain.tokenizer(run.run.model.base), plain.classifier(run.run.model.base, folder)
+    plain.put(classifier, {plain.plain_name(name): tensor for name, tensor in plain.saved(folder).items()})
+    with torch.no_grad():
+        return [plain.score(classifier, tok, conversation).item() for conversation in conversations]
+
+
+def test_the_reward_model_prefers_what_people_did_on_held_out_prompts(finished: Path) -> None:
+    run = opened(finished)
+    frozen = [r for r in plain.rows(run.path("collect") / "pairs.jsonl") if r["split"] == "held_out"]
+    said = [
+        [*r["prompt"], {"role": "assistant", "content": r[side]}] for r in frozen for side in ("chosen", "rejected")
+    ]
+    found = scores(run, said)
+    right = [chosen > rejected for chosen, rejected in zip(found[::2], found[1::2], strict=True)]
+    assert sum(right) / len(right) == metrics(run, "reward")["held_out_accuracy"] >= 0.8
+
+
+def test_the_accuracy_is_of_held_out_pairs(judged: Pipeline, tmp_path: Path) -> None:
+    """Held-out pairs turned over: what was learned from the training pairs is then wrong on all of them."""
+    folder = copy_of(judged, tmp_path / "run")
+    run = opened(folder)
+    path = run.path("collect") / "pairs.jsonl"
+    rows = [
+        row | {"chosen": row["rejected"], "rejected": row["chosen"]} if row["split"] == "held_out" else row
+        for row in plain.rows(path)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.execute("reward")
+    assert metrics(run, "reward")["held_out_accuracy"] <= 0.2
+
+
+def test_answers_are_those_of_the_adapter_they_are_shown_for(finished: Path) -> None:
+    run = opened(finished)
+    tok, answers = plain.tokenizer(run.run.model.base), plain.rows(run.path("evaluate") / "answers.jsonl")
+    asked = [row["messages"][-1]["content"] for row in answers]
+    assert sorted(set(asked)) == sorted(f"{word} tent rope" for word in WORDS) and len(asked) == 2 * len(WORDS)
+    for label, stage in (("sft", "sft"), ("aligned", "dpo")):
+        policy = plain.model(run.run.model.base, run.path(stage))
+        expected = [plain.greedy(policy, tok, row["messages"], 8) for row in answers]
+        assert sum(row[label] == text for row, text in zip(answers, expected, strict=True)) >= len(answers) - 2
+    assert sum(row["sft"] != row["aligned"] for row in answers) > len(answers) / 2  # else nothing is compared
+
+
+def test_rewards_win_rate_and_verdict_follow_from_the_answers(finished: Path) -> None:
+    run = opened(finished)
+    answers, figures = plain.rows(run.path("evaluate") / "answers.jsonl"), metrics(run, "evaluate")
+    for label in ("sft", "aligned"):
+        said = [[*row["messages"], {"role": "assistant", "content": row[label]}] for row in answers]
+        found = [row["reward"][label] for row in answers]
+        assert found == pytest.approx(scores(run, said), abs=0.05 * np.abs(found).max())
+    by_prompt: dict[str, list[float]] = {}
+    for row in answers:
+        ours, theirs = row["reward"]["aligned"], row["reward"]["sft"]
+        by_prompt.setdefault(row["prompt_id"], []).append(1.0 if ours > theirs else 0.5 if ours == theirs else 0.0)
+    win_rate = figures["win_rate_by_reward_model"]
+    assert win_rate["estimate"] == pytest.approx(np.mean([np.mean(wins) for wins in by_prompt.values()]))
+    assert win_rate["low"] > 0.5
+    assert win_rate == json.loads((run.path("evaluate") / "report.json").read_text())["win_rate_by_reward_model"]
+    result = CliRunner().invoke(main, ["status", str(finished / "run.yaml")])
+    assert "The aligned model is better" in result.output
+
+
+def test_kl_is_on_the_aligned_models_own_answers(finished: Path) -> None:
+    run = opened(finished)
+    answers, figures = plain.rows(run.path("evaluate") / "answers.jsonl"), metrics(run, "evaluate")
+    base = run.run.model.base
+    tok, aligned, sft = plain.tokenizer(base), plain.model(base, run.path("dpo")), plain.model(base, run.path("sft"))
+
+    def kl(one: Any, other: Any, label: str) -> float:
+        tokens = [plain.answer_kl(one, other, tok, row["messages"], row[label]) for row in answers]
+        return float(torch.cat(tokens).mean())
+
+    expected = kl(aligned, sft, "aligned")
+    for wrong in (kl(aligned, sft, "sft"), kl(sft, aligned, "aligned")):
+        assert abs(wrong / expected - 1) > 0.04
+    assert figures["kl_nats_per_token"] == pytest.approx(expected, rel=0.01)
+    assert figures["kl_to_reference_nats_per_token"] == pytest.approx(expected, rel=0.01)
+
+
+def judged_by(
+    run: Pipeline, out: Path, sft: Path, reference: Path, aligned: Path, reward: Path | None = None, **changes: Any
+) -> dict[str, Any]:
+    """The figures of `evaluate` on adapters of the test's choosing."""
+    stage = next(stage for stage in STAGES if stage.name == "evaluate")
+    out.mkdir()
+    config = run.run.section("evaluate").model_copy(update=changes)
+    figures: dict[str, Any] = stage.run(
+        config,
+        Context(run=run.run, run_dir=run.folder, out=out),
+        sft=Adapter(sft),
+        reference=Adapter(reference),
+        aligned=Adapter(aligned),
+        reward=RewardModel(reward or run.path("reward")),
+    )
+    return figures
+
+
+def test_swapped_the_better_adapter_loses(finished: Path, tmp_path: Path) -> None:
+    run = opened(finished)
+    figures = judged_by(run, tmp_path / "out", run.path("dpo"), run.path("dpo"), run.path("sft"))
+    assert figures["win_rate_by_reward_model"]["high"] < 0.5
+    won = metrics(run, "evaluate")["win_rate_by_reward_model"]["estimate"]
+    assert figures["win_rate_by_reward_model"]["estimate"] == pytest.approx(1 - won)
+
+
+def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished: Path, tmp_path: Path) -> None:
+    run = opened(finished)
+    sft, began, aligned = run.path("sft"), run.path("dpo"), tmp_path / "aligned"
+    tensors = {name: 1.3 * tensor for name, tensor in plain.saved(began).items()}
+    shutil.copytree(began, aligned)
+    save_file(tensors, aligned / "adapter_model.safetensors")
+    figures = judged_by(run, tmp_path / "out", sft, began, aligned)
+    base, answers = run.run.model.base, plain.rows(tmp_path / "out" / "answers.jsonl")
+    tok, policy = plain.tokenizer(base), plain.model(base, aligned)
+    for name, folder in (("kl_nats_per_token", sft), ("kl_to_reference_nats_per_token", began)):
+        other = plain.model(base, folder)
+        kl = [plain.answer_kl(policy, other, tok, row["messages"], row["aligned"]) for row in answers]
+        assert figures[name] == pytest.approx(float(torch.cat(kl).mean()), rel=0.07)
+    assert figures["kl_nats_per_token"] > 1.15 * figures["kl_to_reference_nats_per_token"]
+
+
+def test_the_interval_is_of_prompts_not_of_answers(finished: Path, tmp_path: Path) -> None:
+    """Greedy answers are the same four times over: they say no more than once, so the interval does not shrink."""
+    run = opened(finished)
+    some = tmp_path / "reward"  # a reward model nobody trained, which likes some answers of each adapter
+    shutil.copytree(run.path("reward"), some)
+    generator = torch.Generator().manual_seed(3)
+    save_file(
+        {n: 0.2 * torch.randn(t.shape, generator=generator) for n, t in plain.saved(some).items()},
+        some / "adapter_model.safetensors",
+    )
+    adapters = (run.path("sft"), run.path("sft"), run.path("dpo"))
+    once, four_times = (
+        judged_by(run, tmp_path / f"out-{n}", *adapters, reward=some, num_completions=n)["win_rate_by_reward_model"]
+        for n in (1, 4)
+    )
+    assert 0 < once["estimate"] < 1
+    assert (four_times["low"], four_times["high"]) == pytest.approx((once["low"], once["high"]))
+    answers = plain.rows(tmp_path / "out-1" / "answers.jsonl")
+    wins = np.array([float(row["reward"]["aligned"] > row["reward"]["sft"]) for row in answers])
+    interval = bootstrap((wins,), np.mean, rng=np.random.default_rng(99)).confidence_interval
+    assert (once["low"], once["high"]) == pytest.approx(
+        (interval.low, interval.high), abs=0.101
+    )  # ten prompts: steps of 0.1
+
+
+def test_what_is_exported_is_the_aligned_adapter(finished: Path) -> None:
+    run = opened(finished)
+    export, dpo, sft = run.path("export"), plain.saved(run.path("dpo")), plain.saved(run.path("sft"))
+    exported = load_file(export / "adapter" / "adapter_model.safetensors")
+    assert set(exported) == set(dpo)
+    assert all(torch.equal(exported[name], dpo[name]) for name in dpo)
+    base = run.run.model.base
+    merged = AutoModelForCausalLM.from_pretrained(export / "merged").float()
+    tok, row = plain.tokenizer(base), plain.rows(run.path("collect") / "pairs.jsonl")[0]
+    with torch.no_grad():
+        found, aligned, before = (
+            plain.answer_logp(policy, tok, row["prompt"], row["rejected"]).item()
+            for policy in (merged, plain.model(base, run.path("dpo")), plain.model(base, run.path("sft")))
+        )
+    assert found == pytest.approx(aligned, abs=0.1 * abs(aligned - before))
+    assert sft.keys() == dpo.keys()
