@@ -167,24 +167,21 @@ def test_a_reward_model_scores_alike_as_a_classifier_and_beside_the_policy(
     case: Case, doors: str, folders: Any, tmp_path: Path
 ) -> None:
     """As a classifier it is trained, by transformers' own forward; on the causal base, PPO and evaluation use it."""
-    words = tokenizer()
     bare = base.load_base(str(folders(case)), four_bit=True, num_labels=1)
-    bare.config.pad_token_id = words.pad_token_id
+    bare.config.pad_token_id = 0
     classifier = adapters.new_adapter(bare, AdapterConfig(r=3), task_type="SEQ_CLS").eval()
     generator = torch.Generator().manual_seed(2)
     for _, parameter in sorted(classifier.named_parameters()):
         if parameter.requires_grad:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
     classifier.save_pretrained(tmp_path)
-    texts = ["w5 w6 w7 w8 w9", "w5 w6 w7", "w40"]
-    conversations = [[{"role": "user", "content": "w4"}, {"role": "assistant", "content": text}] for text in texts]
+    rows = [[4, 2, 5, 6, 7, 8, 9, 2], [4, 2, 5, 6, 7, 2], [4, 2, 40, 2]]
     with torch.no_grad():
         score = classifier.get_base_model().score
         score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
-        rows = [words.apply_chat_template(c, return_tensors="pt", return_dict=True) for c in conversations]
-        right = torch.cat([classifier(**row).logits.float()[:, 0] for row in rows])
+        right = torch.cat([classifier(torch.tensor([row])).logits.float()[:, 0] for row in rows])
     model = policy(folders(case), True)
-    found = scoring.scores(model, scoring.load_reward(model, tmp_path), words, conversations)
+    found = scoring.scores(model, scoring.load_reward(model, tmp_path), rows)
     assert right.std() > 0.01
     assert (found - right).abs().max() < (1e-3 if doors == "open" else 0.1)
 

@@ -130,7 +130,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
             bnb_4bit_compute_dtype=compute,
             llm_int8_skip_modules=["lm_head", "score"],
         )
-    kind = AutoModelForCausalLM
+    kind: Any = AutoModelForCausalLM
     if num_labels is not None:
         kind, options["num_labels"] = families.classifier(config), num_labels
     where, found = f"model.base: {base}", locate(base)
