@@ -1,18 +1,35 @@
 """dpo: (Adapter, Feedback) -> Adapter. The policy it starts from is the reference."""
 
 import math
+from typing import ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 
+from trueup.errors import ConfigError
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
 from trueup.run.run_file import RunFile
-from trueup.run.section import AlignmentSection
+from trueup.run.section import AlignmentSection, TrainerSection
 from trueup.run.stage import Context, Metrics, Stage
 
 
-class Config(AlignmentSection):
+class Config(AlignmentSection, TrainerSection):
     """Field names are trl.DPOConfig's own."""
+
+    arguments_of = "trl.trainer.dpo_config.DPOConfig"
+    set_elsewhere: ClassVar = dict.fromkeys(
+        (
+            "loss_weights",
+            "label_smoothing",
+            "f_divergence_type",
+            "f_alpha_divergence_coef",
+            "discopop_tau",
+            "ld_alpha",
+            "use_weighting",
+            "sync_ref_model",
+        ),
+        "the loss is eq. 7 of Rafailov et al. 2023, each pair with its weight",
+    )
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
     learning_rate: PositiveFloat = 5e-5
@@ -34,6 +51,14 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.chat.template import Chat
     from trueup.training import common, proof, weighted
 
+    args = common.arguments(DPOConfig, context, config, precompute_ref_log_probs=False)
+    if args.loss_type != ["sigmoid"]:
+        raise ConfigError(
+            "dpo.trainer.loss_type",
+            found=", ".join(args.loss_type),
+            expected="sigmoid: pairs are weighted, and TRL's other losses know no weights",
+            next_step="leave loss_type out",
+        )
     pairs = weighted.mean_one(feedback.pairs("train"))
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.pairs(Chat(tokenizer), pairs, config.max_length)
@@ -42,11 +67,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer = weighted.WeightedDPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
-        args=DPOConfig(
-            **common.trainer_args(context),
-            **config.model_dump(),
-            precompute_ref_log_probs=False,
-        ),
+        args=args,
         train_dataset=Dataset.from_list(rows),
     )
     checked = preflight.check(trainer, prepared, context)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from trueup.online.settings import RewardSettings, Tracker, files_of_functions, says, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
-from trueup.run.section import AlignmentSection
+from trueup.run.section import AlignmentSection, TrainerSection
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from trueup.run.run_file import RunFile
 
 
-class Config(RewardSettings, AlignmentSection):
+class Config(RewardSettings, AlignmentSection, TrainerSection):
     """Field names are trl.GRPOConfig's own. Temperature 1: the policy that samples is the one trained."""
+
+    arguments_of = "trl.trainer.grpo_config.GRPOConfig"
+    set_elsewhere: ClassVar = dict.fromkeys(
+        ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "use_vllm", "reward_weights"),
+        "the policy that samples is the one trained; rewards are weighted in reward_functions",
+    )
 
     beta: float = Field(default=0.04, gt=0)  # KL coefficient: the pull toward the reference
     learning_rate: PositiveFloat = 5e-5
@@ -59,6 +65,8 @@ def run(
     from trueup.sampling.types import Sampling
     from trueup.training import checkpoints, common, proof
 
+    args = common.arguments(GRPOConfig, context, config, ours=OURS)
+    args.save_steps = between_rollouts(args)
     model, tokenizer = common.load_policy(context, policy)
     asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens, config.max_completion_length)
     of_model = None
@@ -73,8 +81,6 @@ def run(
     begun = checkpoints.step_of(checkpoints.latest_whole(context.out / "checkpoints"))
     log = Log(context.out, config.report_to, context.run.name, begun)
     watching = watch.Watch(log, parts, config.completions_steps, tokenizer)
-    args = GRPOConfig(**common.trainer_args(context, logging_steps=1), **config.model_dump(exclude=OURS))
-    args.save_steps = between_rollouts(args)
     trainer = ResumableGRPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,

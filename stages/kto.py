@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
 from trueup.run.run_file import RunFile
-from trueup.run.section import AlignmentSection
+from trueup.run.section import AlignmentSection, TrainerSection
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
 
 
-class Config(AlignmentSection):
+class Config(AlignmentSection, TrainerSection):
     """Field names are trl.KTOConfig's own."""
+
+    arguments_of = "trl.trainer.kto_config.KTOConfig"
+    set_elsewhere: ClassVar = {
+        "loss_type": "the loss is eq. 8 of Ethayarajh et al. 2024, each row with its weight",
+        "desirable_weight": "weights are measured, by eq. 9 of Ethayarajh et al. 2024",
+        "undesirable_weight": "weights are measured, by eq. 9 of Ethayarajh et al. 2024",
+    }
 
     beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
     learning_rate: PositiveFloat = 5e-5
@@ -40,6 +47,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.feedback.preferences import kto_weights
     from trueup.training import common, proof, weighted
 
+    args = common.arguments(KTOConfig, context, config)
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.thumbs(Chat(tokenizer), feedback.rows("train"), config.max_length)
     prepared.refuse("kto")
@@ -50,10 +58,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer = weighted.WeightedKTOTrainer(
         model=model,
         processing_class=tokenizer,
-        args=KTOConfig(
-            **common.trainer_args(context),
-            **config.model_dump(),
-        ),
+        args=args,
         train_dataset=Dataset.from_list(rows),
     )
     checked = preflight.check(trainer, prepared, context)

@@ -1,16 +1,21 @@
 """reward: (Adapter, Feedback) -> RewardModel. An adapter with a score head on the 4-bit base, started from SFT."""
 
+from typing import ClassVar
+
 from pydantic import PositiveFloat, PositiveInt
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, RewardModel
 from trueup.run.run_file import RunFile
-from trueup.run.section import Section
+from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Metrics, Stage
 
 
-class Config(Section):
+class Config(TrainerSection):
     """Field names are trl.RewardConfig's own."""
+
+    arguments_of = "trl.trainer.reward_config.RewardConfig"
+    set_elsewhere: ClassVar = {"center_rewards_coefficient": "the loss is Bradley and Terry's alone"}
 
     learning_rate: PositiveFloat = 1e-4
     num_train_epochs: PositiveFloat = 1
@@ -29,8 +34,10 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.chat import preflight
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
+    from trueup.evaluation import intervals
     from trueup.training import common, weighted
 
+    args = common.arguments(RewardConfig, context, config)
     train, apart = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
     prepared, held_out = (
@@ -40,7 +47,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer = weighted.WeightedRewardTrainer(
         model=model,
         processing_class=tokenizer,
-        args=RewardConfig(**common.trainer_args(context), **config.model_dump()),
+        args=args,
         train_dataset=Dataset.from_list(weighted.mean_one(prepared.rows)),
         eval_dataset=Dataset.from_list(held_out.rows) if held_out.rows else None,
     )
@@ -49,8 +56,10 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     trainer.data_collator = weighted.Weights(trainer.data_collator)
     metrics = common.train(trainer)
     if held_out.rows:
-        scores = trainer.evaluate()
-        metrics["held_out_accuracy"] = scores["eval_accuracy"]
+        right = intervals.wins(*weighted.scores_of_pairs(trainer, trainer.eval_dataset))
+        prompts = [name.rsplit("/", 1)[0] for name in trainer.eval_dataset["id"]]
+        metrics["held_out_accuracy"] = sum(right) / len(right)  # over pairs
+        metrics["held_out_accuracy_by_prompt"] = intervals.win_rate(right, prompts)
     common.save_adapter(trainer.model, context.out)
     return metrics | {
         "num_pairs": len(prepared.rows),
@@ -66,9 +75,16 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     number, accuracy = metrics["num_held_out"], metrics.get("held_out_accuracy")
     if accuracy is None:
         return [f"{metrics['num_pairs']:,} pairs trained", "warning: no pair is held out: nothing says how good it is"]
-    low = accuracy - 1.96 * (0.25 / number) ** 0.5  # the normal approximation at its widest
+    by_prompt = metrics.get("held_out_accuracy_by_prompt")
+    if by_prompt is None:  # a record of an earlier version
+        return [f"{metrics['num_pairs']:,} pairs trained; right on {accuracy:.1%} of {number:,} held-out pairs"]
+    low, high = by_prompt["low"], by_prompt["high"]
     chance = [f"warning: {number:,} held-out pairs do not show that it is better than chance"] if low <= 0.5 else []
-    return [f"{metrics['num_pairs']:,} pairs trained; right on {accuracy:.1%} of {number:,} held-out pairs", *chance]
+    return [
+        f"{metrics['num_pairs']:,} pairs trained; right on {accuracy:.1%} of {number:,} held-out pairs "
+        f"(95 % interval {low:.1%} to {high:.1%}, by prompt)",
+        *chance,
+    ]
 
 
 STAGE = Stage(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -11,15 +11,20 @@ from trueup.planning import loads
 from trueup.run import enough
 from trueup.run.artifacts import Adapter
 from trueup.run.run_file import RunFile
-from trueup.run.section import Section
+from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
 
 
-class Config(Section):
+class Config(TrainerSection):
     """Field names are trl.SFTConfig's own."""
+
+    arguments_of = "trl.trainer.sft_config.SFTConfig"
+    set_elsewhere: ClassVar = dict.fromkeys(
+        ("loss_type", "label_smoothing_factor"), "the loss is the negative log-likelihood"
+    )
 
     learning_rate: PositiveFloat = 3e-4
     num_train_epochs: PositiveFloat = 4
@@ -61,6 +66,14 @@ def run(config: Config, context: Context) -> Metrics:
     from trueup.training import adalora, checkpoints, common, proof
     from trueup.training.lean import LeanSFTTrainer
 
+    args = common.arguments(
+        SFTConfig,
+        context,
+        config,
+        ours=("held_out_fraction",),
+        eval_strategy="epoch",
+        **_by_epoch(context.run.adapter.kind),
+    )
     start = None if context.run.adapter.start is None else Adapter(context.run.adapter.start)
     model, tokenizer = common.load_policy(context, start)
     prepared, measured = (
@@ -75,14 +88,10 @@ def run(config: Config, context: Context) -> Metrics:
     )
     prepared.refuse("sft")
     measured.refuse("sft, held-out rows")
-    options = config.model_dump(exclude={"held_out_fraction"})
     trainer = LeanSFTTrainer(
         model=model,
         processing_class=tokenizer,
-        args=SFTConfig(
-            **common.trainer_args(context, eval_strategy="epoch", **_by_epoch(context.run.adapter.kind)),
-            **options,
-        ),
+        args=args,
         train_dataset=Dataset.from_list(prepared.rows),
         eval_dataset=Dataset.from_list(measured.rows),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trueup.planning.memory import Load as Load
+from trueup.planning.memory import Load as Load  # stages take both from here
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths

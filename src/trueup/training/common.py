@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from trueup import cpu
+from trueup.errors import ConfigError
 from trueup.models import adapters, base, device, targets, transfer
 from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
+from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Metrics
 from trueup.training import checkpoints, finite, gradients, head, progress
 
@@ -37,6 +42,34 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "disable_tqdm": True,
     }
     return arguments | more
+
+
+def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iterable[str] = (), **more: Any) -> Any:
+    """The arguments `kind` (a dataclass of TRL) of a stage: ours, its section's but those in `ours`, its `trainer`'s.
+
+    Raises ConfigError, before any weights are loaded, when a value is of another type or TRL refuses it.
+    """
+    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", *ours})
+    hints, stage = get_type_hints(kind), context.out.name.removesuffix(".partial")
+    given, faults = {}, []
+    for name, value in config.trainer.items():
+        try:
+            given[name] = TypeAdapter(hints[name]).validate_python(value)
+        except PydanticSchemaGenerationError:  # a type of torch's, say: the dataclass checks it
+            given[name] = value
+        except ValidationError as error:
+            faults.append(f"{name}: {value!r}, {error.errors()[0]['msg']}")
+    try:
+        if not faults:
+            return kind(**values | given)
+    except (TypeError, ValueError, ImportError, AssertionError, KeyError) as error:
+        faults.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
+    raise ConfigError(
+        f"{stage}, {stage}.trainer",
+        found="; ".join(faults),
+        expected=f"what trl.{kind.__name__} takes",
+        next_step=f"change the section {stage} of the run file, then: trueup {stage} RUN.yaml",
+    )
 
 
 def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:

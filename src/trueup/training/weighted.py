@@ -165,6 +165,20 @@ class WeightedRewardTrainer(PairsByPrompt, RewardTrainer):  # type: ignore[misc]
         return loss
 
 
+def scores_of_pairs(trainer: Any, dataset: Any) -> tuple[list[float], list[float]]:
+    """(scores of the chosen, scores of the rejected) of each pair of `dataset`, by a reward trainer's model."""
+    size, found = trainer.args.per_device_eval_batch_size, []
+    trainer.model.eval()
+    with torch.no_grad():
+        for start in range(0, len(dataset), size):
+            rows = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
+            batch = {k: v.to(trainer.model.device) for k, v in trainer.data_collator(rows).items()}
+            found.append(trainer.compute_loss(trainer.model, batch, return_outputs=True)[1]["rewards"].float().cpu())
+    trainer.model.train()
+    chosen, rejected = torch.cat(found).unbind(1)
+    return chosen.tolist(), rejected.tolist()
+
+
 def precompute_reference(trainer: Any) -> None:
     """Add ref_chosen_logps and ref_rejected_logps to the training set: one pass under adapter "ref", no gradient."""
     from trueup.models import adapters
