@@ -28,7 +28,7 @@ class RewardSettings(Section):
     num_reward_samples: int = Field(default=128, gt=1)  # SFT completions the normalization is measured on
 
 
-def unused_inputs(config: RewardSettings) -> tuple[str, ...]:
+def unused_inputs(config: RewardSettings, run: RunFile) -> tuple[str, ...]:
     """Functions alone reward: no reward model is needed."""
     return ("reward",) if config.reward_model_weight == 0 else ()
 
