@@ -64,7 +64,8 @@ def run(
     from trueup.sampling.sample import engine_bytes, refuse_beyond_context, used
     from trueup.sampling.types import Sampling
 
-    method, parts = context.run.section(context.run.method), []
+    method = context.run.section(context.run.method)
+    parts: list[rewards.Part] = []
     if reward is None and isinstance(method, RewardSettings):  # `unused` leaves it out for no other method
         parts = rewards.build(method, context.run_file_dir, None, [])
     rows = [row for row in held_out for _ in range(config.num_completions)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Private:
-    """`name` is module:attribute. `takes` are parameters in their order; `says`, texts that its source must hold."""
+    """`name` is module:attribute. `takes` are its first parameters, in order; `says`, texts that its source must hold."""
 
     library: str
     name: str
@@ -93,7 +93,7 @@ TABLE: tuple[Private, ...] = (
         "trl",
         "trl.trainer.utils:FusedCausalLMOutput",
         "what the forward on a CPU answers",
-        takes=("loss", "log_probs", "entropy", "label_mask"),
+        says=("loss:", "log_probs:", "entropy:", "label_mask:"),
     ),
     Private(
         "trl",
