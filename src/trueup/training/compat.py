@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Private:
-    """`name` is module:attribute. `takes` are its first parameters, in order; `says`, texts that its source must hold."""
+    """`name` is module:attribute; it takes these parameters first, in order, and its source says these texts."""
 
     library: str
     name: str
