@@ -71,10 +71,10 @@ def run(
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     shots = config.few_shot or context.run.data.few_shot
-    put_by = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
+    framed = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
     tokenizer = base.load_tokenizer(context.run.model)
     chat = Chat(tokenizer)
-    asked = [chat.prompt(messages) for put in (prompts, *put_by.values()) for messages in put]
+    asked = [chat.prompt(messages) for put in (prompts, *framed.values()) for messages in put]
     refuse_beyond_context(tokenizer, asked, config.max_new_tokens)
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
@@ -88,7 +88,7 @@ def run(
         "sft": ("sft", prompts),
         "aligned": ("default", prompts),
     }
-    contestants |= {label: (None, put) for label, put in put_by.items()}  # the base, adapters off
+    contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     done: dict[str, list[Sampled]] = {}
     metrics: Metrics = {}
     with bars("evaluate") as bar:
@@ -103,7 +103,7 @@ def run(
     kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
     ids = [row["id"] for row in rows]
     won = {
-        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *put_by)
+        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *framed)
     }
     answers = [
         {"prompt_id": row["id"], "messages": row["messages"]}
