@@ -15,8 +15,8 @@ from trueup.models import adapters, causal
 from trueup.run.stage import Metrics
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
-# Nats per token, on average, between equal weights in another batch or on another processor: bf16 caused up to 0.05, and
-# 0.25 on single tokens, on a model with large random adapters.
+# Nats per token, on average, between equal weights in another batch or on another processor: bf16 caused up to 0.05,
+# and 0.25 on single tokens, on a model with large random adapters.
 ROUNDING = 0.1
 SMALLEST_EFFECT = 0.1  # nats on some token: an adapter that changes less than this is no trained adapter
 NUM_PROBES = 8

@@ -24,9 +24,7 @@ from trueup.progress import bars
 from trueup.run.stage import Metrics
 from trueup.training import proof
 
-KL_ROUNDING = (
-    1e-3  # nats per token: mean KL of policy to reference before step 1; equal weights in equal batches give 0
-)
+KL_ROUNDING = 1e-3  # nats per token: mean KL of policy and reference before step 1; equal weights and batches give 0
 
 
 def train(
