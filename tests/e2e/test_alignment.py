@@ -141,7 +141,7 @@ def test_log_probabilities_far_from_those_recorded_stop_the_run(
     if not stops:
         assert proof.prove(model, moved)["mean_abs_logp_drift"] == pytest.approx(shift, abs=0.02)
         return
-    with pytest.raises(ReferenceProofError, match="nats a token from those recorded"):
+    with pytest.raises(ReferenceProofError, match="nats per token from those recorded"):
         proof.prove(model, moved)
 
 
