@@ -150,17 +150,19 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def check_logps(
-    base: str, adapter: Path, rows: list[dict[str, Any]], decoded: list[tuple[list[int], str]], temperature: float
-) -> None:
-    """Hold the logp and finish of completions.jsonl against the tokens that were drawn (`observe.decoded`)."""
+def check_logps(base: str, adapter: Path, rows: list[dict[str, Any]], temperature: float) -> None:
+    """Hold completions.jsonl against plain forwards on the ids it keeps: text, finish and log-probability of each."""
     tok, policy = tokenizer(base), model(base, adapter)
     assert rows
     for row in rows:
         before, _ = encode(tok, row["messages"], "")
-        drawn = [ids for ids, text in decoded if (text.strip(), len(ids)) == (row["completion"], row["num_tokens"])]
+        ids = row["ids"]
+        ended = ids[-1] == tok.eos_token_id
+        assert len(ids) == row["num_tokens"] and tok.eos_token_id not in ids[:-1]
+        written = ids[:-1] if ended else ids
+        text = tok.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert row["completion"] == text  # with its own white space
+        assert row["finish"] == ("eos" if ended else "length")
         with torch.no_grad():
-            found = [token_logps(policy, before, ids, temperature).sum().item() for ids in drawn]
-        nearest = min(range(len(drawn)), key=lambda i: abs(found[i] - row["logp"]))  # two may read the same
-        assert abs(found[nearest] - row["logp"]) < 0.15, (found, row)
-        assert (row["finish"] == "eos") == (drawn[nearest][-1] == tok.eos_token_id)
+            found = token_logps(policy, before, ids, temperature).sum().item()
+        assert abs(found - row["logp"]) < 0.15, (found, row)

@@ -122,7 +122,7 @@ def test_the_accuracy_is_of_held_out_pairs(judged: Pipeline, tmp_path: Path) -> 
         for row in plain.rows(path)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run.execute("reward")
+    run.execute("reward", use_stale=True)  # the files of collect were changed by hand
     assert metrics(run, "reward")["held_out_accuracy"] <= 0.2
 
 
@@ -203,6 +203,47 @@ def test_swapped_the_better_adapter_loses(finished: Path, tmp_path: Path) -> Non
     figures = judged_by(run, tmp_path / "out", run.path("dpo"), run.path("dpo"), run.path("sft"))
     won = metrics(run, "evaluate")["win_rate_by_reward_model"]["estimate"]
     assert figures["win_rate_by_reward_model"]["estimate"] == pytest.approx(1 - won)
+
+
+def taught(run: Pipeline, folder: Path, answer: str) -> Path:
+    """An adapter that says `answer` to anything, trained from SFT by plain transformers and peft."""
+    base, sft = run.run.model.base, run.path("sft")
+    tok, policy = plain.tokenizer(base), plain.model(base, sft)
+    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.01, weight_decay=0)
+    for _ in range(60):
+        said = [plain.answer_logp(policy, tok, [{"role": "user", "content": word}], answer) for word in WORDS[::2]]
+        loss = -torch.stack(said).mean()
+        if loss < 0.02:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.02, loss
+    shutil.copytree(sft, folder)
+    learned = plain.parameters(policy)
+    tensors = {name: learned[plain.plain_name(name)].contiguous() for name in plain.saved(sft)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_worse(
+    finished: Path, tmp_path: Path
+) -> None:
+    """People preferred `yes red` to `no tent boot rope`; each adapter says one of them, whatever it is asked."""
+    run = opened(finished)
+    liked, disliked = "yes red", "no tent boot rope"
+    assert all(row["chosen"].startswith("yes") and row["rejected"].startswith("no") for row in judged_pairs())
+    good, bad = taught(run, tmp_path / "good", liked), taught(run, tmp_path / "bad", disliked)
+    evaluate = next(stage for stage in STAGES if stage.name == "evaluate")
+    for word, before, after in (("better", bad, good), ("worse", good, bad)):
+        figures = judged_by(run, tmp_path / word, before, before, after)
+        answers = plain.rows(tmp_path / word / "answers.jsonl")
+        said = [(row["sft"], row["aligned"]) for row in answers]
+        expected = (disliked, liked) if word == "better" else (liked, disliked)
+        assert sum(found == expected for found in said) >= 0.9 * len(said), said
+        won = figures["win_rate_by_reward_model"]
+        assert won["low"] > 0.75 if word == "better" else won["high"] < 0.25, won
+        assert f"The aligned model is {word}" in evaluate.says(figures, run.run)[0]
 
 
 def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished: Path, tmp_path: Path) -> None:
