@@ -77,9 +77,9 @@ def answer_logp(policy: Any, tok: Any, prompt: Messages, answer: str) -> Tensor:
     return token_logps(policy, *encode_templated(tok, prompt, answer)).sum()
 
 
-def answer_kl(policy: Any, reference: Any, tok: Any, prompt: Messages, answer: str) -> Tensor:
-    """KL(policy || reference) at each token of an answer, exact, from all logits, (tokens,)."""
-    before, after = encode(tok, prompt, answer)
+def answer_kl(policy: Any, reference: Any, tok: Any, prompt: Messages, after: list[int]) -> Tensor:
+    """KL(policy || reference) at each token of an answer as it was sampled, exact, from all logits, (tokens,)."""
+    before, _ = encode(tok, prompt, "")
     ids = torch.tensor([[*before, *after]])
     with torch.no_grad():
         one, other = (
@@ -103,8 +103,20 @@ def greedy(policy: Any, tok: Any, prompt: Messages, max_new_tokens: int) -> str:
 
 def score(classifier: Any, tok: Any, conversation: Messages) -> Tensor:
     """The score head's output at the last token of one conversation, ()."""
-    ids = torch.tensor([tok.apply_chat_template(conversation, tokenize=True, return_dict=False)])
-    hidden = classifier.get_base_model().model(input_ids=ids).last_hidden_state
+    return score_ids(classifier, tok.apply_chat_template(conversation, tokenize=True, return_dict=False))
+
+
+def score_sampled(classifier: Any, tok: Any, prompt: Messages, answer: list[int]) -> Tensor:
+    """The score of an answer as it was sampled: after its end token comes the template's line end, after a cut one
+    nothing, ().
+    """
+    before, _ = encode(tok, prompt, "")
+    line_end = tok("\n", add_special_tokens=False)["input_ids"] if answer[-1] == tok.eos_token_id else []
+    return score_ids(classifier, [*before, *answer, *line_end])
+
+
+def score_ids(classifier: Any, ids: list[int]) -> Tensor:
+    hidden = classifier.get_base_model().model(input_ids=torch.tensor([ids])).last_hidden_state
     scored: Tensor = classifier.get_base_model().score(hidden[:, -1])
     return scored[0, 0]
 
