@@ -16,8 +16,8 @@ def refuse_not_finite(stage: str, what: str, value: Any) -> None:
             stage,
             found=f"{what} is {value.sum().item()}",
             expected="a finite number; the last good checkpoint is kept",
-            next_step=f"correct the reward or the data, then: trueup {stage} RUN.yaml; to change settings instead, "
-            f"remove {stage}.partial first",
+            next_step="correct the reward or the data and run the same command again; to change settings, "
+            f"remove {stage}.partial",
         )
 
 
