@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_the_commands_know_it(folder: Path, arguments: list[str], said: str) -> 
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
-        env={"PATH": "", "HOME": str(folder), "PYTHONPATH": str(Path(orpo.__file__).parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(orpo.__file__).parent), *sys.path])},
         capture_output=True,
         text=True,
     )
