@@ -11,7 +11,7 @@ from typing import Any
 from trueup.chat.batch import pad
 from trueup.chat.template import Encoded
 from trueup.errors import ReferenceProofError
-from trueup.models import adapters, causal
+from trueup.models import adapters, causal, errors
 from trueup.run.stage import Metrics
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
@@ -30,15 +30,21 @@ def record_probe(model: Any, tokenizer: Any, rows: list[Encoded], out: Path) -> 
     save_file(batch | {"logps": _logps(model, batch, "default")}, out / "probe.safetensors")
 
 
-def prove(model: Any, artifact: Path) -> Metrics:
-    """Prove that adapter "ref" of `model` is the one in `artifact`. Raises ReferenceProofError on any doubt."""
+def load_probe(artifact: Path) -> dict[str, Any]:
+    """What record_probe saved: input_ids, attention_mask, labels and logps. Raises ModelError for a torn file."""
     from safetensors.torch import load_file
 
+    with errors.loading(str(artifact), artifact, errors.of_adapter(artifact)):
+        return load_file(artifact / "probe.safetensors")
+
+
+def prove(model: Any, artifact: Path) -> Metrics:
+    """Prove that adapter "ref" of `model` is the one in `artifact`. Raises ReferenceProofError on any doubt."""
     saved = adapters.tensors_sha256(adapters.saved_tensors(artifact))
     held = adapters.tensors_sha256(adapters.adapter_tensors(model, "ref"))
     if held != saved:
         _fail(artifact, f"the reference's tensors hash to {held[:16]}", f"{saved[:16]}, the hash of the saved adapter")
-    probe = load_file(artifact / "probe.safetensors")
+    probe = load_probe(artifact)
     recorded = probe.pop("logps")
     reference, policy = _logps(model, probe, "ref"), _logps(model, probe, "default")
     bare = _logps(model, probe, None)

@@ -95,10 +95,8 @@ def train(
 
 def prove(roles: Roles, start: Path) -> Metrics:
     """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape."""
-    from safetensors.torch import load_file
-
     proven = proof.prove(roles.model, start)
-    probe = load_file(start / "probe.safetensors")
+    probe = proof.load_probe(start)
     labelled = probe["labels"] != -100
     prompts, completions = [], []
     for ids, labels, real in zip(probe["input_ids"], labelled, probe["attention_mask"].bool(), strict=True):
