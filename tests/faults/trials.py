@@ -95,7 +95,7 @@ class Faults:
         return Trial(stage, number, how, operation.replace("\t", " "))
 
     def faults(self, trial: Trial) -> list[str]:
-        """What is wrong after the stage was killed, and typed again."""
+        """What is wrong after the stage was killed and run again."""
         here = self.folder / "trial"
         shutil.rmtree(here, ignore_errors=True)
         shutil.copytree(self.folder / f"before-{trial.stage}", here)
