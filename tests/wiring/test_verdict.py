@@ -168,7 +168,7 @@ def test_rewards_win_rate_and_verdict_follow_from_the_answers(finished: Path) ->
     assert win_rate == json.loads((run.path("evaluate") / "report.json").read_text())["win_rate_by_reward_model"]
     result = CliRunner().invoke(main, ["status", str(finished / "run.yaml")])
     word = "better" if win_rate["low"] > 0.5 else "worse" if win_rate["high"] < 0.5 else "neither better nor worse"
-    assert f"The aligned model is {word}" in result.output
+    assert f"The aligned model is {word}" in " ".join(result.output.split()), result.output
 
 
 def test_kl_is_on_the_aligned_models_own_answers(finished: Path, tmp_path: Path) -> None:
@@ -225,16 +225,18 @@ def taught(run: Pipeline, folder: Path, answer: str) -> Path:
     encoded = [plain.encode_templated(tok, [{"role": "user", "content": f"red {word}"}], answer) for word in WORDS]
     length = len(encoded[0][0])
     ids = torch.tensor([[*before, *after] for before, after in encoded if len(before) == length])  # no padding
-    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.01, weight_decay=0)
-    for _ in range(300):
+    trained, num_steps = [p for p in policy.parameters() if p.requires_grad], 120
+    optimizer = torch.optim.AdamW(trained, lr=0.005, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, num_steps)
+    for _ in range(num_steps):
         logits = policy(input_ids=ids).logits[:, length - 1 : -1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, length:].flatten())
-        if loss < 0.01:
-            break
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-    assert loss < 0.01, loss
+        schedule.step()
+    assert loss < 0.05, loss
     shutil.copytree(sft, folder)
     learned = plain.parameters(policy)
     tensors = {name: learned[plain.plain_name(name)].contiguous() for name in plain.saved(sft)}
