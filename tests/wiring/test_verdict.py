@@ -222,15 +222,19 @@ def taught(run: Pipeline, folder: Path, answer: str) -> Path:
     """An adapter that says `answer` to anything, trained from SFT by plain transformers and peft."""
     base, sft = run.run.model.base, run.path("sft")
     tok, policy = plain.tokenizer(base), plain.model(base, sft)
-    encoded = [plain.encode_templated(tok, [{"role": "user", "content": f"red {word}"}], answer) for word in WORDS]
-    length = len(encoded[0][0])
-    ids = torch.tensor([[*before, *after] for before, after in encoded if len(before) == length])  # no padding
-    trained, num_steps = [p for p in policy.parameters() if p.requires_grad], 120
+    rows = [plain.encode_templated(tok, [{"role": "user", "content": f"{word} rope"}], answer) for word in WORDS]
+    width = max(len(before) + len(after) for before, after in rows)
+    ids = torch.full((len(rows), width), tok.pad_token_id)
+    labels = torch.full((len(rows), width), -100)
+    for row, (before, after) in enumerate(rows):  # padded on the right, where no token looks
+        ids[row, : len(before) + len(after)] = torch.tensor([*before, *after])
+        labels[row, len(before) : len(before) + len(after)] = torch.tensor(after)
+    trained, num_steps = [p for p in policy.parameters() if p.requires_grad], 60
     optimizer = torch.optim.AdamW(trained, lr=0.005, weight_decay=0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, num_steps)
     for _ in range(num_steps):
-        logits = policy(input_ids=ids).logits[:, length - 1 : -1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, length:].flatten())
+        logits = policy(input_ids=ids).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
