@@ -166,7 +166,8 @@ def test_rewards_win_rate_and_verdict_follow_from_the_answers(finished: Path) ->
     assert win_rate["estimate"] == pytest.approx(np.mean([np.mean(wins) for wins in by_prompt.values()]))
     assert win_rate["estimate"] != 0.5
     assert win_rate == json.loads((run.path("evaluate") / "report.json").read_text())["win_rate_by_reward_model"]
-    result = CliRunner().invoke(main, ["status", str(finished / "run.yaml")])
+    typed = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(main, ["status", str(finished / "run.yaml"), *typed])
     word = "better" if win_rate["low"] > 0.5 else "worse" if win_rate["high"] < 0.5 else "neither better nor worse"
     assert f"The aligned model is {word}" in " ".join(result.output.split()), result.output
 
@@ -264,7 +265,7 @@ def test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_wors
         expected = (disliked, liked) if word == "better" else (liked, disliked)
         assert sum(found == expected for found in said) >= 0.9 * len(said), said
         won = figures["win_rate_by_reward_model"]
-        assert won["low"] > 0.75 if word == "better" else won["high"] < 0.25, won
+        assert won["low"] > 0.6 if word == "better" else won["high"] < 0.4, won  # 10 of 10 prompts: 0.69
         assert f"The aligned model is {word}" in evaluate.says(figures, run.run)[0]
 
 
