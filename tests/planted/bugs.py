@@ -8,7 +8,8 @@ STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_onli
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
 ADAPTERS, JUDGEMENTS = "tests/wiring/test_adapters.py", "tests/wiring/test_judgements.py"
 
-WEIGHTED, COMMON = "src/trueup/training/weighted.py", "src/trueup/training/common.py"
+TRAINING = "src/trueup/training/"
+TRAINERS, COMMON = TRAINING + "trainers.py", TRAINING + "common.py"
 PPO = "src/trueup/online/ppo/"
 
 
@@ -29,7 +30,7 @@ BUGS = [
     Bug(
         "DPO's beta ignored",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         'inputs["weight"].to(policy), self.beta)',
         'inputs["weight"].to(policy), 0.1)',
         (STEP + "dpo",),
@@ -37,7 +38,7 @@ BUGS = [
     Bug(
         "DPO's log-probabilities averaged over tokens",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         "fused_lm_head=True).log_probs.sum(1)[where]",
         "fused_lm_head=True).log_probs.mean(1)[where]",
         (STEP + "dpo",),
@@ -45,7 +46,7 @@ BUGS = [
     Bug(
         "the weights of pairs ignored by DPO",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         'reference, inputs["weight"].to(policy), self.beta)',
         'reference, torch.ones_like(inputs["weight"]), self.beta)',
         (STEP + "dpo",),
@@ -53,7 +54,7 @@ BUGS = [
     Bug(
         "the weights of pairs ignored by the reward model",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         "bradley_terry_loss(chosen, rejected, weight.to(chosen))",
         "bradley_terry_loss(chosen, rejected, torch.ones_like(chosen))",
         (STEP + "reward",),
@@ -61,7 +62,7 @@ BUGS = [
     Bug(
         "KTO's KL always 0",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         ".mean().detach().clamp(min=0)",
         ".mean().detach().clamp(min=0) * 0",
         (STEP + "kto",),
@@ -69,7 +70,7 @@ BUGS = [
     Bug(
         "KTO's KL without its clamp at 0",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         ".mean().detach().clamp(min=0)",
         ".mean().detach()",
         (STEP + "kto",),
@@ -77,7 +78,7 @@ BUGS = [
     Bug(
         "KTO's beta ignored",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         "kto_loss(policy, reference, kl, desirable, weight, self.beta)",
         "kto_loss(policy, reference, kl, desirable, weight, 0.1)",
         (STEP + "kto",),
@@ -85,7 +86,7 @@ BUGS = [
     Bug(
         "the weights of rows ignored by KTO",
         "mathematics",
-        WEIGHTED,
+        TRAINERS,
         "kto_loss(policy, reference, kl, desirable, weight, self.beta)",
         "kto_loss(policy, reference, kl, desirable, torch.ones_like(weight), self.beta)",
         (STEP + "kto",),
@@ -101,7 +102,7 @@ BUGS = [
     Bug(
         "weights not brought to mean 1",
         "mathematics",
-        WEIGHTED,
+        TRAINING + "losses.py",
         'row | {"weight": row["weight"] / mean}',
         'row | {"weight": row["weight"]}',
         (STEP + "dpo",),
@@ -263,8 +264,8 @@ BUGS = [
         "the reward model trained on held-out pairs",
         "wiring",
         "stages/reward.py",
-        'weighted.mean_one(feedback.pairs("train"))',
-        'weighted.mean_one(feedback.pairs("train") + feedback.pairs("held_out"))',
+        'mean_one(feedback.pairs("train"))',
+        'mean_one(feedback.pairs("train") + feedback.pairs("held_out"))',
         (STEP + "reward", JUDGEMENTS + "::test_held_out_judgements_change_no_weight"),
     ),
     Bug(
@@ -472,7 +473,7 @@ BUGS = [
     Bug(
         "DPO's reference with its adapter off",
         "roles",
-        WEIGHTED,
+        TRAINING + "passes.py",
         'adapters.using(model, "ref")',
         "adapters.using(model, None)",
         (STEP + "dpo",),
@@ -481,8 +482,8 @@ BUGS = [
         "the reward model starts from weights rounded to bf16",
         "roles",
         "stages/reward.py",
-        "common.make_ready(trainer, policy)",
-        "common.make_ready(trainer)",
+        "prepared=prepared, start=policy, weighted=True",
+        "prepared=prepared, weighted=True",
         (STEP + "reward",),
     ),
     Bug(
