@@ -591,7 +591,7 @@ BUGS = [
         "src/trueup/run/goal.py",
         '"better" if low > 0.5 else "worse" if high < 0.5',
         '"worse" if low > 0.5 else "better" if high < 0.5',
-        (VERDICT + "::test_rewards_win_rate_and_verdict_follow_from_the_answers",),
+        (VERDICT + "::test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_worse",),
     ),
     Bug(
         "the interval over comparisons, not prompts",
@@ -656,7 +656,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '        "seed": run.seed,\n',
         "",
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[seed]",),
     ),
     Bug(
         "a changed adapter is no drift",
@@ -664,7 +664,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         'always | {"model": run.model, "adapter": run.adapter}',
         'always | {"model": run.model}',
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[rank]",),
     ),
     Bug(
         "a changed section is no drift",
@@ -672,7 +672,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '{"config": run.section(stage.name), "data_config": run.data}',
         '{"data_config": run.data}',
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[beta]",),
     ),
     Bug(
         "a changed system prompt is no drift",
@@ -680,7 +680,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '        "system": data.system,\n',
         "",
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[system prompt]",),
     ),
     Bug(
         "changed data are no drift",
@@ -688,7 +688,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '"data": {name: _rows_of(data.sources(name), folder, hashes) for name in read}',
         '"data": {}',
-        (ADAPTERS + "::test_judgements_that_changed_make_collect_stale",),
+        (ADAPTERS + "::test_judgements_that_changed_make_collect_stale[pairs.jsonl]",),
     ),
     Bug(
         "changed inputs are no drift",
