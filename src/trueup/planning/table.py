@@ -1,4 +1,4 @@
-"""`trueup plan`: a line a stage, and the verdict."""
+"""`trueup plan`: a line per stage, and the verdict."""
 
 from __future__ import annotations
 
