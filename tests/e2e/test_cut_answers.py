@@ -117,7 +117,7 @@ def test_a_template_of_ones_own_and_tools_train(pipeline: Pipeline, tmp_path: Pa
     asked = ["sft", str(folder / "run.yaml"), "--set", "model.base=./plain", "--set", "name=own"]
     asked += ["--set", "data.train_on=all", "--set", "sft.num_train_epochs=1"]
     refused = CliRunner().invoke(main, asked)
-    assert (refused.exit_code, "leaves out what the assistant says" in refused.output) == (2, True)
+    assert (refused.exit_code, "chat template" in refused.output) == (2, True), refused.output
     result = CliRunner().invoke(main, [*asked, "--set", "model.chat_template=chat.jinja"])
     assert result.exit_code == 0, result.output
     assert '<tool_call>{"name": "price_of"' in "".join(result.output.split("\n"))

@@ -95,7 +95,7 @@ class Faults:
         return Trial(stage, number, how, operation.replace("\t", " "))
 
     def faults(self, trial: Trial) -> list[str]:
-        """What is wrong after the stage was killed, and typed again."""
+        """What is wrong after the stage was killed and run again."""
         here = self.folder / "trial"
         shutil.rmtree(here, ignore_errors=True)
         shutil.copytree(self.folder / f"before-{trial.stage}", here)
@@ -104,7 +104,9 @@ class Faults:
         killed = self._typed(here, trial.stage, log, trial.number, trial.how)
         if killed.returncode != -9:
             return [f"it ended by itself, with {killed.returncode}: {killed.stdout[-300:]}"]
-        sealed = sum(line.startswith("replace") and SEALED in line for line in log.read_text().splitlines())
+        done = log.read_text().splitlines()
+        sealed = sum(line.startswith("replace") and SEALED in line for line in done)
+        trained = any("record.json.tmp" in line for line in done)  # nothing is left to train: the record is the first's
         again = self._typed(here, trial.stage, self.folder / "again.operations", 0, "before")
         if again.returncode != 0:
             return [f"stuck: {again.stdout[-600:]}"]
@@ -113,7 +115,7 @@ class Faults:
         wrong += [f"{name} was left" for name in mine if name not in whole]
         metrics = json.loads((self._place(here, trial.stage) / "record.json").read_text())["metrics"]
         # the newest seal may have been half way, and a checkpoint of which nothing is left is none
-        if sealed > 1 and metrics.get("resumed_from_step", 1) == 0:
+        if sealed > 1 and not trained and metrics.get("resumed_from_step", 1) == 0:
             wrong.append(f"it began at 0, with {sealed} checkpoints sealed")
         return wrong
 

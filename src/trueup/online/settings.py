@@ -94,13 +94,13 @@ class Settings(RewardSettings):
     vf_coef: float = Field(default=0.1, gt=0)
     whiten_rewards: bool = False
     importance_cap: float = Field(default=2.0, ge=1)  # of the truncated importance weights
-    max_engine_mismatch: float = Field(default=0.5, gt=0)  # nats a token from the trainer: above it the run stops
+    max_engine_mismatch: float = Field(default=0.5, gt=0)  # nats per token from the trainer: above it the run stops
 
     kl_coef: float = Field(default=0.05, ge=0)
-    kl_target: float | None = Field(default=None, gt=0)  # nats a token: adapt kl_coef towards it; null keeps it fixed
+    kl_target: float | None = Field(default=None, gt=0)  # nats per token: adapt kl_coef towards it; null keeps it fixed
     kl_estimator: KLEstimator = "k1"
-    max_update_kl: float | None = Field(default=None, gt=0)  # nats a token from the rollout's policy: end this update
-    stop_kl: float | None = Field(default=None, gt=0)  # nats a token from the reference: end the run
+    max_update_kl: float | None = Field(default=None, gt=0)  # nats per token from the rollout's policy: end this update
+    stop_kl: float | None = Field(default=None, gt=0)  # nats per token from the reference: end the run
 
     save_steps: int = Field(default=10, gt=0)  # what a killed run loses at most
     completions_steps: int = Field(default=10, gt=0)  # sample completions are written every so many steps

@@ -19,7 +19,7 @@ def forward_flops(shape: Shape) -> float:
 def seconds(shape: Shape, setup: Setup, load: Load, work: Work, device: Device) -> float:
     """A frozen base costs twice its forward in training (no gradients of weights), thrice with checkpointing.
 
-    Sampling reads the weights once a token for all rows of a batch: the slower of that and of the multiplications.
+    Sampling reads the weights once per token for all rows of a batch: the slower of that and of the multiplications.
     """
     reached = device.flops * device.efficiency
     forward = forward_flops(shape)

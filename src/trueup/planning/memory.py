@@ -13,7 +13,7 @@ from trueup.planning.shapes import Shape
 
 FP32 = 4
 STORED = 2  # bytes of a weight that is not quantized: bf16, or fp16 on older GPUs
-CODE_TABLES = FP32 * (16 + 256)  # bytes a map: what 4 bits and 8 bits stand for
+CODE_TABLES = FP32 * (16 + 256)  # bytes per map: the values that 4-bit and 8-bit codes encode
 BLOCK, NESTED_BLOCK = 64, 256  # weights a scale; scales a scale of scales (bitsandbytes, Dettmers et al. 2023)
 CHUNK_TOKENS, VOCABULARY_BLOCK = 1024, 2048  # logits in memory at once (models/head.py)
 

@@ -15,8 +15,8 @@ from trueup.models import adapters, causal, errors
 from trueup.run.stage import Metrics
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
-# nats a token in the mean, of equal weights in another batch, or on another processor: bf16 made up to 0.05 of it, and
-# 0.25 on single tokens, on a model with large random adapters
+# Nats per token, on average, between equal weights in another batch or on another processor: bf16 caused up to 0.05,
+# and 0.25 on single tokens, on a model with large random adapters.
 ROUNDING = 0.1
 SMALLEST_EFFECT = 0.1  # nats on some token: an adapter that changes less than this is no trained adapter
 NUM_PROBES = 8
@@ -53,7 +53,7 @@ def prove(model: Any, artifact: Path) -> Metrics:
     effect = (reference - bare).abs().max().item()
     gap = (policy - reference).abs().max().item()
     if not drift <= ROUNDING:  # a NaN fails as well
-        _fail(artifact, f"log-probabilities {drift:.4f} nats a token from those recorded", f"at most {ROUNDING}")
+        _fail(artifact, f"log-probabilities {drift:.4f} nats per token from those recorded", f"at most {ROUNDING}")
     if not effect >= SMALLEST_EFFECT:
         _fail(artifact, f"the reference differs from the bare base by only {effect:.4f} nats", "a trained adapter")
     if not gap <= TOLERANCE:
