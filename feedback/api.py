@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60
 PAUSES_S = (0.5, 1.0, 2.0)  # before asking again, where asking twice does no harm
 BUSY = (429, 502, 503, 504)
+# What the SDK's models raise of an answer whose shape they take for granted, and httpx of an address that is none.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 MAX_SHOWN = 300  # characters of what a server said
 
 NEXT = {
@@ -109,18 +111,26 @@ class Api:
         self._last.answer = None
         readable = True
         try:
-            call(self._sdk)
+            sdk = self._sdk
+        except (ApiError, ArithmeticError, OSError, TypeError, ValueError):  # it reads when a token runs out
+            raise _refused(where) from None
+        try:
+            call(sdk)
         except httpx.HTTPError as error:
             raise _no_answer(where, error) from None
-        except ApiError:  # an answer, or a token that the SDK finds to have run out
+        except ApiError:  # an answer, or what a token was traded for does not say when it runs out
             if self._last.answer is None:
-                raise RequestError(where, found=SAID[401], next_step=NEXT[401], status=401) from None
-        except (httpx.InvalidURL, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            readable = False  # the SDK's models take the shape of an answer for granted
+                raise _refused(where) from None
+        except (httpx.InvalidURL, *UNREADABLE) as error:
+            readable = False
             if self._last.answer is None:
                 found = f"no address ({_short(str(error))})"
                 raise RequestError(where, found=found, next_step="correct labelstudio.url", status=400) from None
         return self._last.answer, readable
+
+
+def _refused(where: str) -> RequestError:
+    return RequestError(where, found=SAID[401], next_step=NEXT[401], status=401)
 
 
 def _no_answer(where: str, error: httpx.HTTPError) -> RequestError:

@@ -1,4 +1,4 @@
-"""What trueup asks of Label Studio: one project a run, every completion in it once, and what people said of them."""
+"""What trueup asks of Label Studio: one project per run, every completion in it once, and what people said of them."""
 
 from __future__ import annotations
 

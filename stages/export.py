@@ -1,4 +1,4 @@
-"""export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
+"""export: (Adapter) -> Export. The adapter, merged bf16 weights, and a model card with the lineage."""
 
 from __future__ import annotations
 

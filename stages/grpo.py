@@ -30,7 +30,7 @@ class Config(RewardSettings, AlignmentSection, TrainerSection):
     learning_rate: PositiveFloat = 5e-5
     max_steps: PositiveInt = 60
     num_generations: int = Field(default=8, ge=2)  # completions per prompt: the group an advantage is relative to
-    per_device_train_batch_size: PositiveInt = 32  # completions a step
+    per_device_train_batch_size: PositiveInt = 32  # completions per step
     gradient_checkpointing: bool = False  # less memory, a third more time
     num_iterations: PositiveInt = 1  # updates on one rollout
     max_completion_length: PositiveInt = 64  # tokens

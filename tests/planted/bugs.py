@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_online_steps.py::test_"
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
+STAGES, ROUNDS = "tests/contract/test_stages.py", "tests/e2e/test_rounds.py"
 ADAPTERS, JUDGEMENTS = "tests/wiring/test_adapters.py", "tests/wiring/test_judgements.py"
 
 TRAINING = "src/trueup/training/"
@@ -273,7 +274,7 @@ BUGS = [
         "wiring",
         "stages/reward.py",
         "eval_dataset=Dataset.from_list(held_out.rows) if",
-        "eval_dataset=Dataset.from_list(weighted.mean_one(prepared.rows)) if",
+        "eval_dataset=Dataset.from_list(mean_one(prepared.rows)) if",
         (VERDICT + "::test_the_accuracy_is_of_held_out_pairs",),
     ),
     Bug(
@@ -590,7 +591,7 @@ BUGS = [
         "src/trueup/run/goal.py",
         '"better" if low > 0.5 else "worse" if high < 0.5',
         '"worse" if low > 0.5 else "better" if high < 0.5',
-        (VERDICT + "::test_rewards_win_rate_and_verdict_follow_from_the_answers",),
+        (VERDICT + "::test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_worse",),
     ),
     Bug(
         "the interval over comparisons, not prompts",
@@ -655,7 +656,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '        "seed": run.seed,\n',
         "",
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[seed]",),
     ),
     Bug(
         "a changed adapter is no drift",
@@ -663,7 +664,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         'always | {"model": run.model, "adapter": run.adapter}',
         'always | {"model": run.model}',
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[rank]",),
     ),
     Bug(
         "a changed section is no drift",
@@ -671,7 +672,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '{"config": run.section(stage.name), "data_config": run.data}',
         '{"data_config": run.data}',
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[beta]",),
     ),
     Bug(
         "a changed system prompt is no drift",
@@ -679,7 +680,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '        "system": data.system,\n',
         "",
-        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change",),
+        (ADAPTERS + "::test_a_finished_stage_is_stale_after_a_change[system prompt]",),
     ),
     Bug(
         "changed data are no drift",
@@ -687,7 +688,7 @@ BUGS = [
         "src/trueup/run/identity.py",
         '"data": {name: _rows_of(data.sources(name), folder, hashes) for name in read}',
         '"data": {}',
-        (ADAPTERS + "::test_judgements_that_changed_make_collect_stale",),
+        (ADAPTERS + "::test_judgements_that_changed_make_collect_stale[pairs.jsonl]",),
     ),
     Bug(
         "changed inputs are no drift",
@@ -754,6 +755,59 @@ BUGS = [
         "os.O_EXCL, 0o600)",
         "os.O_EXCL, 0o644)",
         ("tests/e2e/test_label_studio.py::test_the_token_works_without_a_click_and_stays_private",),
+    ),
+    # --- stages
+    Bug(
+        "the reference is not proven",
+        "stages",
+        TRAINING + "steps.py",
+        'proven = metrics["reference_proof"] = proof.prove(trainer.model, reference.path)',
+        'proven = metrics["reference_proof"] = {}',
+        (STAGES + "::test_the_order",),
+    ),
+    Bug(
+        "the probe is recorded before the adapter is saved",
+        "stages",
+        TRAINING + "steps.py",
+        """    save(model, out)
+    if probe:
+        proof.record_probe(model, tokenizer, list(probe), out)""",
+        """    if probe:
+        proof.record_probe(model, tokenizer, list(probe), out)
+    save(model, out)""",
+        (STAGES + "::test_the_order",),
+    ),
+    Bug(
+        "KTO trains by steps of its own",
+        "stages",
+        "stages/kto.py",
+        "metrics = steps.train(",
+        "metrics = {} if common.make_ready(trainer, policy) else dict(",
+        (STAGES + "::test_a_stage_by_a_trl_trainer_trains_by_the_one_order",),
+    ),
+    Bug(
+        "a stage that only a needless stage needs is built",
+        "stages",
+        "src/trueup/run/chain.py",
+        "            if len(kept) == len(chosen):\n                return kept",
+        "            return kept",
+        (ROUNDS + "::test_functions_alone_are_the_judge_and_nobody_is_asked",),
+    ),
+    Bug(
+        "reward functions judge the wrong way round",
+        "stages",
+        "src/trueup/online/rewards.py",
+        "return [sum(scores) for scores",
+        "return [-sum(scores) for scores",
+        (ROUNDS + "::test_functions_alone_are_the_judge_and_nobody_is_asked",),
+    ),
+    Bug(
+        "a new run file names the methods of this release",
+        "stages",
+        "src/trueup/run/template.yaml",
+        "METHODS",
+        "dpo, kto, ppo or grpo",
+        ("tests/contract/test_new_method.py::test_the_commands_know_it",),
     ),
     # --- kernels
     Bug(

@@ -118,8 +118,9 @@ def test_a_personal_access_token_is_traded_and_traded_again_when_it_has_run_out(
 
     with serving(answer) as fake:
         server = Api(Connection(f"{fake.url}/tools/label", token))
-        for page in (1, 1, 2):
-            server.get("asking", lambda sdk, page=page: sdk.projects.list(page=page))  # type: ignore[misc]
+        server.get("asking", listing)
+        server.get("asking", listing)
+        server.get("asking", lambda sdk: sdk.projects.list(page=2))
     used = [(asked.path[-6:], asked.headers.get("authorization", "")[7:]) for asked in fake.asked]
     first, second = given
     pages = [("page=1", first), ("page=1", first), ("page=2", first)]
@@ -145,9 +146,11 @@ def test_a_personal_access_token_that_gives_nothing_is_said(answer: Answer, foun
         Api(Connection(fake.url, personal(3600))).get("asking", listing)
 
 
-def test_a_personal_access_token_that_has_run_out_is_refused_before_it_is_sent() -> None:
+@pytest.mark.parametrize("until", [{"exp": 1}, {"exp": 10**20}, {"exp": "soon"}, {"exp": [1]}, {}])
+def test_a_personal_access_token_that_has_run_out_is_refused_before_it_is_sent(until: dict[str, object]) -> None:
+    token = jwt.encode(until, "secret " * 8)
     with serving(lambda asked: (200, {}, b"{}")) as fake, pytest.raises(RequestError, match="the token is refused"):
-        Api(Connection(fake.url, personal(-1))).get("asking", listing)
+        Api(Connection(fake.url, token)).get("asking", listing)
     assert fake.asked == []
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trueup.cpu import trunk
 from trueup.models import families
 from trueup.models import targets as of_models
-from trueup.planning import shapes
+from trueup.planning import layouts, shapes
 from trueup.run.run_file import AdapterConfig
 
 OPTIONS = {"nemotron": {"num_key_value_heads": 8}}  # transformers gives it no default
@@ -38,3 +39,7 @@ def test_maps_targets_and_parameters_are_those_of_transformers(family: str) -> N
 def test_a_target_is_a_whole_name() -> None:
     phi = shapes.from_config(json.loads(AutoConfig.for_model("phi3").to_json_string()), "config.json")
     assert shapes.targets(["self_attn.qkv_proj", "up_proj"], phi) == ("qkv_proj",)  # not gate_up_proj
+
+
+def test_the_planner_knows_which_families_have_the_packed_forward() -> None:
+    assert layouts.PACKED == trunk.KNOWN

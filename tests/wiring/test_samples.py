@@ -15,7 +15,7 @@ ENGINES = ["auto", "merged", "generate"]
 
 
 def sampled(run: Pipeline) -> list[dict[str, Any]]:
-    run.execute("sample", rebuild=True)
+    run.execute("sample", rebuild=True, use_stale=True)  # of another seed than sft
     return plain.rows(run.path("sample") / "completions.jsonl")
 
 

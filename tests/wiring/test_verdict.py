@@ -166,9 +166,10 @@ def test_rewards_win_rate_and_verdict_follow_from_the_answers(finished: Path) ->
     assert win_rate["estimate"] == pytest.approx(np.mean([np.mean(wins) for wins in by_prompt.values()]))
     assert win_rate["estimate"] != 0.5
     assert win_rate == json.loads((run.path("evaluate") / "report.json").read_text())["win_rate_by_reward_model"]
-    result = CliRunner().invoke(main, ["status", str(finished / "run.yaml")])
+    typed = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(main, ["status", str(finished / "run.yaml"), *typed])
     word = "better" if win_rate["low"] > 0.5 else "worse" if win_rate["high"] < 0.5 else "neither better nor worse"
-    assert f"The aligned model is {word}" in result.output
+    assert f"The aligned model is {word}" in " ".join(result.output.split()), result.output
 
 
 def test_kl_is_on_the_aligned_models_own_answers(finished: Path, tmp_path: Path) -> None:
@@ -222,19 +223,25 @@ def taught(run: Pipeline, folder: Path, answer: str) -> Path:
     """An adapter that says `answer` to anything, trained from SFT by plain transformers and peft."""
     base, sft = run.run.model.base, run.path("sft")
     tok, policy = plain.tokenizer(base), plain.model(base, sft)
-    encoded = [plain.encode_templated(tok, [{"role": "user", "content": f"red {word}"}], answer) for word in WORDS]
-    length = len(encoded[0][0])
-    ids = torch.tensor([[*before, *after] for before, after in encoded if len(before) == length])  # no padding
-    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.01, weight_decay=0)
-    for _ in range(300):
-        logits = policy(input_ids=ids).logits[:, length - 1 : -1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, length:].flatten())
-        if loss < 0.01:
-            break
+    rows = [plain.encode_templated(tok, [{"role": "user", "content": f"{word} rope"}], answer) for word in WORDS]
+    width = max(len(before) + len(after) for before, after in rows)
+    ids = torch.full((len(rows), width), tok.pad_token_id)
+    labels = torch.full((len(rows), width), -100)
+    for row, (before, after) in enumerate(rows):  # padded on the right, where no token looks
+        ids[row, : len(before) + len(after)] = torch.tensor([*before, *after])
+        labels[row, len(before) : len(before) + len(after)] = torch.tensor(after)
+    trained, num_steps = [p for p in policy.parameters() if p.requires_grad], 60
+    optimizer = torch.optim.AdamW(trained, lr=0.005, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, num_steps)
+    for _ in range(num_steps):
+        logits = policy(input_ids=ids).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-    assert loss < 0.01, loss
+        schedule.step()
+    assert loss < 0.05, loss
     shutil.copytree(sft, folder)
     learned = plain.parameters(policy)
     tensors = {name: learned[plain.plain_name(name)].contiguous() for name in plain.saved(sft)}
@@ -258,7 +265,7 @@ def test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_wors
         expected = (disliked, liked) if word == "better" else (liked, disliked)
         assert sum(found == expected for found in said) >= 0.9 * len(said), said
         won = figures["win_rate_by_reward_model"]
-        assert won["low"] > 0.75 if word == "better" else won["high"] < 0.25, won
+        assert won["low"] > 0.6 if word == "better" else won["high"] < 0.4, won  # 10 of 10 prompts: 0.69
         assert f"The aligned model is {word}" in evaluate.says(figures, run.run)[0]
 
 

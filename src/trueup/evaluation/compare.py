@@ -23,7 +23,7 @@ def answers(
     sampling: Sampling,
     advance: Callable[[int], None],
 ) -> tuple[list[Sampled], dict[str, float]]:
-    """Answers under adapter `name` (None: the bare base), and mean length in tokens, EOS rate, and tokens a second."""
+    """Answers under adapter `name` (None: the bare base), mean length in tokens, EOS rate, and tokens per second."""
     import time
 
     from trueup.models import adapters

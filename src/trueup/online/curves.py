@@ -1,4 +1,4 @@
-"""curves.html: what metrics.jsonl says, as plots a step."""
+"""curves.html: what metrics.jsonl says, as plots per step."""
 
 from __future__ import annotations
 

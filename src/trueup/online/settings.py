@@ -28,7 +28,7 @@ class RewardSettings(Section):
     num_reward_samples: int = Field(default=128, gt=1)  # SFT completions the normalization is measured on
 
 
-def unused_inputs(config: RewardSettings) -> tuple[str, ...]:
+def unused_inputs(config: RewardSettings, run: RunFile) -> tuple[str, ...]:
     """Functions alone reward: no reward model is needed."""
     return ("reward",) if config.reward_model_weight == 0 else ()
 
@@ -70,7 +70,7 @@ class Settings(RewardSettings):
     """Field names are those of trl.experimental.ppo.PPOConfig (trl 1.12) where it had them."""
 
     num_steps: int = Field(default=60, gt=0)  # rollouts, each followed by an update
-    rollout_batch_size: int = Field(default=32, gt=0)  # completions a step
+    rollout_batch_size: int = Field(default=32, gt=0)  # completions per step
     max_prompt_tokens: int = Field(default=256, gt=0)  # longer prompts are left out, counted and named
     max_new_tokens: int = Field(default=64, gt=0)
     temperature: float = Field(default=1.0, gt=0)  # top-p and top-k are off: they would sample another policy

@@ -12,7 +12,7 @@ START_S = 10.0  # importing and preparing
 
 
 def forward_flops(shape: Shape) -> float:
-    """Of one position: two a parameter (Kaplan et al. 2020, section 2.1), the output layer where there are labels."""
+    """Of one position: two per parameter (Kaplan et al. 2020, section 2.1), the output layer where there are labels."""
     return 2.0 * shape.linear_parameters + 2.0 * shape.vocabulary * shape.hidden
 
 

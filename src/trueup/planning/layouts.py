@@ -53,6 +53,9 @@ FAMILIES = {
 }
 
 
-def of_family(model_type: str | None) -> Layout:
+PACKED = ("llama", "qwen2")  # families with a forward pass of their own on a CPU (cpu/trunk.py)
+
+
+def of_family(model_type: str) -> Layout:
     """The layout of `model_type` in config.json."""
-    return FAMILIES.get(model_type or "", LLAMA)
+    return FAMILIES.get(model_type, LLAMA)

@@ -11,7 +11,7 @@ from typing import Any
 from trueup.errors import ModelError
 from trueup.models import base as bases
 from trueup.models import errors, hub, packaged
-from trueup.planning.layouts import LLAMA, Layout, of_family
+from trueup.planning.layouts import Layout, of_family
 from trueup.run.base import of_hub
 
 
@@ -28,7 +28,12 @@ class Shape:
     vocabulary: int
     tied: bool  # the output layer is the embedding
     positions: int = 0  # rows of a learned embedding of positions
-    layout: Layout = LLAMA
+    family: str = "llama"  # `model_type` of config.json
+
+    @property
+    def layout(self) -> Layout:
+        """What is particular to the family."""
+        return of_family(self.family)
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
@@ -58,7 +63,8 @@ class Shape:
 
 def from_config(config: dict[str, Any], where: str) -> Shape:
     """The shape that a config.json describes. Raises ModelError when it is no decoder of this kind."""
-    layout = of_family(config.get("model_type"))
+    family = str(config.get("model_type"))
+    layout = of_family(family)
     try:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         return Shape(
@@ -71,7 +77,7 @@ def from_config(config: dict[str, Any], where: str) -> Shape:
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", layout.tied)),
             positions=int(config["max_position_embeddings"]) + layout.offset if layout.offset else 0,
-            layout=layout,
+            family=family,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(

@@ -63,7 +63,7 @@ class Stage:
     run: Callable[..., Metrics]
     help: str  # one sentence, for `trueup --help`
     needs: Mapping[str, str] = field(default_factory=dict)
-    unused: Callable[[Any], tuple[str, ...]] = lambda config: ()  # parameters of `needs` that a config does without
+    unused: Callable[[Any, RunFile], tuple[str, ...]] = lambda config, run: ()  # of `needs`: what it does without
     unless: str = ""  # a field of the `data` section that, when set, replaces `needs`
     reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
     batch: str = ""  # the key of its section that says how many rows are in memory at once
