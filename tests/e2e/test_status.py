@@ -83,6 +83,11 @@ def test_changed_demonstrations_stop_every_stage_after_them_unless_told_to_go_on
         assert f"trueup sample {run_file} --use-stale" in refused
     assert "complete already" in said(0, "sample", str(run_file), "--use-stale")
     said(0, "sample", str(run_file), "--use-stale", "--rebuild")
+    store = folder(run_file, "store")
+    store.mkdir()
+    write_jsonl(store / "annotations.jsonl", [{"uid": row["uid"]} for row in _sampled(run_file)])
+    refused = said(2, "sample", str(run_file), "--use-stale", "--rebuild")
+    assert f"next: to go on anyway: trueup sample {run_file} --rebuild --discard-labels --use-stale" in refused
     record = json.loads((folder(run_file, "round-1/sample") / "record.json").read_text())
     assert record["stale_inputs"] == {"sft, round 1": [change]}
     assert "built on a stale sft" in row(said(0, "status", str(run_file)), "sample")
