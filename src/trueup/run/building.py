@@ -40,6 +40,7 @@ def build(
         if not _is_complete(stage, standing, out, now):
             _go_on(stage, standing, out, now, anew=anew)
             _run(stage, standing, inputs, out, now | said)
+        files.remove_kept(out)
     except Exception as error:
         if not _disk_is_full(error, out):
             raise
