@@ -2,7 +2,7 @@
 
     python tests/faults/trials.py FOLDER NUM_TRIALS [STAGE...]
 
-tries that many faults of every stage, spread over all its operations, and prints a table. Five faults befall one
+tries that many faults of every stage, spread over all its operations, and prints a table. Up to eight faults befall one
 half-built stage, each in a new process that goes on from what the last one left; then it is left to end.
 """
 
@@ -21,16 +21,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import WORDS, make_model
 
 from trueup.run.artifacts import file_sha256, write_jsonl
+from trueup.run.files import read_appended
 
 SHIM = Path(__file__).with_name("shim.py")
 STAGES = ("sft", "sample", "collect", "reward", "dpo", "kto", "ppo", "grpo", "evaluate", "export")
 HOWS = ("before", "torn", "after", "full")
 HALVED = ("write", "save_file", "save", "copyfile")  # what can be torn
 FILLS = (*HALVED, "mkdir")  # what needs space
-IN_A_CHAIN = 5  # faults that befall one half-built stage
+IN_A_CHAIN = 8  # faults that befall one half-built stage
 AT_ONCE = 2  # chains
 COLUMNS = ("killed", "torn", "full", "good", "wrong")
 SEALED = "trueup-manifest.json"
+TIMED = ("tokens_per_s", "step_s", "rollout_s", "update_s")
 RUN = """name: f
 model: {{base: {base}}}
 adapter: {{r: 4, lora_alpha: 8}}
@@ -97,17 +99,20 @@ class Faults:
         return found
 
     def chains(self, stage: str, count: int) -> list[list[Fault]]:
-        """`count` of all faults that are possible, spread evenly; each chain goes through the stage from end to end."""
-        every = [
-            Fault(how, *operation)
-            for operation in self.numbered(stage)
-            for how in HOWS
-            if how in ("before", "after") or operation[0] in {"torn": HALVED, "full": FILLS}[how]
-        ]
-        step = max(len(every) / count, 1)
-        chosen = [every[int((i + 0.5) * step)] for i in range(min(count, len(every)))]
+        """`count` faults, of each kind as many, spread evenly; each chain goes through the stage from end to end."""
+        chosen: list[tuple[int, Fault]] = []
+        for n, how in enumerate(HOWS):
+            fits = {"torn": HALVED, "full": FILLS}.get(how)
+            every = [
+                (place, Fault(how, *operation))
+                for place, operation in enumerate(self.numbered(stage))
+                if fits is None or operation[0] in fits
+            ]
+            share = min(count // len(HOWS) + (n < count % len(HOWS)), len(every))
+            chosen += [every[int((i + (n + 0.5) / len(HOWS)) * len(every) / share)] for i in range(share)]
+        chosen.sort(key=lambda at: at[0])
         num_chains = -(-len(chosen) // IN_A_CHAIN)
-        return [chosen[i::num_chains] for i in range(num_chains)]
+        return [[fault for _, fault in chosen[i::num_chains]] for i in range(num_chains)]
 
     def last(self, stage: str, how: str, kind: str, name: str) -> Fault:
         """The fault at the last operation of a kind on a file whose name ends so."""
@@ -146,7 +151,12 @@ class Faults:
         until = max((i for i, line in enumerate(lines) if line.startswith("fault\t")), default=0)
         sealed = {line for line in lines[:until] if line.startswith("replace") and SEALED in line}
         trained = any("record.json.tmp" in line for line in lines[:until])  # the record is that of an earlier process
-        metrics = json.loads((self._place(here, stage) / "record.json").read_text())["metrics"]
+        metrics, expected = (
+            json.loads((self._place(folder, stage) / "record.json").read_text())["metrics"]
+            for folder in (here, self.folder / "whole")
+        )
+        if metrics.get("num_steps") != expected.get("num_steps"):
+            wrong.append(f"{metrics['num_steps']} steps, not {expected['num_steps']}")
         # the newest seal may have been half way
         if len(sealed) > 1 and not trained and metrics.get("resumed_from_step", 1) == 0:
             wrong.append(f"it began at 0, with {len(sealed)} checkpoints sealed")
@@ -172,7 +182,7 @@ class Faults:
     def _made(self, here: Path, stage: str) -> dict[str, str]:
         """Every file of the stage but what holds times, names of the folder, or checkpoints."""
         place = self._place(here, stage)
-        timed = {"record.json", "plan.json", "README.md", "metrics.jsonl"}
+        timed = {"record.json", "plan.json", "README.md"}
         files = [path for path in place.rglob("*") if path.is_file() and path.name not in timed]
         kept = [path for path in files if path.suffix != ".html" and "checkpoints" not in path.parts]
         kept += [path for path in files if path.name.startswith("torn-") or path.suffix == ".tmp"]
@@ -180,10 +190,16 @@ class Faults:
 
 
 def contents(path: Path) -> str:
-    """The SHA-256 of a file; of a report without how fast it was made."""
-    if path.name != "report.json":
-        return file_sha256(path)
-    return json.dumps(json.loads(path.read_text(), object_hook=lambda found: found | {"tokens_per_s": 0}))
+    """The SHA-256 of a file; of a log or a report, what it holds besides how fast it went."""
+
+    def untimed(found: dict[str, object]) -> dict[str, object]:
+        return {key: value for key, value in found.items() if key not in TIMED}
+
+    if path.name == "report.json":
+        return json.dumps(json.loads(path.read_text(), object_hook=untimed))
+    if path.name == "metrics.jsonl":
+        return json.dumps([untimed(row) for row in read_appended(path)[0]])
+    return file_sha256(path)
 
 
 def one_message(said: str) -> bool:
@@ -193,26 +209,38 @@ def one_message(said: str) -> bool:
 
 def main() -> None:
     every, count, asked = Faults(Path(sys.argv[1]).resolve()), int(sys.argv[2]), sys.argv[3:] or STAGES
-    total: Counter[str] = Counter()
-    print("| stage | file operations | killed | of these torn | disk filled | as if left alone | chains otherwise |")
-    print("|---|---|---|---|---|---|---|", flush=True)
     for stage in STAGES[: 1 + max(map(STAGES.index, asked))]:
         every.build(stage)
-        if stage not in asked:
-            continue
-        chains = every.chains(stage, count)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            done = list(pool.map(lambda at: every.chain(stage, at[1], f"{stage}-{at[0]}"), enumerate(chains)))  # noqa: B023
-        hows = Counter(fault.split()[0] for befell, _ in done for fault in befell)
-        good = sum(len(befell) for befell, wrong in done if not wrong)
-        found = Counter(killed=hows.total() - hows["full"], torn=hows["torn"], full=hows["full"], good=good)
-        found["wrong"] = sum(bool(wrong) for _, wrong in done)
-        total += found
-        print(row(stage, str(len(every.operations[stage])), found), flush=True)
-        for befell, wrong in done:
-            print(stage, "; ".join(befell), "->", "; ".join(wrong) or "equal", file=sys.stderr, flush=True)
+    sys.exit(try_all(every, {stage: every.chains(stage, count) for stage in STAGES if stage in asked}))
+
+
+def try_all(every: Faults, chains: dict[str, list[list[Fault]]]) -> bool:
+    """Try chains of faults, print a line for each and the table; True when something went wrong."""
+    found = {stage: Counter[str]() for stage in chains}
+
+    def tried(stage: str, number: int) -> None:
+        befell, wrong = every.chain(stage, chains[stage][number], f"{stage}-{number}")
+        hows = Counter(fault.split()[0] for fault in befell)
+        good = 0 if wrong else len(befell)
+        found[stage] += Counter(
+            killed=len(befell) - hows["full"], torn=hows["torn"], full=hows["full"], good=good, wrong=bool(wrong)
+        )
+        print(f"{stage}: {'; '.join(befell)} -> {'; '.join(wrong) or 'equal'}", file=sys.stderr, flush=True)
+
+    most = max(map(len, chains.values()))
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # a chain of each stage, then a second one of each
+        done = [pool.submit(tried, stage, n) for n in range(most) for stage in chains if n < len(chains[stage])]
+    for one in done:
+        one.result()
+    print(
+        "| stage | file operations | killed | of these torn | disk filled | as if left alone | chains that were not |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for stage, counts in found.items():
+        print(row(stage, str(len(every.operations[stage])), counts))
+    total = sum(found.values(), Counter[str]())
     print(row("all", "", total))
-    sys.exit(total["wrong"] > 0)
+    return total["wrong"] > 0
 
 
 def row(stage: str, operations: str, found: Counter[str]) -> str:
