@@ -106,7 +106,7 @@ def one(name: str, out: Path, aligned: Path) -> dict[str, Any]:
 
 
 def loss(model: Any, tokenizer: Any, rows: list[Any], shots: int, train: list[dict[str, Any]]) -> float:
-    """Mean negative log-probability of a token of the answers kept aside, in nats."""
+    """Mean negative log-probability per token of the held-out answers, in nats."""
     import torch
 
     from trueup.chat.batch import pad

@@ -56,12 +56,12 @@ def _train_in_order() -> None:
     from torch.utils.data import SequentialSampler
     from transformers import Trainer
 
-    from trueup.training import weighted
+    from trueup.training.trainers import PairsByPrompt
 
     def sampler(self: Any, dataset: Any = None) -> SequentialSampler[Any]:
         return SequentialSampler(self.train_dataset if dataset is None else dataset)
 
-    for trainer in (Trainer, weighted.PairsByPrompt):
+    for trainer in (Trainer, PairsByPrompt):
         trainer._get_train_sampler = sampler
 
 

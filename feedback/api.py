@@ -1,11 +1,15 @@
-"""One Label Studio server over HTTP: JSON in, JSON out, and every way in which that fails in one clear message."""
+"""Requests to one Label Studio server, and every way in which they fail in one clear message."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import threading
 import time
-from typing import Any
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,9 +18,14 @@ from trueup.errors import ServerError
 from trueup.feedback.connection import Connection
 from trueup.run.address import is_loopback
 
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
+
 TIMEOUT_S = 60
 PAUSES_S = (0.5, 1.0, 2.0)  # before asking again, where asking twice does no harm
 BUSY = (429, 502, 503, 504)
+# What the SDK's models raise of an answer whose shape they take for granted, and httpx of an address that is none.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 MAX_SHOWN = 300  # characters of what a server said
 
 NEXT = {
@@ -39,78 +48,104 @@ class RequestError(ServerError):
 
 
 class Api:
-    """Requests to one server. The token travels to that address alone: no redirect is followed.
+    """One Label Studio server through label-studio-sdk, which makes the requests and trades personal access tokens.
 
+    The SDK checks no answer's shape, and its errors name neither a login page nor a redirect. So each answer is kept
+    as it arrived, and judged here. The token travels to the server's own address alone: no redirect is followed.
     Proxies of the environment are used for other machines only, as a browser would.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.url, self._token = connection.url, connection.token
-        self._bearer = ""  # what a personal access token was traded for
-        self._http = httpx.Client(timeout=TIMEOUT_S, trust_env=not is_loopback(connection.url))
+        self._last = last = threading.local()  # .answer: the last one in this thread
 
-    def get(self, path: str, doing: str, **query: Any) -> Any:
-        """The JSON of a GET, asked again a few times while the server is busy. Raises RequestError."""
+        def keep(answer: httpx.Response) -> None:
+            answer.read()
+            last.answer = answer
+
+        self._http = httpx.Client(
+            timeout=TIMEOUT_S,
+            trust_env=not is_loopback(connection.url),
+            follow_redirects=False,
+            event_hooks={"response": [keep]},
+        )
+        weakref.finalize(self, self._http.close)  # the SDK's objects refer to each other, and so would keep it open
+
+    @functools.cached_property
+    def _sdk(self) -> LabelStudio:
+        """The SDK's client, which is imported at the first request: that takes a second."""
+        from label_studio_sdk import LabelStudio
+
+        # Without the final slash, the SDK would trade tokens beside a path of the server's own. It would also ask again
+        # after each 5xx; but a POST asked twice counts twice, and a 500 is an answer: that task cannot be shown.
+        return LabelStudio(base_url=f"{self.url}/", api_key=self._token, httpx_client=self._http, max_retries=0)
+
+    def get(self, doing: str, call: Callable[[LabelStudio], object]) -> Any:
+        """The JSON that the server answers to `call`, asked again a few times while busy. Raises RequestError."""
         for pause in (*PAUSES_S, None):
             try:
-                return self._json("GET", path, doing, params=query)
+                return self.send(doing, call)
             except RequestError as error:
                 if pause is None or error.status not in BUSY:
                     raise
                 time.sleep(pause)
         raise AssertionError
 
-    def send(self, method: str, path: str, doing: str, body: Any, **query: Any) -> Any:
-        """The JSON of a POST or PATCH of `body`, sent once. Raises RequestError."""
-        return self._json(method, path, doing, params=query, json=body)
-
-    def _json(self, method: str, path: str, doing: str, **parts: Any) -> Any:
+    def send(self, doing: str, call: Callable[[LabelStudio], object]) -> Any:
+        """The JSON that the server answers to `call`, one request of the SDK's, sent once. Raises RequestError."""
         where = f"Label Studio, {self.url}, {doing}"
-        answer = self._answer(where, method, path, **parts)
-        if answer.status_code == 401 and self._bearer:  # it lasts five minutes
-            self._bearer = ""
-            answer = self._answer(where, method, path, **parts)
-        return _body(answer, where)
+        answer, readable = self._answer(where, call)
+        if answer.status_code == 401 and answer.request.headers.get("authorization", "").startswith("Bearer "):
+            self.__dict__.pop("_sdk", None)  # what the token was traded for ran out early: a new client trades it again
+            answer, readable = self._answer(where, call)
+        body = _body(answer, where)
+        if not readable:
+            raise unexpected(where, body, "what Label Studio's API says")
+        return body
 
-    def _answer(self, where: str, method: str, path: str, **parts: Any) -> httpx.Response:
-        scheme, token = "Token", self._token
-        if token.count(".") == 2:  # a personal access token is a JWT, which a legacy token is not
-            self._bearer = self._bearer or self._trade(where, token)
-            scheme, token = "Bearer", self._bearer
-        return self._ask(where, method, path, headers={"Authorization": f"{scheme} {token}"}, **parts)
+    def _answer(self, where: str, call: Callable[[LabelStudio], object]) -> tuple[httpx.Response, bool]:
+        """(the server's last answer to `call`, whether the SDK could read it)."""
+        from label_studio_sdk.core.api_error import ApiError
 
-    def _trade(self, where: str, token: str) -> str:
-        """The token that a personal access token gives for five minutes."""
-        answer = self._ask(where, "POST", "/api/token/refresh/", json={"refresh": token})
-        if answer.status_code in (401, 403):
-            raise RequestError(where, found=SAID[401], next_step=NEXT[401], status=401)
-        found = _body(answer, where)
-        bearer = found.get("access") if isinstance(found, dict) else None
-        if not isinstance(bearer, str) or not bearer.isascii() or not bearer.isprintable():
-            raise unexpected(where, found, "an access token")
-        return bearer
-
-    def _ask(self, where: str, method: str, path: str, **parts: Any) -> httpx.Response:
+        self._last.answer = None
+        readable = True
         try:
-            return self._http.request(method, self.url + path, **parts)
+            sdk = self._sdk
+        except (ApiError, ArithmeticError, OSError, TypeError, ValueError):  # it reads when a token runs out
+            raise _refused(where) from None
+        try:
+            call(sdk)
         except httpx.HTTPError as error:
-            said = str(error)
-            if "CERTIFICATE" in said:
-                raise RequestError(
-                    where,
-                    found="its certificate is not trusted here",
-                    next_step="set SSL_CERT_FILE to a file with its authority, or correct labelstudio.url",
-                    status=495,
-                ) from None
-            raise RequestError(
-                where,
-                found=f"no answer ({type(error).__name__}{': ' + _short(said) if said else ''})",
-                next_step="trueup labelstudio start, or correct labelstudio.url",
-            ) from None
-        except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-            raise RequestError(
-                where, found=f"no address ({_short(str(error))})", next_step="correct labelstudio.url", status=400
-            ) from None
+            raise _no_answer(where, error) from None
+        except ApiError:  # an answer, or what a token was traded for does not say when it runs out
+            if self._last.answer is None:
+                raise _refused(where) from None
+        except (httpx.InvalidURL, *UNREADABLE) as error:
+            readable = False
+            if self._last.answer is None:
+                found = f"no address ({_short(str(error))})"
+                raise RequestError(where, found=found, next_step="correct labelstudio.url", status=400) from None
+        return self._last.answer, readable
+
+
+def _refused(where: str) -> RequestError:
+    return RequestError(where, found=SAID[401], next_step=NEXT[401], status=401)
+
+
+def _no_answer(where: str, error: httpx.HTTPError) -> RequestError:
+    said = str(error)
+    if "CERTIFICATE" in said:
+        return RequestError(
+            where,
+            found="its certificate is not trusted here",
+            next_step="set SSL_CERT_FILE to a file with its authority, or correct labelstudio.url",
+            status=495,
+        )
+    return RequestError(
+        where,
+        found=f"no answer ({type(error).__name__}{': ' + _short(said) if said else ''})",
+        next_step="trueup labelstudio start, or correct labelstudio.url",
+    )
 
 
 def unexpected(where: str, found: Any, expected: str) -> RequestError:

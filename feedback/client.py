@@ -1,4 +1,4 @@
-"""What trueup asks of Label Studio: one project a run, every completion in it once, and what people said of them."""
+"""What trueup asks of Label Studio: one project per run, every completion in it once, and what people said of them."""
 
 from __future__ import annotations
 
@@ -33,21 +33,23 @@ class Client:
     def create_project(self, title: str, label_config: str, *, key: str = "", annotations_per_task: int = 1) -> int:
         """A new project's id; `key` in its description finds it again. Nothing is prefilled from predictions."""
         doing = "creating a project"
-        body = {
-            "title": title[:MAX_TITLE],
-            "description": _description(key),
-            "label_config": label_config,
-            "show_collab_predictions": False,
-            "maximum_annotations": annotations_per_task,
-        }
-        found = self._api.send("POST", "/api/projects/", doing, body)
+        found = self._api.send(
+            doing,
+            lambda sdk: sdk.projects.create(
+                title=title[:MAX_TITLE],
+                description=_description(key),
+                label_config=label_config,
+                show_collab_predictions=False,
+                maximum_annotations=annotations_per_task,
+            ),
+        )
         return self._id(found, doing)
 
     def find_project(self, key: str) -> int | None:
         """The oldest project made for `key`, where the answer to its creation was lost on the way."""
         doing, number, found, seen = "listing projects", 1, list[int](), set[int]()
         while True:
-            page = self._api.get("/api/projects/", doing, page=number, page_size=100, include="id,description")
+            page = self._projects(doing, number)
             results = page.get("results") if isinstance(page, dict) else None
             if not isinstance(results, list):
                 raise unexpected(f"Label Studio, {self.url}, {doing}", page, "an object with results")
@@ -60,13 +62,13 @@ class Client:
 
     def ask_for(self, project: int, annotations_per_task: int) -> None:
         """Have each task given to so many people at least."""
-        doing, path = f"project {project}", f"/api/projects/{project}/"
-        settings = self._api.get(path, doing)
+        doing = f"project {project}"
+        settings = self._api.get(doing, lambda sdk: sdk.projects.with_raw_response.get(project))
         now = settings.get("maximum_annotations") if isinstance(settings, dict) else None
         if not isinstance(now, int):
             raise unexpected(f"Label Studio, {self.url}, {doing}", settings, "a project with maximum_annotations")
         if now < annotations_per_task:
-            self._api.send("PATCH", path, doing, {"maximum_annotations": annotations_per_task})
+            self._api.send(doing, lambda sdk: sdk.projects.update(project, maximum_annotations=annotations_per_task))
 
     def publish(self, project: int, tasks: list[Task]) -> int:
         """Import the tasks whose data.uid the project lacks; return how many. Asking twice adds nothing.
@@ -77,7 +79,7 @@ class Client:
         present = self._without_surplus(project)
         missing = [task for task in tasks if task["data"]["uid"] not in present]
         for some in _parcels(missing):
-            self._api.send("POST", f"/api/projects/{project}/import", f"importing into project {project}", some)
+            self._import(project, some)
         if missing:
             self._without_surplus(project)
         return len(missing)
@@ -89,7 +91,7 @@ class Client:
         pull of all. A task that the server cannot show (a comment of broken characters) comes without its annotations
         and `unreadable`. Raises RequestError when the project is gone.
         """
-        self._api.get(f"/api/projects/{project}/", f"project {project}")
+        self._api.get(f"project {project}", lambda sdk: sdk.projects.with_raw_response.get(project))
         query = {}
         if since is not None:
             after = {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": since}
@@ -100,9 +102,11 @@ class Client:
         """The uids the project has, after removing tasks that came twice and that nobody has touched."""
         found = self._list(project, "task_only", COUNTS)
         if twice := surplus(found):
-            chosen = {"selectedItems": {"all": False, "included": twice}}
-            doing = f"removing doubled tasks of project {project}"
-            self._api.send("POST", "/api/dm/actions", doing, chosen, id="delete_tasks", project=project)
+            chosen = {"all": False, "included": twice}
+            self._api.send(
+                f"removing doubled tasks of project {project}",
+                lambda sdk: sdk.actions.create(id="delete_tasks", project=project, selected_items=chosen),
+            )
         return {uid for task in found if (uid := uid_of(task)) is not None}
 
     def _list(self, project: int, fields: str, query: dict[str, str]) -> list[Task]:
@@ -122,9 +126,11 @@ class Client:
     ) -> tuple[int, list[Task]]:
         """(tasks in all, those of this page); a page that fails is asked for in halves, down to the task at fault."""
         doing = f"project {project}"
-        asked = {"project": project, "page_size": size, "page": number} | query
         try:
-            answer = self._api.get("/api/tasks", doing, fields=fields, **asked)
+            answer = self._api.get(
+                doing,
+                lambda sdk: sdk.tasks.list(project=project, fields=fields, page=number, page_size=size, **query),
+            )
         except RequestError as error:
             if error.status == 404 and (number > 1 or size < PAGE):
                 return 0, []  # after the last page
@@ -141,6 +147,13 @@ class Client:
         if not isinstance(tasks, list) or not isinstance(in_all, int) or not all(map(_has_id, tasks)):
             raise unexpected(f"Label Studio, {self.url}, {doing}", answer, "an object with tasks and their total")
         return in_all, tasks
+
+    def _projects(self, doing: str, number: int) -> Any:
+        return self._api.get(doing, lambda sdk: sdk.projects.list(page=number, page_size=100, include="id,description"))
+
+    def _import(self, project: int, tasks: list[Task]) -> None:
+        doing = f"importing into project {project}"
+        self._api.send(doing, lambda sdk: sdk.projects.import_tasks(project, request=tasks))
 
     def _id(self, project: Any, doing: str) -> int:
         number = project.get("id") if isinstance(project, dict) else None

@@ -46,10 +46,11 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import DPOConfig
 
-    from trueup.chat import preflight
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
-    from trueup.training import common, proof, weighted
+    from trueup.training import common, steps
+    from trueup.training.losses import mean_one
+    from trueup.training.trainers import WeightedDPOTrainer
 
     args = common.arguments(DPOConfig, context, config, precompute_ref_log_probs=False)
     if args.loss_type != ["sigmoid"]:
@@ -59,27 +60,29 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             expected="sigmoid: pairs are weighted, and TRL's other losses know no weights",
             next_step="leave loss_type out",
         )
-    pairs = weighted.mean_one(feedback.pairs("train"))
+    pairs = mean_one(feedback.pairs("train"))
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.pairs(Chat(tokenizer), pairs, config.max_length)
     prepared.refuse("dpo")
-    rows = weighted.mean_one(prepared.rows)
-    trainer = weighted.WeightedDPOTrainer(
+    rows = mean_one(prepared.rows)
+    trainer = WeightedDPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
         args=args,
         train_dataset=Dataset.from_list(rows),
     )
-    checked = preflight.check(trainer, prepared, context)
-    common.make_ready(trainer, policy)
-    proven = proof.prove(trainer.model, policy.path)
-    trainer.data_collator = weighted.Weights(trainer.data_collator)
-    weighted.precompute_reference(trainer)
-    proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), math.log(2), policy.path)
-    metrics = common.train(trainer)
-    common.save_adapter(trainer.model, context.out)
-    proof.record_probe(trainer.model, tokenizer, [chosen for chosen, _ in prepared.encoded], context.out)
-    return metrics | {"reference_proof": proven, "num_pairs": len(rows), "preflight": checked}
+    metrics = steps.train(
+        trainer,
+        context,
+        prepared=prepared,
+        start=policy,
+        reference=policy,
+        precomputes=True,
+        first_loss=math.log(2),
+        weighted=True,
+        probe=[chosen for chosen, _ in prepared.encoded],
+    )
+    return metrics | {"num_pairs": len(rows)}
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:

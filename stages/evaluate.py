@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup.evaluation.baselines import Baseline
+from trueup.online.settings import RewardSettings, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Report, RewardModel, records, write_json, write_jsonl
 from trueup.run.run_file import RunFile, Shot
@@ -32,11 +33,17 @@ class Config(Section):
 
 
 def run(
-    config: Config, context: Context, sft: Adapter, reference: Adapter, aligned: Adapter, reward: RewardModel
+    config: Config,
+    context: Context,
+    sft: Adapter,
+    reference: Adapter,
+    aligned: Adapter,
+    reward: RewardModel | None = None,
 ) -> Metrics:
     """Answer every held-out prompt with both adapters and each baseline; write answers, figures and the report.
 
-    `reference` is what the round started from: in round 1, `sft` itself.
+    `reference` is what the round started from: in round 1, `sft` itself. Without `reward`, the reward functions that
+    the method optimized judge.
     """
     import functools
 
@@ -51,33 +58,38 @@ def run(
     from trueup.chat.template import Chat
     from trueup.evaluation import baselines, compare, intervals, report
     from trueup.models import adapters, base, scoring
+    from trueup.online import rewards
     from trueup.progress import bars
     from trueup.run.goal import answer_to_goal
     from trueup.sampling.kept import Kept
     from trueup.sampling.sample import engine_bytes, refuse_beyond_context, used
     from trueup.sampling.types import Sampling
 
+    method = context.run.section(context.run.method)
+    parts: list[rewards.Part] = []
+    if reward is None and isinstance(method, RewardSettings):  # `unused` leaves it out for no other method
+        parts = rewards.build(method, context.run_file_dir, None, [])
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     shots = config.few_shot or context.run.data.few_shot
-    put_by = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
+    framed = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
     tokenizer = base.load_tokenizer(context.run.model)
     chat = Chat(tokenizer)
-    asked = [chat.prompt(messages) for put in (prompts, *put_by.values()) for messages in put]
+    asked = [chat.prompt(messages) for put in (prompts, *framed.values()) for messages in put]
     refuse_beyond_context(tokenizer, asked, config.max_new_tokens)
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:
         adapters.load_frozen(model, reference.path, "ref")
-    head = scoring.load_reward(model, reward.path)
+    head = None if reward is None else scoring.load_reward(model, reward.path)
     settings = config.model_dump(exclude={"num_completions", "baselines", "few_shot"})
     sampling = Sampling(**settings, seed=context.run.seed + 1)
     contestants: dict[str, tuple[str | None, list[baselines.Messages]]] = {
         "sft": ("sft", prompts),
         "aligned": ("default", prompts),
     }
-    contestants |= {label: (None, put) for label, put in put_by.items()}  # the base, adapters off
+    contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     done: dict[str, list[Sampled]] = {}
     metrics: Metrics = {}
     with bars("evaluate") as bar:
@@ -85,11 +97,15 @@ def run(
             advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
             kept = Kept(context.out, f"answers-{label}")
             done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance, kept)
-    scores = compare.rewards_of_each(model, head, tokenizer, prompts, done)
+    if head is not None:
+        judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done)
+    else:
+        texts = {label: [one.text for one in found] for label, found in done.items()}
+        judge, scores = "reward_functions", {label: rewards.total(parts, prompts, texts[label]) for label in texts}
     kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
     ids = [row["id"] for row in rows]
     won = {
-        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *put_by)
+        label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *framed)
     }
     answers = [
         {"prompt_id": row["id"], "messages": row["messages"]}
@@ -106,7 +122,8 @@ def run(
         | kl
         | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model)}
         | {
-            "win_rate_by_reward_model": won["sft"],
+            f"win_rate_by_{judge}": won["sft"],
+            "reward_functions": {part.name: part.weight for part in parts},
             "win_rates_over": won,
             "goal": answer_to_goal(context.run.goal.model_dump(), won["sft"], kl["kl_nats_per_token"]),
             "linear4bit_layers": len(base.linear4bit_layers(model)),
@@ -123,15 +140,23 @@ def run(
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """The verdict, and the goal of the run file against it."""
-    from trueup.run.goal import answer_to_goal, goal_lines, verdict
+    from trueup.run.goal import answer_to_goal, goal_lines, verdict, won_by
 
-    won = metrics["win_rate_by_reward_model"]
+    won = won_by(metrics)
     wide = won["high"] - won["low"]
+    functions = " + ".join(f"{weight:g} x {name}" for name, weight in metrics.get("reward_functions", {}).items())
     return [
         verdict(won),
+        *([f"warning: the judge is what was optimized, {functions}; nobody else was asked"] if functions else []),
         *([f"warning: the interval is {wide:.0%} wide; more held-out prompts narrow it"] if wide > 0.2 else []),
         *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"])),
     ]
+
+
+def unused(config: Config, run: RunFile) -> tuple[str, ...]:
+    """No reward model, where the method was rewarded by functions alone."""
+    method = run.section(run.method)
+    return unused_inputs(method, run) if isinstance(method, RewardSettings) else ()
 
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
@@ -149,6 +174,7 @@ STAGE = Stage(
     makes=Report,
     run=run,
     needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward"},
+    unused=unused,
     reads=("held_out",),
     says=says,
     help="Is it better, by how much.",

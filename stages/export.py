@@ -1,4 +1,4 @@
-"""export: (Adapter) -> adapter, merged bf16 weights, model card with the lineage."""
+"""export: (Adapter) -> Export. The adapter, merged bf16 weights, and a model card with the lineage."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     import shutil
 
     import torch
-    from safetensors.torch import load_file
 
     from trueup.chat import preflight
     from trueup.chat.ending import end_ids
     from trueup.export import card, merging
     from trueup.models import adapters, base, causal, families, head
+    from trueup.training import proof
 
     shutil.copytree(
         aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
@@ -41,7 +41,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         in_4_bits = bool(families.quantization(base.checked_config(context.run.model.base, four_bit=four_bit)))
         bare = base.load_base(context.run.model.base, four_bit=four_bit)
         model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
-        probe = load_file(aligned.path / "probe.safetensors")
+        probe = proof.load_probe(aligned.path)
         with torch.no_grad():
             policy = causal.labelled_states(model, probe)
         tokenizer = base.load_tokenizer(context.run.model)

@@ -30,7 +30,7 @@ class Config(RewardSettings, AlignmentSection, TrainerSection):
     learning_rate: PositiveFloat = 5e-5
     max_steps: PositiveInt = 60
     num_generations: int = Field(default=8, ge=2)  # completions per prompt: the group an advantage is relative to
-    per_device_train_batch_size: PositiveInt = 32  # completions a step
+    per_device_train_batch_size: PositiveInt = 32  # completions per step
     gradient_checkpointing: bool = False  # less memory, a third more time
     num_iterations: PositiveInt = 1  # updates on one rollout
     max_completion_length: PositiveInt = 64  # tokens
@@ -63,7 +63,7 @@ def run(
     from trueup.online.grpo import ResumableGRPOTrainer, between_rollouts
     from trueup.online.log import Log, summary
     from trueup.sampling.types import Sampling
-    from trueup.training import checkpoints, common, proof
+    from trueup.training import checkpoints, common, steps
 
     args = common.arguments(GRPOConfig, context, config, ours=OURS)
     args.save_steps = between_rollouts(args)
@@ -89,13 +89,9 @@ def run(
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in asked]),
         callbacks=[watching],
     )
-    common.make_ready(trainer, policy, with_entropy=True)
-    proven = proof.prove(trainer.model, policy.path)
-    metrics = common.train(trainer)
-    common.save_adapter(trainer.model, context.out)
-    proof.record_probe(model, tokenizer, encoded, context.out)
-    steps = log.finish()
-    curves.write(steps, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
+    metrics = steps.train(trainer, context, start=policy, reference=policy, with_entropy=True, probe=encoded)
+    logged = log.finish()
+    curves.write(logged, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")
     batch = config.per_device_train_batch_size
@@ -105,12 +101,11 @@ def run(
     kl = compare.kl_of_policy(model, tokenizer, [p.messages for p in asked[:batch]], sampling)
     return (
         metrics
-        | summary(steps)
+        | summary(logged)
         | counts
         | rewards.describe(parts)
         | kl
         | {
-            "reference_proof": proven,
             "num_torn_log_lines": log.num_torn,
             "num_steps": metrics["num_steps"],  # a rollout that trains several steps has one row
         }

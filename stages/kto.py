@@ -41,11 +41,11 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import KTOConfig
 
-    from trueup.chat import preflight
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
     from trueup.feedback.preferences import kto_weights
-    from trueup.training import common, proof, weighted
+    from trueup.training import common, steps
+    from trueup.training.trainers import WeightedKTOTrainer
 
     args = common.arguments(KTOConfig, context, config)
     model, tokenizer = common.load_policy(context, policy)
@@ -55,27 +55,27 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     desirable, undesirable = kto_weights(up, down)
     rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in prepared.rows]
     rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size)
-    trainer = weighted.WeightedKTOTrainer(
+    trainer = WeightedKTOTrainer(
         model=model,
         processing_class=tokenizer,
         args=args,
         train_dataset=Dataset.from_list(rows),
     )
-    checked = preflight.check(trainer, prepared, context)
-    common.make_ready(trainer, policy)
-    proven = proof.prove(trainer.model, policy.path)
-    trainer.data_collator = weighted.Weights(trainer.data_collator)
-    proven["first_loss"] = proof.prove_loss(weighted.first_loss(trainer), 0.5, policy.path)
-    metrics = common.train(trainer)
-    common.save_adapter(trainer.model, context.out)
-    proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
+    metrics = steps.train(
+        trainer,
+        context,
+        prepared=prepared,
+        start=policy,
+        reference=policy,
+        first_loss=0.5,
+        weighted=True,
+        probe=[one for (one,) in prepared.encoded],
+    )
     return metrics | {
-        "reference_proof": proven,
         "desirable_weight": desirable,
         "undesirable_weight": undesirable,
         "num_rows": len(rows),
         "num_desirable": sum(row["label"] for row in rows),
-        "preflight": checked,
     }
 
 

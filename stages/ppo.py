@@ -39,7 +39,7 @@ def run(
     from trueup.online.ppo import loop, roles
     from trueup.sampling.sample import engine_bytes
     from trueup.sampling.types import Sampling
-    from trueup.training import common, proof
+    from trueup.training import common, steps
 
     model, tokenizer = common.load_policy(context, policy)
     asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens, config.max_new_tokens)
@@ -68,8 +68,7 @@ def run(
         seed=context.run.seed,
         name=context.run.name,
     )
-    common.save_adapter(model, context.out)
-    proof.record_probe(model, tokenizer, encoded, context.out)
+    steps.keep(model, tokenizer, context.out, probe=encoded)
     weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")

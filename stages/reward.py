@@ -1,6 +1,6 @@
 """reward: (Adapter, Feedback) -> RewardModel. An adapter with a score head on the 4-bit base, started from SFT."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -31,42 +31,44 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from datasets import Dataset
     from trl import RewardConfig
 
-    from trueup.chat import preflight
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
     from trueup.evaluation import intervals
-    from trueup.training import common, weighted
+    from trueup.training import common, passes, steps
+    from trueup.training.losses import mean_one
+    from trueup.training.trainers import WeightedRewardTrainer
 
     args = common.arguments(RewardConfig, context, config)
-    train, apart = weighted.mean_one(feedback.pairs("train")), feedback.pairs("held_out")
+    train, apart = mean_one(feedback.pairs("train")), feedback.pairs("held_out")
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
     prepared, held_out = (
         token_rows.pairs(Chat(tokenizer), some, config.max_length, whole=True) for some in (train, apart)
     )
     prepared.refuse("reward")
-    trainer = weighted.WeightedRewardTrainer(
+    trainer = WeightedRewardTrainer(
         model=model,
         processing_class=tokenizer,
         args=args,
-        train_dataset=Dataset.from_list(weighted.mean_one(prepared.rows)),
+        train_dataset=Dataset.from_list(mean_one(prepared.rows)),
         eval_dataset=Dataset.from_list(held_out.rows) if held_out.rows else None,
     )
-    checked = preflight.check(trainer, prepared, context)
-    common.make_ready(trainer, policy)
-    trainer.data_collator = weighted.Weights(trainer.data_collator)
-    metrics = common.train(trainer)
-    if held_out.rows:
-        right = intervals.wins(*weighted.scores_of_pairs(trainer, trainer.eval_dataset))
+
+    def accuracy(trainer: Any) -> Metrics:
+        if not held_out.rows:
+            return {}
+        right = intervals.wins(*passes.scores_of_pairs(trainer, trainer.eval_dataset))
         prompts = [name.rsplit("/", 1)[0] for name in trainer.eval_dataset["id"]]
-        metrics["held_out_accuracy"] = sum(right) / len(right)  # over pairs
-        metrics["held_out_accuracy_by_prompt"] = intervals.win_rate(right, prompts)
-    common.save_adapter(trainer.model, context.out)
+        return {
+            "held_out_accuracy": sum(right) / len(right),  # over pairs
+            "held_out_accuracy_by_prompt": intervals.win_rate(right, prompts),
+        }
+
+    metrics = steps.train(trainer, context, prepared=prepared, start=policy, weighted=True, measure=accuracy)
     return metrics | {
         "num_pairs": len(prepared.rows),
         "num_dropped_too_long": len(prepared.found.ids.get("too_long", [])),
         "num_held_out": len(held_out.rows),
         "num_held_out_left_out": held_out.total - len(held_out.rows),
-        "preflight": checked,
     }
 
 

@@ -35,7 +35,7 @@ class Config(Section):
 
 
 def run(config: Config, context: Context, policy: Adapter) -> Metrics:
-    """Sample `num_completions` answers a prompt, seeded; write their text, log-probability and how they ended."""
+    """Sample `num_completions` answers per prompt, seeded; write their text, log-probability and how they ended."""
     import click
 
     from trueup.data import read_prompts

@@ -60,10 +60,9 @@ def run(config: Config, context: Context) -> Metrics:
     from datasets import Dataset  # after the data: what is wrong with it is said at once
     from trl import SFTConfig
 
-    from trueup.chat import preflight
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
-    from trueup.training import adalora, checkpoints, common, proof
+    from trueup.training import adalora, checkpoints, common, steps
     from trueup.training.lean import LeanSFTTrainer
 
     args = common.arguments(
@@ -95,26 +94,25 @@ def run(config: Config, context: Context) -> Metrics:
         train_dataset=Dataset.from_list(prepared.rows),
         eval_dataset=Dataset.from_list(measured.rows),
     )
-    checked = preflight.check(trainer, prepared, context)
-    common.make_ready(trainer, start)
     adapts_rank = context.run.adapter.kind == "adalora" and start is None
     if adapts_rank:
         trainer.add_callback(adalora.Allocate())
     else:
         trainer.add_callback(checkpoints.within_epochs(config.save_steps))
-    metrics = common.train(trainer)
-    if adapts_rank:
-        adalora.save_as_lora(trainer.model, context.out)
-    else:
-        common.save_adapter(trainer.model, context.out)
-    proof.record_probe(trainer.model, tokenizer, [one for (one,) in prepared.encoded], context.out)
+    metrics = steps.train(
+        trainer,
+        context,
+        prepared=prepared,
+        start=start,
+        save=adalora.save_as_lora if adapts_rank else common.save_adapter,
+        probe=[one for (one,) in prepared.encoded],
+    )
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     return metrics | {
         "eval_loss": losses[-1] if adapts_rank else min(losses),
         "eval_loss_by_epoch": losses,
         "num_train": len(prepared.rows),
         "num_held_out": len(measured.rows),
-        "preflight": checked,
         "data": read,
     }
 

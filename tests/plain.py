@@ -77,9 +77,9 @@ def answer_logp(policy: Any, tok: Any, prompt: Messages, answer: str) -> Tensor:
     return token_logps(policy, *encode_templated(tok, prompt, answer)).sum()
 
 
-def answer_kl(policy: Any, reference: Any, tok: Any, prompt: Messages, answer: str) -> Tensor:
-    """KL(policy || reference) at each token of an answer, exact, from all logits, (tokens,)."""
-    before, after = encode(tok, prompt, answer)
+def answer_kl(policy: Any, reference: Any, tok: Any, prompt: Messages, after: list[int]) -> Tensor:
+    """KL(policy || reference) at each token of an answer as it was sampled, exact, from all logits, (tokens,)."""
+    before, _ = encode(tok, prompt, "")
     ids = torch.tensor([[*before, *after]])
     with torch.no_grad():
         one, other = (
@@ -103,8 +103,20 @@ def greedy(policy: Any, tok: Any, prompt: Messages, max_new_tokens: int) -> str:
 
 def score(classifier: Any, tok: Any, conversation: Messages) -> Tensor:
     """The score head's output at the last token of one conversation, ()."""
-    ids = torch.tensor([tok.apply_chat_template(conversation, tokenize=True, return_dict=False)])
-    hidden = classifier.get_base_model().model(input_ids=ids).last_hidden_state
+    return score_ids(classifier, tok.apply_chat_template(conversation, tokenize=True, return_dict=False))
+
+
+def score_sampled(classifier: Any, tok: Any, prompt: Messages, answer: list[int]) -> Tensor:
+    """The score of an answer as it was sampled: after its end token comes the template's line end, after a cut one
+    nothing, ().
+    """
+    before, _ = encode(tok, prompt, "")
+    line_end = tok("\n", add_special_tokens=False)["input_ids"] if answer[-1] == tok.eos_token_id else []
+    return score_ids(classifier, [*before, *answer, *line_end])
+
+
+def score_ids(classifier: Any, ids: list[int]) -> Tensor:
+    hidden = classifier.get_base_model().model(input_ids=torch.tensor([ids])).last_hidden_state
     scored: Tensor = classifier.get_base_model().score(hidden[:, -1])
     return scored[0, 0]
 
@@ -150,17 +162,19 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def check_logps(
-    base: str, adapter: Path, rows: list[dict[str, Any]], decoded: list[tuple[list[int], str]], temperature: float
-) -> None:
-    """Hold the logp and finish of completions.jsonl against the tokens that were drawn (`observe.decoded`)."""
+def check_logps(base: str, adapter: Path, rows: list[dict[str, Any]], temperature: float) -> None:
+    """Hold completions.jsonl against plain forwards on the ids it keeps: text, finish and log-probability of each."""
     tok, policy = tokenizer(base), model(base, adapter)
     assert rows
     for row in rows:
         before, _ = encode(tok, row["messages"], "")
-        drawn = [ids for ids, text in decoded if (text.strip(), len(ids)) == (row["completion"], row["num_tokens"])]
+        ids = row["ids"]
+        ended = ids[-1] == tok.eos_token_id
+        assert len(ids) == row["num_tokens"] and tok.eos_token_id not in ids[:-1]
+        written = ids[:-1] if ended else ids
+        text = tok.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert row["completion"] == text  # with its own white space
+        assert row["finish"] == ("eos" if ended else "length")
         with torch.no_grad():
-            found = [token_logps(policy, before, ids, temperature).sum().item() for ids in drawn]
-        nearest = min(range(len(drawn)), key=lambda i: abs(found[i] - row["logp"]))  # two may read the same
-        assert abs(found[nearest] - row["logp"]) < 0.15, (found, row)
-        assert (row["finish"] == "eos") == (drawn[nearest][-1] == tok.eos_token_id)
+            found = token_logps(policy, before, ids, temperature).sum().item()
+        assert abs(found - row["logp"]) < 0.15, (found, row)

@@ -63,7 +63,7 @@ class Case:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One word a token: `w7` is 7."""
+    """One token per word: `w7` is 7."""
     words = {f"w{i}": i for i in range(3, VOCABULARY)} | {"<pad>": 0, "<s>": 1, "</s>": 2}
     raw = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -16,7 +16,7 @@ from trueup.run.artifacts import Adapter, Feedback, write_jsonl
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
 from trueup.stages import STAGES
-from trueup.training import checkpoints, common, gradients, head, proof, weighted
+from trueup.training import checkpoints, common, gradients, head, losses, proof, trainers
 
 
 def sft(pipeline: Pipeline) -> Adapter:
@@ -87,12 +87,12 @@ def test_a_completion_in_several_pairs_is_computed_once_and_counts_each_time(
         model.get_base_model().model.embed_tokens.register_forward_hook(lambda m, i, out: rows.append(len(i[0])))
         if shared:
             head.install(model.get_base_model())
-            policy = weighted.summed_logps(model, batch)
+            policy = trainers.summed_logps(model, batch)
         else:
             logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits[:, :-1].float()
             logps = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
             policy = (logps * batch["completion_mask"][:, 1:]).sum(1)
-        weighted.dpo_loss(policy, reference, weight, beta=0.5).backward()
+        losses.dpo_loss(policy, reference, weight, beta=0.5).backward()
         return rows, [p.grad for p in model.parameters() if p.grad is not None]
 
     (plain_rows, expected), (rows, found) = grads(False), grads(True)
@@ -141,7 +141,7 @@ def test_log_probabilities_far_from_those_recorded_stop_the_run(
     if not stops:
         assert proof.prove(model, moved)["mean_abs_logp_drift"] == pytest.approx(shift, abs=0.02)
         return
-    with pytest.raises(ReferenceProofError, match="nats a token from those recorded"):
+    with pytest.raises(ReferenceProofError, match="nats per token from those recorded"):
         proof.prove(model, moved)
 
 

@@ -120,7 +120,8 @@ def test_a_template_of_ones_own_and_tools_train(pipeline: Pipeline, tmp_path: Pa
     assert (refused.exit_code, "chat template" in refused.output) == (2, True), refused.output
     result = CliRunner().invoke(main, [*asked, "--set", "model.chat_template=chat.jinja"])
     assert result.exit_code == 0, result.output
-    assert '<tool_call>{"name": "price_of"' in "".join(result.output.split("\n"))
+    # the beginning of the call may be in the middle of a long sample, which is not shown
+    assert '"arguments": {"item": "tent"}}</tool_call><|im_end|><<' in result.output
 
 
 def test_what_is_exported_stops_at_the_trained_end(pipeline: Pipeline, tmp_path: Path) -> None:

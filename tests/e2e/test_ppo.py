@@ -127,7 +127,7 @@ def blank(on_base: roles.Roles, *names: str) -> None:
     [
         ("the reference is a fresh adapter", "tensors hash to"),
         ("policy and reference are fresh adapters", "tensors hash to"),
-        ("the reference is scored with its adapter off", r"KL -?\d.* nats a token before step 1"),
+        ("the reference is scored with its adapter off", r"KL -?\d.* nats per token before step 1"),
         ("the policy is not where it was saved", "policy and reference differ by"),
     ],
 )

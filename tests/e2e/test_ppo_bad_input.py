@@ -121,5 +121,5 @@ def test_an_engine_that_decodes_another_policy_is_refused(sharp: Pipeline, monke
     part = [rewards.Part("test", 1.0, likes_gear)]
     assert rollout.collect(on_base, prompts(on_base), part, settings, 0.0, 0).mismatch.max() < 0.5
     monkeypatch.setattr(rollout, "engine", off)
-    with pytest.raises(StageError, match=r"engine auto and the trainer differ by (1.0|0.9)\d nats a token"):
+    with pytest.raises(StageError, match=r"engine auto and the trainer differ by (1.0|0.9)\d nats per token"):
         rollout.collect(on_base, prompts(on_base), part, settings, 0.0, 0)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from tiny import make_run
-from tiny_ppo import LIKES_GEAR, QUICK, reward_model
+from tiny_ppo import LIKES_GEAR, QUICK, likes_gear, reward_model
 
 from trueup.cli.main import main
 from trueup.errors import StageError
 from trueup.models import adapters
-from trueup.run.artifacts import Adapter, write_json
+from trueup.run.artifacts import Adapter, read_jsonl, write_json
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
 from trueup.stages import evaluate
@@ -71,6 +71,33 @@ def test_evaluate_says_both_kls(two_rounds: Pipeline, tmp_path: Path) -> None:
     found = evaluate.run(config, context, sft=sft, reference=winner, aligned=winner, reward=reward)
     assert found["kl_to_reference_nats_per_token"] == pytest.approx(0, abs=1e-6)
     assert found["kl_nats_per_token"] > 0.01
+
+
+def test_functions_alone_are_the_judge_and_nobody_is_asked(two_rounds: Pipeline) -> None:
+    first = at(two_rounds, round=1)
+    assert [stage.name for stage in first.order()] == ["sft", "sample", "ppo", "evaluate", "export"]
+    assert first.execute("evaluate")
+    record = first.stages["evaluate"].makes(first.path("evaluate")).record()
+    figures = record["metrics"]
+    assert set(record["inputs"]) == {"sft", "reference", "aligned"}
+    assert figures["reward_functions"] == {"gear:likes_gear": 1.0} and "win_rate_by_reward_model" not in figures
+    answers = list(read_jsonl(first.path("evaluate") / "answers.jsonl"))
+    likes = {side: likes_gear([], [row[side] for row in answers]) for side in ("sft", "aligned")}
+    assert [row["reward"] for row in answers] == [
+        {"sft": before, "aligned": after} for before, after in zip(likes["sft"], likes["aligned"], strict=True)
+    ]
+    won = [(a > b) + 0.5 * (a == b) for a, b in zip(likes["aligned"], likes["sft"], strict=True)]
+    assert figures["win_rate_by_reward_functions"]["estimate"] == pytest.approx(sum(won) / len(won))
+    assert len(set(won)) > 1
+    assert "warning: the judge is what was optimized, 1 x gear:likes_gear" in "\n".join(first.says("evaluate"))
+    page = (first.path("evaluate") / "report.html").read_text()
+    assert "The judge is the functions that were optimized: gear:likes_gear (weight 1)" in page
+
+
+def test_a_reward_model_of_some_weight_is_the_judge_and_people_are_asked(two_rounds: Pipeline) -> None:
+    config = two_rounds.run.section("ppo").model_copy(update={"reward_model_weight": 0.5})
+    names = [stage.name for stage in at(two_rounds, ppo=config).order()]
+    assert names == ["sft", "sample", "collect", "reward", "ppo", "evaluate", "export"]
 
 
 def test_both_rounds_are_complete_and_status_says_which_it_shows(two_rounds: Pipeline) -> None:

@@ -1,4 +1,4 @@
-"""A stage that is killed and typed again ends as one that was left alone: where it hurts, in plain new processes.
+"""A stage that is killed and run again ends as one that was left alone: where it hurts, in plain new processes.
 
 `make faults` tries every kind of operation of every stage.
 """

@@ -1,4 +1,4 @@
-"""Kill a stage at its file operations, or fill its disk; type it again, and compare with a run that was left alone.
+"""Kill a stage at its file operations, or fill its disk; run it again, and compare with a run that was left alone.
 
     python tests/faults/trials.py FOLDER NUM_TRIALS [STAGE...]
 
@@ -119,7 +119,7 @@ class Faults:
         return Fault(how, *[at for at in self.numbered(stage) if at[0] == kind and at[1].endswith(name)][-1])
 
     def chain(self, stage: str, asked: Sequence[Fault], name: str = "chain") -> tuple[list[str], list[str]]:
-        """(the faults that befell the stage one after the other, what is wrong after it was typed again)."""
+        """(the faults that befell the stage one after the other, what is wrong after it was run again)."""
         here, log = self.folder / name, self.folder / f"{name}.operations"
         shutil.rmtree(here, ignore_errors=True)
         shutil.copytree(self.folder / f"before-{stage}", here)

@@ -137,7 +137,7 @@ def test_a_server_that_answers_anything_ends_in_an_error_of_ours_or_none(
         if count == at % 12:  # one answer of these is any status with any bytes
             return status, {"location": "https://sso.example.org/login?secret=1"}, b"" if status in (204, 304) else body
         path = asked.path.partition("?")[0]
-        if path == "/api/tasks":
+        if path == "/api/tasks/":
             return 200, {}, written(listing)
         if path == "/api/projects/":
             return 200, {}, written(project if asked.method == "POST" else projects)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trueup.training.weighted import bradley_terry_loss, dpo_loss, kto_loss, mean_one
+from trueup.training.losses import bradley_terry_loss, dpo_loss, kto_loss, mean_one
 
 
 def test_dpo_loss_is_ln_2_when_policy_equals_reference() -> None:

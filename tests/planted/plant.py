@@ -1,10 +1,11 @@
 """Plant the bugs of bugs.py one at a time, in a copy of this tree, and see which tests fail. Run by hand:
 
-    .venv/bin/python tests/planted/plant.py [--only WORD] [--part 1/3] [--table FILE]
+    .venv/bin/python tests/planted/plant.py [--only WORD] [--part 1/3] [--table FILE] [--seen-to-pass]
 
 Prints a table (bug, caught by), and adds its rows to FILE; bugs that FILE holds already are left out, so that a run
-that was cut off goes on. Exit code 1 when a bug survives its tests, or no longer
-applies to the source. The libraries are imported once, and each bug gets a process forked from there.
+that was cut off goes on. The tests of the chosen bugs run without any bug first, and must all pass: a test that fails
+anyway catches nothing. Exit code 1 when one fails, when a bug survives its tests, or no longer applies to the source.
+The libraries are imported once, and each run of tests gets a process forked from there.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def installed(folder: Path, name: str) -> Path | None:
     return None
 
 
-def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[int, list[str]]:
+def run_tests(folder: Path, tests: tuple[str, ...], *options: str, limit_s: int = LIMIT_S) -> tuple[int, list[str]]:
     """The exit code of pytest, and the names of the tests that failed."""
     said = folder / "said.txt"
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        signal.alarm(LIMIT_S)
+        signal.alarm(limit_s)
         with said.open("w") as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
@@ -68,7 +69,7 @@ def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[int, list[str]]:
         sys.dont_write_bytecode = True
         import pytest
 
-        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests])
+        code = pytest.main(["-q", *options, "-p", "no:cacheprovider", *tests])
         sys.stdout.flush()
         os._exit(int(code))
     _, status = os.waitpid(child, 0)
@@ -91,7 +92,7 @@ def plant(bug: Bug, folder: Path) -> tuple[str, list[str]]:
     assert file is not None
     file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
     try:
-        code, failed = run_tests(folder, bug.tests)
+        code, failed = run_tests(folder, bug.tests, "-x")
     finally:
         file.write_text(text, encoding="utf-8")
     return {0: "survives", 1: "caught"}.get(code, "did not run"), failed
@@ -101,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="bugs of this area, or whose name holds this")
     parser.add_argument("--part", default="1/1", help="2/3: the second third of them")
+    parser.add_argument("--seen-to-pass", action="store_true", help="do not run the tests without a bug first")
     parser.add_argument("--table", type=Path, help="a file that the rows are added to")
     chosen = parser.parse_args()
     number, parts = map(int, chosen.part.split("/"))
@@ -120,6 +122,10 @@ def main() -> None:
     caught = 0
     with tempfile.TemporaryDirectory(prefix="planted-") as scratch:
         folder = copy_tree(Path(scratch))
+        tests = tuple(dict.fromkeys(test for bug in bugs for test in bug.tests))
+        code, failed = run_tests(folder, tests, limit_s=20 * LIMIT_S) if bugs and not chosen.seen_to_pass else (0, [])
+        if code:
+            sys.exit(f"without any bug, these fail: {', '.join(failed)}")
         for bug in bugs:
             began = time.monotonic()
             state, failed = plant(bug, folder)

@@ -4,11 +4,14 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jwt
 import pytest
 from fake_server import Answer, Asked, serving
+from label_studio_sdk import LabelStudio
 
 from trueup.errors import ServerError
 from trueup.feedback import api
@@ -21,9 +24,13 @@ HTML = {"content-type": "text/html; charset=utf-8"}
 LOGIN = b"<!doctype html><html><head><title>\n  Sign in - Example\n</title></head><body>...</body></html>"
 
 
+def listing(sdk: LabelStudio) -> object:
+    return sdk.projects.list(page=1)
+
+
 def said(answer: Answer) -> str:
     with serving(lambda asked: answer) as fake, pytest.raises(RequestError) as error:
-        Api(Connection(fake.url, TOKEN)).get("/api/projects/", "listing projects")
+        Api(Connection(fake.url, TOKEN)).get("listing projects", listing)
     assert TOKEN not in str(error.value)
     return str(error.value)
 
@@ -65,7 +72,7 @@ def test_a_redirect_does_not_carry_the_token_elsewhere() -> None:
         serving(lambda asked: (307, {"location": f"{elsewhere.url}/api/projects/"}, b"")) as fake,
         pytest.raises(RequestError, match="a redirect to"),
     ):
-        Api(Connection(fake.url, TOKEN)).get("/api/projects/", "listing projects")
+        Api(Connection(fake.url, TOKEN)).get("listing projects", listing)
     assert elsewhere.asked == []
 
 
@@ -74,43 +81,73 @@ def test_a_busy_server_is_asked_again_but_nothing_is_sent_twice(monkeypatch: pyt
     codes = iter([502, 503, 200, 502])
     with serving(lambda asked: (next(codes), {}, b'{"a": 1}')) as fake:
         server = Api(Connection(fake.url, TOKEN))
-        assert server.get("/x", "asking") == {"a": 1}
+        assert server.get("asking", listing) == {"a": 1}
         with pytest.raises(RequestError, match="status 502") as error:
-            server.send("POST", "/x", "sending", {})
+            server.send("sending", lambda sdk: sdk.projects.create(title="x"))
     assert error.value.passing
     assert [asked.method for asked in fake.asked] == ["GET", "GET", "GET", "POST"]
 
 
 def test_a_path_before_label_studio_is_kept() -> None:
     with serving(lambda asked: (200, {}, b"{}")) as fake:
-        Api(Connection(f"{fake.url}/tools/label", TOKEN)).get("/api/projects/", "listing", page=1)
+        Api(Connection(f"{fake.url}/tools/label", TOKEN)).get("listing", listing)
     assert fake.asked[0].path == "/tools/label/api/projects/?page=1"
     assert fake.asked[0].headers["authorization"] == f"Token {TOKEN}"
 
 
+def personal(seconds: float) -> str:
+    """A token that runs out so many seconds from now, as Label Studio makes them."""
+    return jwt.encode({"token_type": "refresh", "exp": int(time.time() + seconds)}, "secret " * 8)
+
+
 def test_a_personal_access_token_is_traded_and_traded_again_when_it_has_run_out() -> None:
-    personal, traded = "head.claims.signature", iter(["first", "second"])
+    token, traded = personal(3600), iter([personal(300), personal(301)])
+    given = list[str]()
 
     def answer(asked: Asked) -> Answer:
-        if asked.path == "/api/token/refresh/":
-            assert json.loads(asked.body) == {"refresh": personal}
-            return 200, {}, json.dumps({"access": next(traded)}).encode()
-        known = asked.headers["authorization"]
-        return (200, {}, b"{}") if (known, asked.path) != ("Bearer first", "/second") else (401, {}, b"")
+        if asked.path == "/tools/label/api/token/refresh/":
+            assert json.loads(asked.body) == {"refresh": token}
+            given.append(next(traded))
+            return 200, {}, json.dumps({"access": given[-1]}).encode()
+        refused = asked.path.endswith("page=2") and asked.headers["authorization"] == f"Bearer {given[0]}"
+        return (401, {}, b"") if refused else (200, {}, b"{}")
 
     with serving(answer) as fake:
-        server = Api(Connection(fake.url, personal))
-        server.get("/first", "asking")
-        server.get("/second", "asking")
-    used = [(asked.path, asked.headers.get("authorization")) for asked in fake.asked]
-    assert used[1] == ("/first", "Bearer first")
-    assert used[-1] == ("/second", "Bearer second")
+        server = Api(Connection(f"{fake.url}/tools/label", token))
+        server.get("asking", listing)
+        server.get("asking", listing)
+        server.get("asking", lambda sdk: sdk.projects.list(page=2))
+    used = [(asked.path[-6:], asked.headers.get("authorization", "")[7:]) for asked in fake.asked]
+    first, second = given
+    pages = [("page=1", first), ("page=1", first), ("page=2", first)]
+    assert used == [("fresh/", ""), *pages, ("fresh/", ""), ("page=2", second)]
 
 
-@pytest.mark.parametrize("answer", [(401, {}, b""), (200, {}, b"[]"), (200, {}, b'{"access": "\\u00e9"}')])
-def test_a_personal_access_token_that_gives_nothing_is_said(answer: Answer) -> None:
-    with serving(lambda asked: answer) as fake, pytest.raises(RequestError):
-        Api(Connection(fake.url, "head.claims.signature")).get("/", "asking")
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ((401, {}, b""), "the token is refused"),
+        ((401, {}, b'{"detail": "no"}'), "the token is refused"),
+        ((404, HTML, LOGIN), "it is not there"),
+        ((302, {"location": "https://sso.example.org/"}, b""), "a redirect to"),
+        ((200, HTML, LOGIN), "an HTML page"),
+        ((200, {}, b""), "not Label Studio's"),
+        ((200, {}, b"[]"), "not Label Studio's"),
+        ((200, {}, b'{"access": "\\u00e9"}'), "not Label Studio's"),
+        ((200, {}, b'{"access": null}'), "not Label Studio's"),
+    ],
+)
+def test_a_personal_access_token_that_gives_nothing_is_said(answer: Answer, found: str) -> None:
+    with serving(lambda asked: answer) as fake, pytest.raises(RequestError, match=found):
+        Api(Connection(fake.url, personal(3600))).get("asking", listing)
+
+
+@pytest.mark.parametrize("until", [{"exp": 1}, {"exp": 10**20}, {"exp": "soon"}, {"exp": [1]}, {}])
+def test_a_personal_access_token_that_has_run_out_is_refused_before_it_is_sent(until: dict[str, object]) -> None:
+    token = jwt.encode(until, "secret " * 8)
+    with serving(lambda asked: (200, {}, b"{}")) as fake, pytest.raises(RequestError, match="the token is refused"):
+        Api(Connection(fake.url, token)).get("asking", listing)
+    assert fake.asked == []
 
 
 def listening() -> tuple[int, list[bytes]]:
@@ -138,10 +175,10 @@ def test_a_proxy_of_the_environment_never_hears_of_a_server_on_this_machine(
     monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
     with serving(lambda asked: (200, {}, b"{}")) as fake:
         for url in (fake.url, fake.url.replace("127.0.0.1", "localhost")):
-            assert Api(Connection(url, TOKEN)).get("/api/projects/", "asking") == {}
+            assert Api(Connection(url, TOKEN)).get("asking", listing) == {}
     assert heard == []
     with pytest.raises(RequestError, match="status 403"):  # another machine's is asked as the environment says
-        Api(Connection("http://labels.example.org", TOKEN)).get("/api/projects/", "asking")
+        Api(Connection("http://labels.example.org", TOKEN)).get("asking", listing)
     assert heard[0].startswith(b"GET http://labels.example.org/api/projects/")
 
 

@@ -113,3 +113,24 @@ def test_unusable_preferences_are_counted_and_a_broken_line_stops(tmp_path: Path
     path.write_text(good + "{\n")
     with pytest.raises(DataError, match="line 2: not JSON"):
         read_preferences(data(preferences=path))
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ("instruction,context,response", "{input: context, output: response}"),  # Dolly: the question is instruction
+        ("instruction,answer", "{output: answer}"),
+        ("input,output", "{prompt: input, response: output}"),
+        ("question,answer", "{prompt: question, response: answer}"),
+    ],
+)
+def test_columns_that_others_use_are_named_and_what_was_named_is_read(tmp_path: Path, columns: str, named: str) -> None:
+    (tmp_path / "d.csv").write_text(f"{columns}\n" + ",".join(["Which?", "Out of it", "Yes"][: columns.count(",") + 1]))
+    with pytest.raises(DataError) as caught:
+        read_demonstrations(data(demonstrations=tmp_path / "d.csv"))
+    assert f"columns: {named}" in str(caught.value)
+    taken = dict(pair.split(": ") for pair in named.strip("{}").split(", "))
+    [row] = read_demonstrations(data(demonstrations=tmp_path / "d.csv", columns=taken))
+    asked = "Which?\n\nOut of it" if "context" in columns else "Which?"
+    answered = "Yes" if "context" in columns else "Out of it"
+    assert [turn["content"] for turn in row["messages"]] == [asked, answered]

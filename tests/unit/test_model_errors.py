@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny import make_model
 
 from trueup.errors import ModelError
 from trueup.models import adapters, base
 from trueup.run import weights
 from trueup.run.run_file import AdapterConfig
+from trueup.training import proof
 
 Damage = Callable[[Path], None]
 
@@ -199,3 +202,17 @@ def test_a_missing_folder_is_refused_in_the_same_words_by_plan_and_by_a_load(tmp
         said.append(str(caught.value))
         assert time.monotonic() - began < 10
     assert len(set(said)) == 1
+
+
+def test_a_torn_probe_is_named_with_the_stage_to_build_again(tmp_path: Path) -> None:
+    folder = tmp_path / "sft"
+    folder.mkdir()
+    (folder / "record.json").write_text("{}")
+    save_file({"logps": torch.zeros(4)}, folder / "probe.safetensors")
+    half_of = (folder / "probe.safetensors").read_bytes()[:-9]
+    for content in (half_of, b"", None):
+        (folder / "probe.safetensors").unlink()
+        if content is not None:
+            (folder / "probe.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=r"(?s)probe\.safetensors.*next: trueup sft RUN\.yaml --rebuild"):
+            proof.load_probe(folder)

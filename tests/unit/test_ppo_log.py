@@ -28,13 +28,13 @@ FIRST = {
 OFF: list[tuple[dict[str, float], str]] = [
     ({"kl": -0.1}, "KL is negative (-0.100): policy and reference are scored differently from sampling."),
     ({"length_tokens": 19.0}, "Lengths collapse: 40 tokens at first, 19 now."),
-    ({"kl": 2.0, "reward": 0.9}, "The reward rises while KL explodes (2.00 nats a token): it is being exploited."),
-    ({"kl": 2.0}, "KL explodes (2.00 nats a token): raise the KL coefficient or lower learning_rate."),
+    ({"kl": 2.0, "reward": 0.9}, "The reward rises while KL explodes (2.00 nats per token): it is being exploited."),
+    ({"kl": 2.0}, "KL explodes (2.00 nats per token): raise the KL coefficient or lower learning_rate."),
     ({"eos_rate": 0.3}, "Completions no longer end: 80% did at first, 30% do now."),
-    ({"entropy": 0.1}, "Entropy collapses (0.100 nats a token): the samples are nearly all the same."),
+    ({"entropy": 0.1}, "Entropy collapses (0.100 nats per token): the samples are nearly all the same."),
     ({"clip_fraction": 0.5}, "50% of the tokens are clipped: lower learning_rate, or update less often."),
     ({"explained_variance": -3.0}, "The value is worse than a constant (explained variance -3.0)."),
-    ({"engine_mismatch": 0.2}, "The rollout engine and the trainer differ by 0.20 nats a token."),
+    ({"engine_mismatch": 0.2}, "The rollout engine and the trainer differ by 0.20 nats per token."),
     (
         {"policy_loss": 81.02},
         "The policy's loss is 81.0: single tokens moved far in one update; lower learning_rate.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from click.testing import CliRunner
 from tiny import WORDS, copy_of, open_run
 
 from trueup.cli.main import main
+from trueup.data import identify
 from trueup.errors import StageError
+from trueup.feedback.preferences import split_prompts
 from trueup.run.pipeline import Pipeline
 
 REWARD = "def length(prompts, completions):\n    return [float(len(c)) for c in completions]\n"
@@ -47,20 +48,23 @@ def test_small_updates_survive_in_what_is_saved(judged: Pipeline, sharp: Pipelin
 def test_the_epoch_that_is_reported_is_the_one_that_is_kept(
     sharp: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answers follow from nothing, so that learning them by heart makes held-out ones less likely."""
+    """What is trained says yes and what is held out says no: the surer the policy, the worse it predicts the latter."""
     folder = copy_of(sharp, tmp_path / "run")
-    draw = random.Random(0)
-    answers = {f"{a} {b}": draw.choice(["yes tent", "no boot rope"]) for a in WORDS[:6] for b in WORDS[:4]}
+    asked = [f"{a} {b}" for a in WORDS[:6] for b in WORDS[:4]]
+    names = {q: identify([{"role": "user", "content": q}]) for q in asked}
+    splits = split_prompts(list(names.values()), 0.3, 0)
+    answers = {q: "yes tent" if splits[names[q]] == "train" else "no boot rope" for q in asked}
     (folder / "d.jsonl").write_text(
         "".join(json.dumps({"prompt": q, "response": a}) + "\n" for q, a in answers.items())
     )
     run = open_run(
-        folder, "sft.learning_rate=0.01", "sft.num_train_epochs=30", "sft.warmup_steps=0", "sft.held_out_fraction=0.3"
+        folder, "sft.learning_rate=0.01", "sft.num_train_epochs=6", "sft.warmup_steps=0", "sft.held_out_fraction=0.3"
     )
     steps = observe.watch(monkeypatch, 10_000)
     run.execute("sft", rebuild=True)
     trained = {text.split("user\n")[1].split("<|im_end|>")[0] for step in steps for text in step.texts}
     held_out = [q for q in answers if q not in trained]
+    assert {answers[q] for q in trained} == {"yes tent"} and {answers[q] for q in held_out} == {"no boot rope"}
     metrics = json.loads((run.path("sft") / "record.json").read_text())["metrics"]
     losses = metrics["eval_loss_by_epoch"]
     assert len(held_out) == round(0.3 * len(answers))
@@ -100,10 +104,9 @@ def test_a_rank_that_is_no_multiple_of_8(
     assert plain.differ(step.gradients, plain.gradients(policy)) < 0.03
 
     hot = open_run(folder, f"adapter.r={rank}", "sft.num_train_epochs=2", "sft.warmup_steps=0", "sample.temperature=1")
-    decoded = observe.decoded(monkeypatch)
     hot.execute("sample")
     rows = plain.rows(run.path("sample") / "completions.jsonl")
-    plain.check_logps(base, run.path("sft"), rows, decoded, 1.0)
+    plain.check_logps(base, run.path("sft"), rows, 1.0)
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward"])
@@ -111,19 +114,15 @@ def test_a_seed_decides_the_weights(judged: Pipeline, tmp_path: Path, stage: str
     """A fresh adapter and a fresh score head are drawn under the seed: two runs give one adapter, bit for bit."""
     made = []
     for number, seed in enumerate((0, 0, 1)):
-        run = open_run(
-            copy_of(judged, tmp_path / str(number)),
-            f"seed={seed}" if stage == "sft" else "seed=0",
-            "sft.num_train_epochs=1",
-        )
+        short = ["sft.num_train_epochs=1"] if stage == "sft" else []
+        run = open_run(copy_of(judged, tmp_path / str(number)), f"seed={seed}", *short)
         torch.manual_seed(number)  # whatever was drawn before
-        if stage == "sft":
-            run.execute("sft", rebuild=True)
-        else:
-            run.execute("reward")
+        run.execute(stage, rebuild=True, use_stale=True)  # the reward model of seed 1 is made on the SFT of seed 0
         made.append(plain.saved(run.path(stage)))
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
-    assert stage == "reward" or plain.differ(made[2], made[0]) > 0.1
+    drawn = [name for name in made[0] if "score" in name] if stage == "reward" else list(made[0])
+    found, other = ({name: adapter[name] for name in drawn} for adapter in (made[2], made[0]))
+    assert drawn and plain.differ(found, other) > 0.1
 
 
 CHANGES = {
@@ -163,5 +162,5 @@ def test_a_stage_is_stale_after_its_input_was_built_again(judged: Pipeline, tmp_
     lines = (folder / "pairs.jsonl").read_text().splitlines()
     (folder / "pairs.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     open_run(folder).execute("collect", rebuild=True)
-    with pytest.raises(StageError, match="feedback"):
+    with pytest.raises(StageError, match="judgements were frozen again"):
         open_run(folder, "dpo.num_train_epochs=0.5").execute("dpo")

@@ -86,6 +86,8 @@ def test_votes_for_and_against_are_counted(pipeline: Pipeline, tmp_path: Path) -
     ]
     found, rows = frozen(judge(pipeline, tmp_path / "run", pairs, []))  # type: ignore[arg-type]
     assert {(p["prompt"][-1]["content"], p["chosen"]) for p in found} == {("red", "yes"), ("blue", "no")}
+    # 2 p - 1 for the soft label p, as Furuta et al. 2024 (arXiv:2409.06691) scale a pair's gradient
+    assert {p["prompt"][-1]["content"]: p["weight"] for p in found} == pytest.approx({"red": 0.5, "blue": 1 / 3})
     weights = {(r["prompt"][-1]["content"], r["completion"], r["label"]): r["weight"] for r in rows}
     assert weights["red", "yes", True] == weights["red", "no", False] == 0.75
     assert weights["blue", "no", True] == weights["blue", "yes", False] == pytest.approx(2 / 3)
@@ -101,7 +103,7 @@ def trained(folder: Path, stage: str, name: str = "", change: Any = None) -> dic
     run = open_run(folder, f"{stage}.num_train_epochs=1", f"{stage}.learning_rate=0.002")
     if change is not None:
         rewrite(run, name, change)
-    run.execute(stage)
+    run.execute(stage, use_stale=True)  # the files of collect were changed by hand
     return plain.saved(run.path(stage))
 
 
@@ -168,6 +170,8 @@ def test_the_last_word_of_a_person_counts_and_no_secret_is_said(
         twice, edited, *others = [row["uid"] for row in completions]
         judge_as(twice, "up")
         first = judge_as(edited, "down")
+        said.append(CliRunner().invoke(main, ["collect", str(folder / "run.yaml"), *options]))
+        assert said[-1].exit_code == 3  # both are in the store now, and are about to change
         for number, uid in enumerate(others):
             judge_as(uid, "up" if number % 2 else "down")
         judge_as(twice, "down")

@@ -92,13 +92,25 @@ def test_what_is_preferred_gains_on_held_out_prompts(
     assert all(sign * (after[prompt] - before[prompt]) > 1 for prompt in before), (before, after)
 
 
-def scores(run: Pipeline, conversations: list[plain.Messages]) -> list[float]:
-    """Of the run's reward model, by transformers and peft alone."""
-    folder = run.path("reward")
-    tok, classifier = plain.tokenizer(run.run.model.base), plain.classifier(run.run.model.base, folder)
+def reward_model(run: Pipeline, folder: Path) -> tuple[Any, Any]:
+    """(tokenizer, classifier) of the reward model saved in `folder`, by transformers and peft alone."""
+    classifier = plain.classifier(run.run.model.base, folder)
     plain.put(classifier, {plain.plain_name(name): tensor for name, tensor in plain.saved(folder).items()})
+    return plain.tokenizer(run.run.model.base), classifier
+
+
+def scores(run: Pipeline, conversations: list[plain.Messages]) -> list[float]:
+    """Of the run's reward model."""
+    tok, classifier = reward_model(run, run.path("reward"))
     with torch.no_grad():
         return [plain.score(classifier, tok, conversation).item() for conversation in conversations]
+
+
+def scores_of_answers(run: Pipeline, reward: Path, answers: list[dict[str, Any]], label: str) -> list[float]:
+    """Of the reward model saved in `reward`, of answers.jsonl as it was sampled."""
+    tok, classifier = reward_model(run, reward)
+    with torch.no_grad():
+        return [plain.score_sampled(classifier, tok, row["messages"], row["ids"][label]).item() for row in answers]
 
 
 def test_the_reward_model_prefers_what_people_did_on_held_out_prompts(finished: Path) -> None:
@@ -122,7 +134,7 @@ def test_the_accuracy_is_of_held_out_pairs(judged: Pipeline, tmp_path: Path) -> 
         for row in plain.rows(path)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run.execute("reward")
+    run.execute("reward", use_stale=True)  # the files of collect were changed by hand
     assert metrics(run, "reward")["held_out_accuracy"] <= 0.2
 
 
@@ -142,9 +154,10 @@ def test_rewards_win_rate_and_verdict_follow_from_the_answers(finished: Path) ->
     run = opened(finished)
     answers, figures = plain.rows(run.path("evaluate") / "answers.jsonl"), metrics(run, "evaluate")
     for label in ("sft", "aligned"):
-        said = [[*row["messages"], {"role": "assistant", "content": row[label]}] for row in answers]
         found = [row["reward"][label] for row in answers]
-        assert found == pytest.approx(scores(run, said), abs=0.1 * np.abs(found).max())
+        assert found == pytest.approx(
+            scores_of_answers(run, run.path("reward"), answers, label), abs=0.1 * np.abs(found).max()
+        )
     by_prompt: dict[str, list[float]] = {}
     for row in answers:
         ours, theirs = row["reward"]["aligned"], row["reward"]["sft"]
@@ -153,9 +166,10 @@ def test_rewards_win_rate_and_verdict_follow_from_the_answers(finished: Path) ->
     assert win_rate["estimate"] == pytest.approx(np.mean([np.mean(wins) for wins in by_prompt.values()]))
     assert win_rate["estimate"] != 0.5
     assert win_rate == json.loads((run.path("evaluate") / "report.json").read_text())["win_rate_by_reward_model"]
-    result = CliRunner().invoke(main, ["status", str(finished / "run.yaml")])
+    typed = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(main, ["status", str(finished / "run.yaml"), *typed])
     word = "better" if win_rate["low"] > 0.5 else "worse" if win_rate["high"] < 0.5 else "neither better nor worse"
-    assert f"The aligned model is {word}" in result.output
+    assert f"The aligned model is {word}" in " ".join(result.output.split()), result.output
 
 
 def test_kl_is_on_the_aligned_models_own_answers(finished: Path, tmp_path: Path) -> None:
@@ -169,7 +183,7 @@ def test_kl_is_on_the_aligned_models_own_answers(finished: Path, tmp_path: Path)
         aligned, reference = plain.model(base, after), plain.model(base, before)
 
         def kl(one: Any, other: Any, label: str, rows: list[dict[str, Any]]) -> float:
-            tokens = [plain.answer_kl(one, other, tok, row["messages"], row[label]) for row in rows]
+            tokens = [plain.answer_kl(one, other, tok, row["messages"], row["ids"][label]) for row in rows]
             return float(torch.cat(tokens).mean())
 
         expected = kl(aligned, reference, "aligned", answers)
@@ -205,6 +219,56 @@ def test_swapped_the_better_adapter_loses(finished: Path, tmp_path: Path) -> Non
     assert figures["win_rate_by_reward_model"]["estimate"] == pytest.approx(1 - won)
 
 
+def taught(run: Pipeline, folder: Path, answer: str) -> Path:
+    """An adapter that says `answer` to anything, trained from SFT by plain transformers and peft."""
+    base, sft = run.run.model.base, run.path("sft")
+    tok, policy = plain.tokenizer(base), plain.model(base, sft)
+    rows = [plain.encode_templated(tok, [{"role": "user", "content": f"{word} rope"}], answer) for word in WORDS]
+    width = max(len(before) + len(after) for before, after in rows)
+    ids = torch.full((len(rows), width), tok.pad_token_id)
+    labels = torch.full((len(rows), width), -100)
+    for row, (before, after) in enumerate(rows):  # padded on the right, where no token looks
+        ids[row, : len(before) + len(after)] = torch.tensor([*before, *after])
+        labels[row, len(before) : len(before) + len(after)] = torch.tensor(after)
+    trained, num_steps = [p for p in policy.parameters() if p.requires_grad], 60
+    optimizer = torch.optim.AdamW(trained, lr=0.005, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, num_steps)
+    for _ in range(num_steps):
+        logits = policy(input_ids=ids).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        schedule.step()
+    assert loss < 0.05, loss
+    shutil.copytree(sft, folder)
+    learned = plain.parameters(policy)
+    tensors = {name: learned[plain.plain_name(name)].contiguous() for name in plain.saved(sft)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_worse(
+    finished: Path, tmp_path: Path
+) -> None:
+    """People preferred `yes red` to `no tent boot rope`; each adapter says one of them, whatever it is asked."""
+    run = opened(finished)
+    liked, disliked = "yes red", "no tent boot rope"
+    assert all(row["chosen"].startswith("yes") and row["rejected"].startswith("no") for row in judged_pairs())
+    good, bad = taught(run, tmp_path / "good", liked), taught(run, tmp_path / "bad", disliked)
+    evaluate = next(stage for stage in STAGES if stage.name == "evaluate")
+    for word, before, after in (("better", bad, good), ("worse", good, bad)):
+        figures = judged_by(run, tmp_path / word, before, before, after)
+        answers = plain.rows(tmp_path / word / "answers.jsonl")
+        said = [(row["sft"], row["aligned"]) for row in answers]
+        expected = (disliked, liked) if word == "better" else (liked, disliked)
+        assert sum(found == expected for found in said) >= 0.9 * len(said), said
+        won = figures["win_rate_by_reward_model"]
+        assert won["low"] > 0.6 if word == "better" else won["high"] < 0.4, won  # 10 of 10 prompts: 0.69
+        assert f"The aligned model is {word}" in evaluate.says(figures, run.run)[0]
+
+
 def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished: Path, tmp_path: Path) -> None:
     run = opened(finished)
     sft, began, aligned = run.path("sft"), run.path("dpo"), tmp_path / "aligned"
@@ -216,7 +280,7 @@ def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished
     tok, policy = plain.tokenizer(base), plain.model(base, aligned)
     for name, folder in (("kl_nats_per_token", sft), ("kl_to_reference_nats_per_token", began)):
         other = plain.model(base, folder)
-        kl = [plain.answer_kl(policy, other, tok, row["messages"], row["aligned"]) for row in answers]
+        kl = [plain.answer_kl(policy, other, tok, row["messages"], row["ids"]["aligned"]) for row in answers]
         assert figures[name] == pytest.approx(float(torch.cat(kl).mean()), rel=0.07)
     assert figures["kl_nats_per_token"] > 1.15 * figures["kl_to_reference_nats_per_token"]
 
@@ -226,11 +290,16 @@ def test_the_interval_is_of_prompts_not_of_answers(finished: Path, tmp_path: Pat
     run = opened(finished)
     some = tmp_path / "reward"  # a reward model nobody trained, which likes some answers of each adapter
     shutil.copytree(run.path("reward"), some)
-    generator = torch.Generator().manual_seed(3)
-    save_file(
-        {n: 0.2 * torch.randn(t.shape, generator=generator) for n, t in plain.saved(some).items()},
-        some / "adapter_model.safetensors",
-    )
+    greedy = plain.rows(run.path("evaluate") / "answers.jsonl")
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        save_file(
+            {n: 0.2 * torch.randn(t.shape, generator=generator) for n, t in plain.saved(run.path("reward")).items()},
+            some / "adapter_model.safetensors",
+        )
+        ours, theirs = (np.array(scores_of_answers(run, some, greedy, label)) for label in ("aligned", "sft"))
+        if 0.2 <= np.mean(ours > theirs) <= 0.8:
+            break
     adapters = (run.path("sft"), run.path("sft"), run.path("dpo"))
     once, four_times = (
         judged_by(run, tmp_path / f"out-{n}", *adapters, reward=some, num_completions=n)["win_rate_by_reward_model"]

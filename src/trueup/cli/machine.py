@@ -18,7 +18,8 @@ Fact = tuple[str, str]  # what, and how it is here
 
 PACKAGES = (
     *("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "safetensors"),
-    *("huggingface_hub", "pydantic", "ruamel.yaml", "click", "rich", "httpx", "pyarrow", "llvmlite", "vllm"),
+    *("huggingface_hub", "pydantic", "ruamel.yaml", "click", "rich", "httpx", "label-studio-sdk", "pyarrow"),
+    *("llvmlite", "vllm"),
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 VARIABLES = (

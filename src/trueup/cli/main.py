@@ -198,7 +198,8 @@ def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
         elif isinstance(found, TrueupError):
             click.echo(f"{name}: not yet, {found.found}")
         else:
-            click.echo(f"{name}: {len(found['warnings'])} warnings" if found["warnings"] else f"{name}: good")
+            number = len(found["warnings"])
+            click.echo(f"{name}: {number:,} warning{'s' * (number > 1)}" if number else f"{name}: good")
     if failed:
         sys.exit(2)
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from trueup.errors import ConfigError
+from trueup.stages import STAGES
 
 SCHEMA = "run.schema.json"  # the first line of a new run file points to it
 
@@ -28,7 +29,9 @@ def init(run_file: Path) -> None:
     text = files("trueup.run").joinpath("template.yaml").read_text(encoding="utf-8")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("-._")[:100] or "run"
     run_file.parent.mkdir(parents=True, exist_ok=True)
-    run_file.write_text(text.replace("NAME", name), encoding="utf-8")
+    methods = [stage.name for stage in STAGES if stage.alignment]
+    choice = f"{', '.join(methods[:-1])} or {methods[-1]}"
+    run_file.write_text(text.replace("NAME", name).replace("METHODS", choice), encoding="utf-8")
     click.echo(f"wrote {run_file}")
     beside = run_file.with_name(SCHEMA)
     if _is_ours(beside):
@@ -45,7 +48,6 @@ def schema() -> None:
 
 def _schema() -> str:
     from trueup.run.run_file import model
-    from trueup.stages import STAGES
 
     return json.dumps(model({stage.name: stage.config for stage in STAGES}).model_json_schema(), indent=2) + "\n"
 

@@ -1,4 +1,4 @@
-"""LLVM's intermediate representation of attention of one new token a row to the keys and values in its cache.
+"""LLVM's intermediate representation of attention of one new token per row to the keys and values in its cache.
 
 A thread takes some pairs of a row and a head of keys. The new key is turned and put into the cache, the new value put
 beside it; then each query of the pair is turned, and sees the row's keys up to its own.

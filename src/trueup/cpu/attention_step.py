@@ -1,4 +1,4 @@
-"""Attention of one new token a row, (heads x D, rows), to the keys and values in its row's cache."""
+"""Attention of one new token per row, (heads x D, rows), to the keys and values in its row's cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trueup.cpu.block import Rotary
 
 
 class Step:
-    """One step of decoding: each row's new token stands at its position. Called once a layer, with that layer's cache.
+    """One step of decoding: each row's new token stands at its position. Called once per layer, with its cache.
 
     Where there is a kernel (fp32, GNU OpenMP) that does all of it; else torch does. The cache is fp32 or bf16.
     """

@@ -1,6 +1,6 @@
 """Decoding a Llama-shaped policy on a CPU without `generate`'s overhead.
 
-The base stays 4-bit in memory: each layer is decoded when it is used, once a step for the whole batch. A merged decoder
+The base stays 4-bit in memory: each layer is decoded when it is used, once per step for all rows. A merged decoder
 keeps a bf16 copy of base plus adapter instead, and counts its bytes. What prompts begin with is computed once,
 and so is a prompt that is completed several times; the place of a finished row goes to the next prompt.
 """
@@ -64,14 +64,14 @@ def _whole(model: Any) -> Any:
 
 
 def flow_dtype(blocks: list[block.Block]) -> torch.dtype:
-    """What flows from layer to layer, one token a row: fp32 where kernels read the weights, else as in training."""
+    """What flows from layer to layer, one token per row: fp32 where kernels read the weights, else as in training."""
     by_kernels = all(kernels.fits(linear.weight) for b in blocks for linear in b.linears())
     return torch.bfloat16 if precision.has_bf16() and not by_kernels else torch.float32
 
 
 @dataclass
 class Layer:
-    """One decoder layer, for many tokens at first (`block`) and then one a row."""
+    """One decoder layer, for many tokens at first (`block`) and then one per row."""
 
     block: block.Block
     norm_in: Norm
@@ -174,7 +174,7 @@ class Decoder:
         return self.head(columns(self.trunk.norm(x[last])).to(self.dtype))[: len(last)]
 
     def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """Logits after one more token a row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
+        """Logits after one more token per row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
         x = self.trunk.embed_tokens(tokens).to(self.dtype)
         attend = Step(block.Rotary.of(self.trunk, x, positions), positions, self.num_kv_heads, self.cached)
         y = columns(x)

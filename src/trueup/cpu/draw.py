@@ -1,4 +1,4 @@
-"""Drawing one token a row from logits, cheaply: a vocabulary of 49k makes the usual multinomial the slowest part."""
+"""Drawing one token per row from logits, cheaply: a vocabulary of 49k makes the usual multinomial the slowest part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLOCK = 256
 
 
 def draw(logits: Any, uniform: Any, temperature: float, top_p: float) -> tuple[Any, Any]:
-    """One token a row, greedy for temperature 0, and its log-probability in nats: (rows,), (rows,).
+    """One token per row, greedy for temperature 0, and its log-probability in nats: (rows,), (rows,).
 
     That is under the temperature (1 when greedy) and before top-p. `logits` is (rows, vocabulary) in fp32, `uniform`
     (rows,) in [0, 1).

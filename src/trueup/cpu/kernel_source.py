@@ -1,8 +1,8 @@
 """LLVM's intermediate representation of y = W x + high low, W 4-bit or bf16, everything else fp32 and row-major.
 
 A tile of the result, a few rows by 8, 16 or 32 columns, stays in vector registers while the inner dimension passes: a
-weight is read, decoded to fp32, and multiplied into every column of its row. In these texts `#` stands for each row of
-a tile; LLVM maps the vector types onto whatever registers the processor has.
+weight is read, decoded to fp32, and multiplied into every column of its row. In these texts `#` is replaced by each row
+of a tile; LLVM maps the vector types onto whatever registers the processor has.
 """
 
 from __future__ import annotations

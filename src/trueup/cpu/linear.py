@@ -98,7 +98,7 @@ def dequantize(weight: Any, dtype: torch.dtype) -> Tensor:
 def block_scales(state: Any) -> Tensor:
     """The scale of each block of a 4-bit weight, (blocks,) in fp32: double quantization undone once, and kept.
 
-    That is 1/16 byte a weight; doing it anew took a sixth of every forward.
+    That is 1/16 byte per weight; doing it anew took a sixth of every forward.
     """
     from bitsandbytes.functional import dequantize_blockwise
 

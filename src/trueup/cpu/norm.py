@@ -1,4 +1,4 @@
-"""The residual stream and its norms at one token a row: rows of the batch are columns here."""
+"""The residual stream and its norms at one token per row: rows of the batch are columns here."""
 
 from __future__ import annotations
 

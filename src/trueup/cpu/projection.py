@@ -1,4 +1,4 @@
-"""Linear maps of the policy at one token a row: rows of the batch are columns here."""
+"""Linear maps of the policy at one token per row: rows of the batch are columns here."""
 
 from __future__ import annotations
 

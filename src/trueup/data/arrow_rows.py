@@ -41,7 +41,12 @@ def _rows(path: Path, kind: str, batches: Any) -> Iterator[tuple[int, dict[str, 
         for batch in batches():
             names = batch.schema.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise DataError(str(path), found=f"columns named twice: {', '.join(twice)}", expected="each once")
+                raise DataError(
+                    str(path),
+                    found=f"columns named twice: {', '.join(twice)}",
+                    expected="each once",
+                    next_step="rename or drop one of them, and write the file again",
+                )
             for row in batch.to_pylist():
                 number += 1
                 yield number, {name: _without_nulls(value) for name, value in row.items()}

@@ -17,6 +17,9 @@ ALSO_CALLED = {  # what other files call our columns
     "rejected": ("dispreferred", "declined", "loser", "worse", "bad"),
     "label": ("score", "rating", "thumb", "feedback", "verdict", "vote"),
 }
+ALSO_CALLED["output"] = ("response", *ALSO_CALLED["response"])
+ALSO_CALLED["input"] = ("context",)
+ALPACA, OPTIONAL = ("instruction", "input", "output"), {"input"}
 USUAL = {
     "demonstrations": ("prompt", "response"),
     "prompts": ("prompt",),
@@ -72,18 +75,22 @@ def _lost(record: Record, columns: Mapping[str, str]) -> str:
 def _hint(record: Record, wanted: str | None, columns: Mapping[str, str]) -> str:
     """What to write in data.columns, where the names are nearly ours or others call them so; else how it is written."""
     names = [name for name in record if name not in FIELDS]
-    needed = [one for one in USUAL.get(wanted or "demonstrations", ()) if one not in record]
+    usual = USUAL.get(wanted or "demonstrations", ())
+    if wanted in (None, "demonstrations") and "instruction" in record:
+        usual = ALPACA
+    needed = [one for one in usual if one not in record]
     found = {ours: theirs for ours, theirs in columns.items() if ours in record}
     for ours in needed:
         others = [name for name in names if name not in found.values()]
-        plain = {name.strip().casefold(): name for name in others}
+        plain = {name.strip().casefold(): name for name in record if name not in (*usual, *found.values())}
         near = process.extractOne(ours, others, score_cutoff=80)
         also = next((plain[word] for word in (ours, *ALSO_CALLED.get(ours, ())) if word in plain), None)
         if chosen := also or (near[0] if near else None):
             found[ours] = chosen
-    if found.keys() & set(needed):
+    if found.keys() & set(needed) - OPTIONAL:
         said = ", ".join(f"{ours}: {theirs}" for ours, theirs in found.items())
         guessed = ", ".join(found[one] for one in needed if one in found)
         return f"did you mean {guessed}? Then write in the data section: columns: {{{said}}}"
+    needed = [one for one in needed if one not in OPTIONAL]
     example = ", ".join(f"{one}: {name}" for one, name in zip(needed, [*names, "COLUMN", "COLUMN"], strict=False))
     return f"name the columns in the data section, such as columns: {{{example}}}" if example else ""

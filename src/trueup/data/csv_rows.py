@@ -33,10 +33,20 @@ def rows(lines: Iterator[str], path: str) -> Iterator[tuple[int, dict[str, str] 
     try:
         header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
-        raise DataError(f"{path}:{number}", found=f"the header is not CSV: {_words(error, first)}") from None
+        raise DataError(
+            f"{path}:{number}",
+            found=f"the header is not CSV: {_words(error, first)}",
+            expected="one line with the columns' names",
+            next_step="correct this line",
+        ) from None
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise DataError(f"{path}:{number}", found=f"columns named twice: {', '.join(twice)}", expected="each once")
+        raise DataError(
+            f"{path}:{number}",
+            found=f"columns named twice: {', '.join(twice)}",
+            expected="each once",
+            next_step="rename or delete one of them",
+        )
     offset = number - 1
     while True:
         begun = reader.line_num + 1 + offset

@@ -109,8 +109,9 @@ def vote(
         up = annotator.likes(str(task["data"]["uid"]), str(task["data"]["response"]))
         thumb = {"from_name": "thumb", "to_name": "response", "type": "choices"}
         result = [thumb | {"value": {"choices": ["up" if up else "down"]}}]
-        path = f"/api/tasks/{task['id']}/annotations/"
-        clients[annotator.name].send("POST", path, "voting", {"result": result, "lead_time": 3.0})
+        clients[annotator.name].send(
+            "voting", lambda sdk: sdk.annotations.create(id=int(task["id"]), result=result, lead_time=3.0)
+        )
         progress(1)
 
     with ThreadPoolExecutor(4) as pool:

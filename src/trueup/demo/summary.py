@@ -83,7 +83,7 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
     )
     table = Table("", "SFT", "aligned")
     table.add_row("win rate", f"{1 - win['estimate']:.1%}", f"{win['estimate']:.1%}")
-    table.add_row("KL from SFT, nats a token", "0", f"{found['kl_nats_per_token']:.3f}")
+    table.add_row("KL from SFT, nats per token", "0", f"{found['kl_nats_per_token']:.3f}")
     for title, key, form in (
         ("mean length, tokens", "mean_length_tokens", "{:.1f}"),
         ("answers that end by themselves", "eos_rate", "{:.1%}"),

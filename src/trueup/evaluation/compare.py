@@ -25,7 +25,7 @@ def answers(
     advance: Callable[[int], None],
     kept: Kept,
 ) -> tuple[list[Sampled], dict[str, float]]:
-    """Answers under adapter `name` (None: the bare base), and mean length in tokens, EOS rate, and tokens a second.
+    """Answers under adapter `name` (None: the bare base), mean length in tokens, EOS rate, and tokens per second.
 
     `kept` is as in `sample`.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.page import Page
-from trueup.run.goal import verdict
+from trueup.run.goal import verdict, won_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,11 +31,8 @@ def write(
     `figures` is report.json; `answers` the rows of answers.jsonl; `records` those of the stages before, oldest first.
     """
     labels = [label for label in NAMES if label in figures]
-    page = Page(title).text(verdict(figures["win_rate_by_reward_model"]))
-    page.text(
-        "The judge is the run's reward model. It learned from the same thumbs as the aligned model: read the answers "
-        "below as well, and let people judge before much depends on it."
-    )
+    page = Page(title).text(verdict(won_by(figures)))
+    page.text(f"{_judge(figures)} Read the answers below as well, and let people judge before much depends on it.")
     _win_rates(page, figures["win_rates_over"])
     _goal(page, figures["goal"])
     _figures(page, labels, figures, answers)
@@ -43,6 +40,17 @@ def write(
     _answers(page, answers)
     _cost(page, records)
     return page.write(path)
+
+
+def _judge(figures: dict[str, Any]) -> str:
+    functions = figures.get("reward_functions")
+    if not functions:
+        return "The judge is the run's reward model. It learned from the same thumbs as the aligned model."
+    named = ", ".join(f"{name} (weight {weight:g})" for name, weight in functions.items())
+    return (
+        f"The judge is the functions that were optimized: {named}. The win rate says how well the aligned model does "
+        "what they reward, and nothing of what people prefer."
+    )
 
 
 def _win_rates(page: Page, over: dict[str, dict[str, float]]) -> None:

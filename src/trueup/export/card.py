@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 MERGED = """The merged bf16 weights are in `merged/`.
-KL(4-bit policy || merged weights) on probe texts: {:.4f} nats a token.
+KL(4-bit policy || merged weights) on probe texts: {:.4f} nats per token.
 """
 
 

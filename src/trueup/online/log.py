@@ -22,7 +22,7 @@ NUM_SHOWN = 4  # completions a time
 
 
 def describe(experience: Experience) -> Row:
-    """What one rollout says, before the update: KL and entropy in nats a token, lengths in tokens."""
+    """What one rollout says, before the update: KL and entropy in nats per token, lengths in tokens."""
     mask = experience.mask
 
     def mean(values: Any) -> float:
@@ -55,13 +55,13 @@ def warnings(row: Row, first: Row, kl_target: float | None = None) -> list[str]:
     if row["length_tokens"] < 0.5 * first["length_tokens"]:
         said.append(f"Lengths collapse: {first['length_tokens']:.0f} tokens at first, {row['length_tokens']:.0f} now.")
     if kl > explosion and row["reward"] > first["reward"]:
-        said.append(f"The reward rises while KL explodes ({kl:.2f} nats a token): it is being exploited.")
+        said.append(f"The reward rises while KL explodes ({kl:.2f} nats per token): it is being exploited.")
     elif kl > explosion:
-        said.append(f"KL explodes ({kl:.2f} nats a token): raise the KL coefficient or lower learning_rate.")
+        said.append(f"KL explodes ({kl:.2f} nats per token): raise the KL coefficient or lower learning_rate.")
     if row["eos_rate"] < 0.5 * first["eos_rate"]:
         said.append(f"Completions no longer end: {first['eos_rate']:.0%} did at first, {row['eos_rate']:.0%} do now.")
     if entropy is not None and entropy < 0.1 * first["entropy"]:
-        said.append(f"Entropy collapses ({entropy:.3f} nats a token): the samples are nearly all the same.")
+        said.append(f"Entropy collapses ({entropy:.3f} nats per token): the samples are nearly all the same.")
     if row.get("clip_fraction", 0.0) > 0.4:
         said.append(f"{row['clip_fraction']:.0%} of the tokens are clipped: lower learning_rate, or update less often.")
     if abs(loss := row.get("policy_loss", 0.0)) > 1:  # of whitened advantages: near 0 where ratios are near 1
@@ -69,7 +69,7 @@ def warnings(row: Row, first: Row, kl_target: float | None = None) -> list[str]:
     if row.get("explained_variance", 0.0) < -1:
         said.append(f"The value is worse than a constant (explained variance {row['explained_variance']:.1f}).")
     if mismatch > 0.1:
-        said.append(f"The rollout engine and the trainer differ by {mismatch:.2f} nats a token.")
+        said.append(f"The rollout engine and the trainer differ by {mismatch:.2f} nats per token.")
     return said
 
 

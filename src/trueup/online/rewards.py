@@ -133,6 +133,11 @@ def build(
     return parts
 
 
+def total(parts: list[Part], prompts: list[Messages], completions: list[str]) -> list[float]:
+    """The sum of the parts for each completion."""
+    return [sum(scores) for scores in zip(*(part(prompts, completions) for part in parts), strict=True)]
+
+
 def describe(parts: list[Part]) -> Metrics:
     """What was rewarded, for the record."""
     shown = ("name", "weight", "mean", "spread")

@@ -28,7 +28,7 @@ class RewardSettings(Section):
     num_reward_samples: int = Field(default=128, gt=1)  # SFT completions the normalization is measured on
 
 
-def unused_inputs(config: RewardSettings) -> tuple[str, ...]:
+def unused_inputs(config: RewardSettings, run: RunFile) -> tuple[str, ...]:
     """Functions alone reward: no reward model is needed."""
     return ("reward",) if config.reward_model_weight == 0 else ()
 
@@ -70,7 +70,7 @@ class Settings(RewardSettings):
     """Field names are those of trl.experimental.ppo.PPOConfig (trl 1.12) where it had them."""
 
     num_steps: int = Field(default=60, gt=0)  # rollouts, each followed by an update
-    rollout_batch_size: int = Field(default=32, gt=0)  # completions a step
+    rollout_batch_size: int = Field(default=32, gt=0)  # completions per step
     max_prompt_tokens: int = Field(default=256, gt=0)  # longer prompts are left out, counted and named
     max_new_tokens: int = Field(default=64, gt=0)
     temperature: float = Field(default=1.0, gt=0)  # top-p and top-k are off: they would sample another policy
@@ -94,13 +94,13 @@ class Settings(RewardSettings):
     vf_coef: float = Field(default=0.1, gt=0)
     whiten_rewards: bool = False
     importance_cap: float = Field(default=2.0, ge=1)  # of the truncated importance weights
-    max_engine_mismatch: float = Field(default=0.5, gt=0)  # nats a token from the trainer: above it the run stops
+    max_engine_mismatch: float = Field(default=0.5, gt=0)  # nats per token from the trainer: above it the run stops
 
     kl_coef: float = Field(default=0.05, ge=0)
-    kl_target: float | None = Field(default=None, gt=0)  # nats a token: adapt kl_coef towards it; null keeps it fixed
+    kl_target: float | None = Field(default=None, gt=0)  # nats per token: adapt kl_coef towards it; null keeps it fixed
     kl_estimator: KLEstimator = "k1"
-    max_update_kl: float | None = Field(default=None, gt=0)  # nats a token from the rollout's policy: end this update
-    stop_kl: float | None = Field(default=None, gt=0)  # nats a token from the reference: end the run
+    max_update_kl: float | None = Field(default=None, gt=0)  # nats per token from the rollout's policy: end this update
+    stop_kl: float | None = Field(default=None, gt=0)  # nats per token from the reference: end the run
 
     save_steps: int = Field(default=10, gt=0)  # what a killed run loses at most
     completions_steps: int = Field(default=10, gt=0)  # sample completions are written every so many steps

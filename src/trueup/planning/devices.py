@@ -102,7 +102,7 @@ def cpu_has_bf16() -> bool:
 
 
 def _matmul_flops(size: int = 1024, seconds: float = 0.2) -> float:
-    """fp32 multiplications a second of two square matrices; numpy, since importing torch takes seconds."""
+    """fp32 multiplications per second of two square matrices; numpy, since importing torch takes seconds."""
     import numpy as np
 
     a = np.random.default_rng(0).random((size, size), dtype=np.float32)

@@ -12,14 +12,14 @@ START_S = 10.0  # importing and preparing
 
 
 def forward_flops(shape: Shape) -> float:
-    """Of one position: two a parameter (Kaplan et al. 2020, section 2.1), the output layer where there are labels."""
+    """Of one position: two per parameter (Kaplan et al. 2020, section 2.1), the output layer where there are labels."""
     return 2.0 * shape.linear_parameters + 2.0 * shape.vocabulary * shape.hidden
 
 
 def seconds(shape: Shape, setup: Setup, load: Load, work: Work, device: Device) -> float:
     """A frozen base costs twice its forward in training (no gradients of weights), thrice with checkpointing.
 
-    Sampling reads the weights once a token for all rows of a batch: the slower of that and of the multiplications.
+    Sampling reads the weights once per token for all rows of a batch: the slower of that and of the multiplications.
     """
     reached = device.flops * device.efficiency
     forward = forward_flops(shape)

@@ -60,7 +60,7 @@ def _checkpointing(values: Changes) -> list[Changes]:
 
 
 def _accumulation(values: Changes, batch: Changes) -> Changes:
-    """As many more micro-batches a step as each is smaller."""
+    """As many more micro-batches per step as each is smaller."""
     if "gradient_accumulation_steps" not in values or not batch:
         return {}
     ((key, size),) = batch.items()

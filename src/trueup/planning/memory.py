@@ -13,8 +13,8 @@ from trueup.planning.shapes import Shape
 
 FP32 = 4
 STORED = 2  # bytes of a weight that is not quantized: bf16, or fp16 on older GPUs
-CODE_TABLES = FP32 * (16 + 256)  # bytes a map: what 4 bits and 8 bits stand for
-BLOCK, NESTED_BLOCK = 64, 256  # weights a scale; scales a scale of scales (bitsandbytes, Dettmers et al. 2023)
+CODE_TABLES = FP32 * (16 + 256)  # bytes per map: the values that 4-bit and 8-bit codes encode
+BLOCK, NESTED_BLOCK = 64, 256  # weights per scale; scales per scale of scales (bitsandbytes, Dettmers et al. 2023)
 CHUNK_TOKENS, VOCABULARY_BLOCK = 1024, 2048  # logits in memory at once (models/head.py)
 
 
@@ -55,8 +55,8 @@ def positions(setup: Setup, load: Load) -> int:
 
 
 def weights(shape: Shape, setup: Setup) -> int:
-    """Bytes of the base: 4 bits a weight, a byte a block of 64, 4 bytes a block of blocks (double quantization), and
-    the two code tables of each map. The packed forward keeps the blocks' scales unpacked besides, 4 bytes each.
+    """Bytes of the base: 4 bits per weight, a byte per block of 64, 4 bytes per block of blocks (double quantization),
+    and the two code tables of each map. The packed forward keeps the blocks' scales unpacked besides, 4 bytes each.
     """
     other = shape.other_parameters * STORED
     if not setup.four_bit:
@@ -70,7 +70,7 @@ def weights(shape: Shape, setup: Setup) -> int:
 
 
 def adapter_parameters(shape: Shape, setup: Setup) -> int:
-    """Parameters of one adapter: r (in + out) for each target of each layer; DoRA adds a magnitude an output."""
+    """Parameters of one adapter: r (in + out) for each target of each layer; DoRA adds a magnitude per output."""
     sizes = [shape.linear[name] for name in setup.targets]
     return shape.num_layers * sum(setup.r * (a + b) + (b if setup.dora else 0) for a, b in sizes)
 
@@ -92,7 +92,7 @@ def layer_activations(shape: Shape, setup: Setup, load: Load) -> int:
 
 
 def activations(shape: Shape, setup: Setup, load: Load) -> int:
-    """Bytes kept of all layers; with checkpointing one hidden state a layer, and one layer whole."""
+    """Bytes kept of all layers; with checkpointing one hidden state per layer, and one layer whole."""
     layer = layer_activations(shape, setup, load)
     if load.checkpointing:
         return layer + shape.num_layers * positions(setup, load) * shape.hidden * setup.compute_bytes

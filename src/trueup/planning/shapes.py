@@ -11,14 +11,13 @@ from typing import Any
 from trueup.errors import ModelError
 from trueup.models import base as bases
 from trueup.models import errors, hub, packaged
+from trueup.planning.layouts import Layout, of_family
 from trueup.run.base import of_hub
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama-like decoder. Sizes are in elements."""
+    """A decoder of one of the families that trueup trains. Sizes are in elements."""
 
     hidden: int
     intermediate: int
@@ -28,20 +27,27 @@ class Shape:
     head_dim: int
     vocabulary: int
     tied: bool  # the output layer is the embedding
+    positions: int = 0  # rows of a learned embedding of positions
+    family: str = "llama"  # `model_type` of config.json
+
+    @property
+    def layout(self) -> Layout:
+        """What is particular to the family."""
+        return of_family(self.family)
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
         """(in, out) of each linear map of one layer."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        return {
-            "q_proj": (self.hidden, queries),
-            "k_proj": (self.hidden, keys),
-            "v_proj": (self.hidden, keys),
-            "o_proj": (queries, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
+        sizes = {
+            "hidden": self.hidden,
+            "intermediate": self.intermediate,
+            "gate and up": 2 * self.intermediate,
+            "queries": queries,
+            "keys": keys,
+            "queries, keys and values": queries + 2 * keys,
         }
+        return {name: (sizes[a], sizes[b]) for name, (a, b) in self.layout.maps.items()}
 
     @property
     def linear_parameters(self) -> int:
@@ -50,26 +56,33 @@ class Shape:
 
     @property
     def other_parameters(self) -> int:
-        """Embeddings, the output layer where it is not tied, norms: never quantized."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.num_layers + 1) * self.hidden
+        """Embeddings, the output layer where it is not tied, norms: never quantized. Biases are not counted."""
+        rows = self.vocabulary * (1 if self.tied else 2) + self.positions
+        return (rows + 2 * self.num_layers + 1) * self.hidden
 
 
 def from_config(config: dict[str, Any], where: str) -> Shape:
     """The shape that a config.json describes. Raises ModelError when it is no decoder of this kind."""
+    family = str(config.get("model_type"))
+    layout = of_family(family)
     try:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         return Shape(
             hidden=hidden,
-            intermediate=int(config["intermediate_size"]),
+            intermediate=int(config[layout.intermediate]),
             num_layers=int(config["num_hidden_layers"]),
             num_heads=heads,
             num_kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or hidden // heads),
             vocabulary=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=bool(config.get("tie_word_embeddings", layout.tied)),
+            positions=int(config["max_position_embeddings"]) + layout.offset if layout.offset else 0,
+            family=family,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(where, found=f"no shape to plan with ({error!r})", expected="a Llama-like decoder") from None
+        raise ModelError(
+            where, found=f"no shape to plan with ({error!r})", expected="a decoder that trueup trains"
+        ) from None
 
 
 def of_base(base: str) -> tuple[Shape, str, Path | None]:
@@ -128,5 +141,7 @@ def targets(chosen: str | list[str], shape: Shape) -> tuple[str, ...]:
     """The linear maps of a layer that `adapter.targets` names."""
     if chosen == "all-linear":
         return tuple(shape.linear)
-    names = ATTENTION if chosen == "attention" else tuple(chosen)
-    return tuple(name for name in shape.linear if any(name.endswith(wanted.rpartition(".")[2]) for wanted in names))
+    if chosen == "attention":
+        return tuple(shape.layout.attention)
+    wanted = {name.rpartition(".")[2] for name in chosen}
+    return tuple(name for name in shape.linear if name in wanted)

@@ -1,4 +1,4 @@
-"""`trueup plan`: a line a stage, and the verdict."""
+"""`trueup plan`: a line per stage, and the verdict."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trueup.planning import duration, fit, lengths
 from trueup.planning.devices import Device
+from trueup.planning.layouts import PACKED
 from trueup.planning.loads import plan
 from trueup.planning.memory import Setup
 from trueup.planning.shapes import Shape, of_base, targets
@@ -53,7 +54,10 @@ def setup_of(pipeline: Pipeline, shape: Shape, device: Device) -> Setup:
         targets=targets(adapter.targets, shape),
         dora=adapter.kind == "dora",
         compute_bytes=device.compute_bytes,
-        packed=not device.is_gpu and adapter.kind in ("lora", "qlora") and adapter.lora_dropout == 0,
+        packed=not device.is_gpu
+        and shape.family in PACKED
+        and adapter.kind in ("lora", "qlora")
+        and adapter.lora_dropout == 0,
         on_gpu=device.is_gpu,
     )
 

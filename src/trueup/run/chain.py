@@ -31,15 +31,19 @@ class Chain:
     def order(self) -> list[Stage]:
         """The stages `trueup run` executes: of the alignment stages, the chosen one; none whose work nothing needs."""
         chosen = [s for s in self.stages.values() if not s.alignment or s.name == self.run.method]
-        wanted = {source for s in chosen for source in self.needs(s).values()}
-        unneeded = {source for s in chosen for source in s.needs.values()} - wanted
-        return [s for s in chosen if s.name not in unneeded]
+        inner = {source for s in chosen for source in s.needs.values()}
+        while True:
+            wanted = {source for s in chosen for source in self.needs(s).values()}
+            kept = [s for s in chosen if s.name in wanted or s.name not in inner]
+            if len(kept) == len(chosen):
+                return kept
+            chosen = kept  # what was wanted by a stage that is left out may be wanted by nobody
 
     def needs(self, stage: Stage) -> Mapping[str, str]:
         """What the stage needs under this run file: less what a data file replaces, or its config does without."""
         if stage.unless and getattr(self.run.data, stage.unless):
             return {}
-        unused = stage.unused(self.run.section(stage.name))
+        unused = stage.unused(self.run.section(stage.name), self.run)
         return {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
 
     def where(self, source: str) -> tuple[str, int]:

@@ -17,6 +17,13 @@ def verdict(win_rate: dict[str, float], over: str = "SFT") -> str:
     )
 
 
+def won_by(figures: dict[str, Any]) -> dict[str, float]:
+    """The win rate over SFT in the figures of an evaluation, whoever judged: a reward model or reward functions."""
+    judges = ("reward_model", "reward_functions")
+    found: dict[str, float] = next(figures[name] for judge in judges if (name := f"win_rate_by_{judge}") in figures)
+    return found
+
+
 def answer_to_goal(goal: dict[str, float | None], win_rate: dict[str, float], kl: float) -> dict[str, Any]:
     """Each wanted figure, the found one and whether it is met; a win rate is met by its lower bound."""
     answer: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""One writer a run: two trueup processes on the same run would build into the same folders."""
+"""One writer per run: two trueup processes on the same run would build into the same folders."""
 
 from __future__ import annotations
 

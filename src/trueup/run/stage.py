@@ -53,7 +53,7 @@ class Context:
 class Stage:
     """One step of a run. `needs` maps a parameter of `run` to the stage that makes it.
 
-    Two names stand for others: "aligned" for the alignment stage the run file chose; "policy" for what the round starts
+    Two names are aliases: "aligned" for the alignment stage the run file chose; "policy" for what the round starts
     from, which is sft in round 1 and the winner of the round before in later ones.
     """
 
@@ -63,8 +63,8 @@ class Stage:
     run: Callable[..., Metrics]
     help: str  # one sentence, for `trueup --help`
     needs: Mapping[str, str] = field(default_factory=dict)
-    unused: Callable[[Any], tuple[str, ...]] = lambda config: ()  # parameters of `needs` that a config does without
-    unless: str = ""  # a field of the `data` section that, when set, stands for `needs`
+    unused: Callable[[Any, RunFile], tuple[str, ...]] = lambda config, run: ()  # of `needs`: what it does without
+    unless: str = ""  # a field of the `data` section that, when set, replaces `needs`
     reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
     batch: str = ""  # the key of its section that says how many rows are in memory at once
     smallest_batch: Callable[[dict[str, Any]], int] = lambda values: 1  # of the section's values: `batch` at its least

@@ -38,7 +38,7 @@ HINTS = {
     "expected ',' or": ("a list or mapping in brackets without a comma or its closing bracket", "add what is missing"),
     "expected <block end>": ("indentation that does not match the lines above", "align it with its neighbours"),
     "found undefined alias": ("an alias of an anchor that is not defined above it", "define it: key: &name value"),
-    "expected a single document": ("a second YAML document", "keep one document a file; remove the '---' line"),
+    "expected a single document": ("a second YAML document", "keep one document per file; remove the '---' line"),
 }
 
 

@@ -171,7 +171,7 @@ def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sa
     steps: list[Any] = []  # log-probabilities of each token chosen, (rows,)
     latest: list[Any] = []
 
-    def note(so_far: Any, scores: Any) -> Any:  # called before temperature and top-p, once a token
+    def note(so_far: Any, scores: Any) -> Any:  # called before temperature and top-p, once per token
         if latest:
             steps.append(latest.pop().gather(-1, so_far[:, -1:])[:, 0])
         latest.append(torch.log_softmax(scores.float() / (sampling.temperature or 1.0), -1))

@@ -16,7 +16,8 @@ def refuse_not_finite(stage: str, what: str, value: Any) -> None:
             stage,
             found=f"{what} is {value.sum().item()}",
             expected="a finite number; the last good checkpoint is kept",
-            next_step=f"mend the reward or the data and type it again; to change settings, remove {stage}.partial",
+            next_step="correct the reward or the data and run the same command again; to change settings, "
+            f"remove {stage}.partial",
         )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from trueup.chat.batch import pad
 from trueup.chat.template import Encoded
 from trueup.errors import ReferenceProofError
-from trueup.models import adapters, causal
+from trueup.models import adapters, causal, errors
 from trueup.run.stage import Metrics
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
-# nats a token in the mean, of equal weights in another batch, or on another processor: bf16 made up to 0.05 of it, and
-# 0.25 on single tokens, on a model with large random adapters
+# Nats per token, on average, between equal weights in another batch or on another processor: bf16 caused up to 0.05,
+# and 0.25 on single tokens, on a model with large random adapters.
 ROUNDING = 0.1
 SMALLEST_EFFECT = 0.1  # nats on some token: an adapter that changes less than this is no trained adapter
 NUM_PROBES = 8
@@ -30,15 +30,21 @@ def record_probe(model: Any, tokenizer: Any, rows: list[Encoded], out: Path) -> 
     save_file(batch | {"logps": _logps(model, batch, "default")}, out / "probe.safetensors")
 
 
-def prove(model: Any, artifact: Path) -> Metrics:
-    """Prove that adapter "ref" of `model` is the one in `artifact`. Raises ReferenceProofError on any doubt."""
+def load_probe(artifact: Path) -> dict[str, Any]:
+    """What record_probe saved: input_ids, attention_mask, labels and logps. Raises ModelError for a torn file."""
     from safetensors.torch import load_file
 
+    with errors.loading(str(artifact), artifact, errors.of_adapter(artifact)):
+        return load_file(artifact / "probe.safetensors")
+
+
+def prove(model: Any, artifact: Path) -> Metrics:
+    """Prove that adapter "ref" of `model` is the one in `artifact`. Raises ReferenceProofError on any doubt."""
     saved = adapters.tensors_sha256(adapters.saved_tensors(artifact))
     held = adapters.tensors_sha256(adapters.adapter_tensors(model, "ref"))
     if held != saved:
         _fail(artifact, f"the reference's tensors hash to {held[:16]}", f"{saved[:16]}, the hash of the saved adapter")
-    probe = load_file(artifact / "probe.safetensors")
+    probe = load_probe(artifact)
     recorded = probe.pop("logps")
     reference, policy = _logps(model, probe, "ref"), _logps(model, probe, "default")
     bare = _logps(model, probe, None)
@@ -47,7 +53,7 @@ def prove(model: Any, artifact: Path) -> Metrics:
     effect = (reference - bare).abs().max().item()
     gap = (policy - reference).abs().max().item()
     if not drift <= ROUNDING:  # a NaN fails as well
-        _fail(artifact, f"log-probabilities {drift:.4f} nats a token from those recorded", f"at most {ROUNDING}")
+        _fail(artifact, f"log-probabilities {drift:.4f} nats per token from those recorded", f"at most {ROUNDING}")
     if not effect >= SMALLEST_EFFECT:
         _fail(artifact, f"the reference differs from the bare base by only {effect:.4f} nats", "a trained adapter")
     if not gap <= TOLERANCE:

@@ -24,7 +24,7 @@ from trueup.progress import bars
 from trueup.run.stage import Metrics
 from trueup.training import proof
 
-KL_ROUNDING = 1e-3  # nats a token: mean KL of policy to reference before step 1; equal weights in equal batches give 0
+KL_ROUNDING = 1e-3  # nats per token: mean KL of policy and reference before step 1; equal weights and batches give 0
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
             experience = collect(roles, chosen, reward, settings, kl_coef, step_seed)
             row = describe(experience)
             if settings.stop_kl is not None and row["kl"] > settings.stop_kl:
-                stopped = f"KL {row['kl']:.3f} nats a token is above stop_kl {settings.stop_kl} at step {step + 1}"
+                stopped = f"KL {row['kl']:.3f} nats per token is above stop_kl {settings.stop_kl} at step {step + 1}"
                 break
             rolled_out = time.monotonic()
             row |= update(roles, optimizer, scaler, experience, settings, step_seed)
@@ -95,10 +95,8 @@ def train(
 
 def prove(roles: Roles, start: Path) -> Metrics:
     """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape."""
-    from safetensors.torch import load_file
-
     proven = proof.prove(roles.model, start)
-    probe = load_file(start / "probe.safetensors")
+    probe = proof.load_probe(start)
     labelled = probe["labels"] != -100
     prompts, completions = [], []
     for ids, labels, real in zip(probe["input_ids"], labelled, probe["attention_mask"].bool(), strict=True):
@@ -120,7 +118,7 @@ def prove(roles: Roles, start: Path) -> Metrics:
         if not abs(found) <= rounding:
             raise ReferenceProofError(
                 f"reference proof, {start}",
-                found=f"{what} {found:.6f} nats a token before step 1",
+                found=f"{what} {found:.6f} nats per token before step 1",
                 expected=f"0 within {rounding}",
                 next_step=f"trueup status; then rebuild {start.name}",
             )

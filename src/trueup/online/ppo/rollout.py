@@ -126,11 +126,11 @@ def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) 
 
 
 def refuse_another_policy(mismatch: float, settings: Settings) -> None:
-    """Raise StageError when the engine's log-probabilities are too far (nats a token) from the trainer's."""
+    """Raise StageError when the engine's log-probabilities are too far (nats per token) from the trainer's."""
     if not mismatch <= settings.max_engine_mismatch:
         raise StageError(
             "ppo",
-            found=f"the rollout engine {settings.engine} and the trainer differ by {mismatch:.2f} nats a token",
+            found=f"the rollout engine {settings.engine} and the trainer differ by {mismatch:.2f} nats per token",
             expected=f"at most max_engine_mismatch, {settings.max_engine_mismatch}: the same policy, within rounding",
             next_step="set ppo.engine: generate",
         )

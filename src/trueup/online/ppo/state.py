@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trueup.models import errors
 from trueup.online.ppo.roles import Roles
 from trueup.run.artifacts import write_json
 from trueup.training import checkpoints
@@ -44,7 +45,8 @@ def restore(folder: Path, roles: Roles, optimizer: torch.optim.Optimizer) -> tup
     newest = checkpoints.latest_whole(folder)
     if newest is None:
         return 0, {}
-    tensors = load_file(newest / "state.safetensors")
+    with errors.loading(str(newest), newest, f"delete {newest}, and type the same command again"):
+        tensors = load_file(newest / "state.safetensors")
     with torch.no_grad():
         for i, parameter in enumerate(_parameters(roles)):
             parameter.copy_(tensors[f"parameter.{i}"])

@@ -1,0 +1,75 @@
+"""The steps of a stage that trains, in the one order that is right; the stages say what, never when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trueup.chat import preflight
+from trueup.chat.rows import Prepared
+from trueup.chat.template import Encoded
+from trueup.run.artifacts import Artifact
+from trueup.run.stage import Context, Metrics
+from trueup.training import common, passes, proof
+from trueup.training.trainers import Weights
+
+
+def train(
+    trainer: Any,
+    context: Context,
+    *,
+    prepared: Prepared | None = None,
+    start: Artifact | None = None,
+    reference: Artifact | None = None,
+    precomputes: bool = False,
+    first_loss: float | None = None,
+    weighted: bool = False,
+    with_entropy: bool = False,
+    measure: Callable[[Any], Metrics] | None = None,
+    save: Callable[[Any, Path], None] = common.save_adapter,
+    probe: Sequence[Encoded] = (),
+) -> Metrics:
+    """Look at the tokens, make ready, prove the reference, train, measure, save, and record the probe.
+
+    prepared: what the trainer's rows were made of; None where it samples its own, which the stage has looked at.
+    start: the adapter that the policy begins as. reference: what adapter "ref" is proven to be, before step 1.
+    precomputes: the reference's log-probabilities of the training pairs, once, before step 1.
+    first_loss: what the loss must be before step 1, at a mean weight of 1. Both go with a reference.
+    weighted: rows have a `weight`. with_entropy: the trainer reads the entropy of each token.
+    measure: further metrics of the trained model. save: writes the adapter into a folder.
+    probe: conversations whose log-probabilities a later stage's proof will compare.
+
+    Raises PreflightError, ReferenceProofError and StageError; Checked after the tokens, for `trueup preflight`.
+    """
+    metrics: Metrics = {}
+    if prepared is not None:
+        metrics["preflight"] = preflight.check(trainer, prepared, context)
+    common.make_ready(trainer, start, with_entropy=with_entropy)
+    if weighted:  # after the preflight, which compares what TRL's own collator makes
+        trainer.data_collator = Weights(trainer.data_collator)
+    if reference is not None:
+        proven = metrics["reference_proof"] = proof.prove(trainer.model, reference.path)
+        if precomputes:
+            passes.precompute_reference(trainer)
+        if first_loss is not None:
+            proven["first_loss"] = proof.prove_loss(passes.first_loss(trainer), first_loss, reference.path)
+    metrics |= common.train(trainer)
+    if measure is not None:
+        metrics |= measure(trainer)
+    keep(trainer.model, trainer.processing_class, context.out, save=save, probe=probe)
+    return metrics
+
+
+def keep(
+    model: Any,
+    tokenizer: Any,
+    out: Path,
+    *,
+    save: Callable[[Any, Path], None] = common.save_adapter,
+    probe: Sequence[Encoded] = (),
+) -> None:
+    """Save adapter "default", then the log-probabilities of the probe under it, where there is one."""
+    save(model, out)
+    if probe:
+        proof.record_probe(model, tokenizer, list(probe), out)

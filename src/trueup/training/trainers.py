@@ -1,0 +1,130 @@
+"""TRL's trainers with a weight on each sample: a prompt with many pairs, or a disputed thumb, counts no more than it
+should.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import DPOTrainer, KTOTrainer, RewardTrainer
+
+from trueup.training.losses import bradley_terry_loss, dpo_loss, kto_loss
+from trueup.training.order import ByPrompt
+
+Batch = dict[str, Any]  # tensors, and lists of strings
+
+
+class Weights:
+    """A collator around TRL's own that carries each sample's weight along, as a (samples,) fp32 tensor."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> Batch:
+        batch: Batch = self.collator(examples)
+        batch["weight"] = torch.tensor([example["weight"] for example in examples], dtype=torch.float32)
+        return batch
+
+
+class Weighted:
+    """Put before a trainer whose rows have a weight: the column reaches the collator, which `Weights` then wraps."""
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()  # type: ignore[misc]
+        if "weight" not in self._signature_columns:  # type: ignore[attr-defined]
+            self._signature_columns.append("weight")  # type: ignore[attr-defined]
+
+
+class Tokenized:
+    """Put before a trainer whose rows are token ids already, and which would tokenize texts anew.
+
+    SFTTrainer and RewardTrainer see by the columns that there is nothing to do.
+    """
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset
+
+
+class PairsByPrompt:
+    """Put before a trainer of pairs: its batches keep the pairs of one prompt together (see `ByPrompt`)."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ByPrompt:
+        return ByPrompt([name.rsplit("/", 1)[0] for name in self.train_dataset["id"]], self.args.seed)  # type: ignore[attr-defined]
+
+
+def distinct(*columns: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The distinct rows of some (B, T) tensors, each (U, T), and (B,) where each row went: x[where] is x of all rows.
+
+    The pairs of a prompt hold each completion several times; the model need see it once.
+    """
+    rows, where = torch.unique(torch.stack(columns, 1), dim=0, return_inverse=True)
+    return list(rows.unbind(1)), where
+
+
+def summed_logps(model: Any, batch: Batch) -> Tensor:
+    """(rows,) log-probability of each row's completion in nats, under the adapter in use."""
+    (ids, mask, completion), where = distinct(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+    labels = ids.masked_fill(completion == 0, -100)
+    found: Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs.sum(1)[where]
+    return found
+
+
+class WeightedDPOTrainer(Weighted, Tokenized, PairsByPrompt, DPOTrainer):  # type: ignore[misc]
+    """DPOTrainer with weighted pairs. Reference logps are computed once, before step 1, under adapter "ref"."""
+
+    def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
+        policy = summed_logps(model, inputs)
+        reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]]).to(policy)
+        loss = dpo_loss(policy, reference, inputs["weight"].to(policy), self.beta)
+        with torch.no_grad():
+            chosen, rejected = (self.beta * (policy - reference)).chunk(2)
+            mode = "train" if self.model.training else "eval"
+            self._metrics[mode]["rewards/accuracies"].append((chosen > rejected).float().mean().item())
+            self._metrics[mode]["rewards/margins"].append((chosen - rejected).mean().item())
+        return (loss, {"log_probs": policy}) if return_outputs else loss
+
+
+class WeightedKTOTrainer(Weighted, Tokenized, KTOTrainer):  # type: ignore[misc]
+    """KTOTrainer with weighted rows; `weight` is lambda_D or lambda_U times the row's own."""
+
+    def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
+        batch = {k: v.to(self.accelerator.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        weight, desirable = batch.pop("weight"), torch.as_tensor(batch["label"], dtype=torch.bool)
+        mismatched = self._compute_kl_logps(model, batch)
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        outputs = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
+        )
+        policy = outputs.log_probs.sum(1)
+        reference, reference_mismatched = self.compute_ref_log_probs(model, batch)
+        kl = (mismatched - reference_mismatched).mean().detach().clamp(min=0)
+        desirable = desirable.to(policy.device)
+        loss = kto_loss(policy, reference, kl, desirable, weight, self.beta)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["kl"].append(kl.item())
+        rewards = self.beta * (policy - reference).detach()
+        for name, side in (("rewards/chosen", desirable), ("rewards/rejected", ~desirable)):
+            if side.any():
+                metrics[name].append(rewards[side].mean().item())
+        return (loss, outputs) if return_outputs else loss
+
+
+class WeightedRewardTrainer(Weighted, PairsByPrompt, RewardTrainer):  # type: ignore[misc]
+    """RewardTrainer with weighted pairs."""
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        weight = inputs["weight"]
+        (ids, mask), where = distinct(inputs["input_ids"], inputs["attention_mask"])
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        chosen, rejected = logits.float().squeeze(-1)[where].chunk(2)
+        loss = bradley_terry_loss(chosen, rejected, weight.to(chosen))
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["accuracy"].append((chosen > rejected).float().mean().item())
+        self._metrics[mode]["margin"].append((chosen - rejected).mean().item())
+        if return_outputs:
+            return loss, {"rewards": torch.stack([chosen, rejected], dim=1)}
+        return loss
