@@ -31,7 +31,7 @@ FILLS = {"open", "write", "save_file", "save", "mkdir", "copyfile"}  # operation
 open_file = io.open
 seen = Counter(LOG.read_text().splitlines() if LOG.exists() else [])
 log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-full = False
+full = within = False
 
 
 def below(path: Any, folder: int | None = None) -> Path | None:
@@ -58,15 +58,25 @@ def no_space(kind: str) -> Exception:
 
 
 def at(kind: str, name: Path | None, whole: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
-    """Do one operation, unless it is where something happens."""
-    global full
-    if name is None:
+    """Do one operation, unless it is where something happens. What it is made of itself is no operation."""
+    global within
+    if name is None or within:
         return whole()
     line = f"{kind}\t{name}"
     seen[line] += 1
     os.write(log, f"{line}\n".encode())
     if full and kind in FILLS - {"open"}:  # a name of an empty file still finds its place
         raise no_space(kind)
+    within = True
+    try:
+        return happens(kind, line, whole, half)
+    finally:
+        within = False
+
+
+def happens(kind: str, line: str, whole: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
+    """Do an operation, or what is to happen at it."""
+    global full
     how = next((how for how, what, number in FAULTS if what == line and seen[line] >= number), None)
     if how is None or full:
         return whole()
