@@ -61,6 +61,7 @@ def run(
     from trueup.online import rewards
     from trueup.progress import bars
     from trueup.run.goal import answer_to_goal
+    from trueup.sampling.kept import Kept
     from trueup.sampling.sample import engine_bytes, refuse_beyond_context, used
     from trueup.sampling.types import Sampling
 
@@ -94,7 +95,8 @@ def run(
     with bars("evaluate") as bar:
         for label, (name, put) in contestants.items():
             advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
-            done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance)
+            kept = Kept(context.out, f"answers-{label}")
+            done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance, kept)
     if head is not None:
         judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done)
     else:

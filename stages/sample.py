@@ -36,8 +36,6 @@ class Config(Section):
 
 def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     """Sample `num_completions` answers per prompt, seeded; write their text, log-probability and how they ended."""
-    import time
-
     import click
 
     from trueup.data import read_prompts
@@ -51,6 +49,7 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     from trueup.chat import preflight  # after the data: what is wrong with it is said at once
     from trueup.models import adapters, base
     from trueup.progress import bars
+    from trueup.sampling.kept import Kept
     from trueup.sampling.sample import cut_answers, engine_bytes, sample, used
     from trueup.sampling.types import Sampling
 
@@ -60,11 +59,11 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
     model = adapters.load_adapter(bare, policy.path, trainable=False)
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
-    began = time.monotonic()
+    kept = Kept(context.out, "completions")
     with bars("sample") as bar:
         task = bar.add_task("completions", total=len(prompts))
-        done = sample(model, tokenizer, [p["messages"] for p in prompts], sampling, lambda n: bar.advance(task, n))
-    seconds = time.monotonic() - began
+        asked = [prompt["messages"] for prompt in prompts]
+        done = sample(model, tokenizer, asked, sampling, lambda n: bar.advance(task, n), kept)
     rows = []
     for prompt, uid, answer in zip(
         prompts, uids((p["id"], a.text) for p, a in zip(prompts, done, strict=True)), done, strict=True
@@ -81,7 +80,8 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
     return {
         "num_completions": len(rows),
         "num_prompts": len(rows) // config.num_completions,
-        "tokens_per_s": num_tokens / seconds,
+        "num_resumed": kept.num_resumed,
+        "tokens_per_s": num_tokens / kept.seconds,
         "eos_rate": 1 - num_cut / len(done),
         "num_cut_answers": num_cut,
         "sampling": used(sampling, tokenizer, model),

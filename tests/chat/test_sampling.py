@@ -17,6 +17,7 @@ from trueup.errors import StageError
 from trueup.evaluation import compare
 from trueup.models import base, scoring
 from trueup.online import prompts, rewards
+from trueup.sampling.kept import Kept
 from trueup.sampling.sample import sample
 from trueup.sampling.types import Sampled, Sampling
 
@@ -152,3 +153,36 @@ def test_a_prompt_and_its_answer_must_fit_the_context(tmp_path: Path) -> None:
 def test_our_decoder_is_what_was_compared(tmp_path: Path) -> None:
     assert decoder.fits(AutoModelForCausalLM.from_pretrained(make(tmp_path, FAMILIES["chatml"])))
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["auto", "generate"])
+def test_a_sampler_that_was_killed_goes_on_behind_its_finished_answers(
+    zephyr: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("trueup.sampling.sample.LARGEST_CHUNK", 2)
+    sampling = Sampling(**GREEDY | {"engine": name, "temperature": 1.0})
+    left_alone = sample(*zephyr, PROMPTS, sampling)
+    heard: list[int] = []
+
+    def until_the_second_chunk(done: int) -> None:
+        heard.append(done)
+        if sum(heard) > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(*zephyr, PROMPTS, sampling, until_the_second_chunk, Kept(tmp_path, "a"))
+    file = tmp_path / "a.kept.jsonl"
+    (first,) = file.read_bytes().splitlines()
+    file.write_bytes(first + b"\n" + first[:40])  # and a line that was torn
+    kept, heard = Kept(tmp_path, "a"), []
+    assert (kept.num_resumed, kept.seconds > 0) == (2, True)
+    assert sample(*zephyr, PROMPTS, sampling, heard.append, kept) == left_alone
+    assert sum(heard) == len(PROMPTS)
+    assert len(file.read_bytes().splitlines()) == 1 + 1 + 2  # one is kept, one was torn, two are new
+
+    again = Kept(tmp_path, "a")
+    monkeypatch.setattr("trueup.sampling.sample.engine", lambda *_: lambda *_: pytest.fail("sampled what is kept"))
+    assert sample(*zephyr, PROMPTS, sampling, kept=again) == left_alone
+    assert (again.num_resumed, again.seconds) == (5, pytest.approx(kept.seconds))
+    with pytest.raises(pytest.fail.Exception):
+        sample(*zephyr, PROMPTS, Sampling(**vars(sampling) | {"seed": 1}), kept=again)

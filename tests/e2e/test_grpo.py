@@ -130,6 +130,12 @@ def likes_gear(prompts, completions):
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     assert [row["step"] for row in read_jsonl(tmp_path / "cut" / "metrics.jsonl")] == [1, 2, 3, 4]
 
+    again = run(sharp, tmp_path / "cut", LIKES_GEAR)  # as if killed after its last checkpoint: no step is left
+    assert (again["resumed_from_step"], again["num_steps"]) == (4, 4)
+    cut = adapters.saved_tensors(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert [row["step"] for row in read_jsonl(tmp_path / "cut" / "metrics.jsonl")] == [1, 2, 3, 4]
+
 
 def test_a_reward_model_trained_on_another_base_is_refused(sharp: Pipeline, tmp_path: Path) -> None:
     model, _ = reward_model(sharp, tmp_path / "reward")

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from trueup.cli.main import main
 from trueup.errors import StageError
+from trueup.run.building import disk_is_full
 from trueup.run.lock import only_writer
 from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import load
@@ -116,6 +117,17 @@ def test_a_full_disk_while_a_rebuild_writes_keeps_what_was_complete(pipeline: Pi
     aside.unlink()
     assert copy.execute("sample", rebuild=True) is True
     assert copy.path("sample").with_name("sample.old-1").joinpath("record.json").read_text() == before
+
+
+def test_a_copied_folder_that_does_not_fit_is_a_full_disk(tmp_path: Path) -> None:
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "from" / "file").write_text("text")
+    (tmp_path / "to" / "file").symlink_to("/dev/full")  # every write fails as on a full disk
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "from", tmp_path / "to", dirs_exist_ok=True)
+    assert disk_is_full(caught.value, tmp_path)
+    assert not disk_is_full(shutil.Error([("from/file", "to/file", "[Errno 13] Permission denied")]), tmp_path)
 
 
 @pytest.fixture

@@ -1,67 +1,110 @@
-"""Runs `trueup` with its file operations below a folder counted, and kills it at one of them.
+"""Runs `trueup` with its file operations below a folder noted, and ends it, or fills the disk, at one of them.
 
-    python shim.py FOLDER LOG NUMBER HOW trueup's arguments
+    python shim.py FOLDER LOG FAULTS trueup's arguments
 
-Operation NUMBER (from 1; 0: none) is where the process ends by SIGKILL, HOW it was going: `before` it, `torn` half way
-through what it writes, `after` it. LOG gets a line for each operation: its kind and the file's name.
+FAULTS is a JSON list of [how, kind of operation, file, number]. The first operation that fits one of them is where it
+happens: it is the operation of this kind on this file with this number (from 1), or a later one. The process is ended
+by SIGKILL `before` the operation, half way through what it writes (`torn`) or `after` it; or the disk is `full` half
+way through the operation and stays full. LOG gets a line for each operation and for the fault, and is added to, so
+that numbers go on when the same stage is started again.
 
-What Python itself calls is seen, and the calls that hand a file to safetensors or to torch.save. Nothing else is
+What is seen are the calls of Python, and the calls that hand a file to safetensors or to torch.save. Nothing else is
 changed: each trial is a plain new process.
 """
 
 import builtins
+import errno
 import io
+import json
 import os
+import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT, LOG, NUMBER, HOW = Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-open_file, write_log = io.open, os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-seen = 0
+ROOT, LOG = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+FAULTS = [(how, f"{kind}\t{name}", number) for how, kind, name, number in json.loads(sys.argv[3])]
+FILLS = {"open", "write", "save_file", "save", "mkdir", "copyfile"}  # operations that take space
+open_file = io.open
+seen = Counter(LOG.read_text().splitlines() if LOG.exists() else [])
+log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+full = within = False
 
 
-def below(path: Any) -> Path | None:
-    """The path from ROOT, when it is below it."""
-    if isinstance(path, int):
-        path = Path(f"/proc/self/fd/{path}").readlink()
+def below(path: Any, folder: int | None = None) -> Path | None:
+    """The path from ROOT, when it is below it; `folder` is an open one that the path starts from."""
     try:
-        return Path(os.path.normpath(Path.cwd() / path)).relative_to(ROOT)
-    except (TypeError, ValueError):
+        if isinstance(path, int):
+            path = Path(f"/proc/self/fd/{path}").readlink()
+        start = Path.cwd() if folder is None else Path(f"/proc/self/fd/{folder}").readlink()
+        return Path(os.path.normpath(start / path)).relative_to(ROOT)
+    except (OSError, TypeError, ValueError):
         return None
 
 
-def at(kind: str, path: Any, whole: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
-    """Do one operation; end here if it is the one."""
-    global seen
-    name = below(path)
-    if name is None:
+def no_space(kind: str) -> Exception:
+    """What the operation raises on a full disk."""
+    said = "No space left on device"
+    if kind == "save_file":
+        from safetensors import SafetensorError
+
+        return SafetensorError(f"Error while serializing: I/O error: {said} (os error 28)")
+    if kind == "save":
+        return RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+    return OSError(errno.ENOSPC, said)
+
+
+def at(kind: str, name: Path | None, whole: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
+    """Do one operation, unless it is where something happens. What it is made of itself is no operation."""
+    global within
+    if name is None or within:
         return whole()
-    seen += 1
-    os.write(write_log, f"{kind}\t{name}\n".encode())
-    if seen != NUMBER:
+    line = f"{kind}\t{name}"
+    seen[line] += 1
+    os.write(log, f"{line}\n".encode())
+    if full and kind in FILLS - {"open"}:  # a name of an empty file still finds its place
+        raise no_space(kind)
+    within = True
+    try:
+        return happens(kind, line, whole, half)
+    finally:
+        within = False
+
+
+def happens(kind: str, line: str, whole: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
+    """Do an operation, or what is to happen at it."""
+    global full
+    how = next((how for how, what, number in FAULTS if what == line and seen[line] >= number), None)
+    if how is None or full:
         return whole()
-    if HOW == "torn" and half is not None:
+    os.write(log, f"fault\t{how}\t{line}\n".encode())
+    if how in ("torn", "full") and half is not None:
         half()
-    elif HOW == "after":
+    if how == "after":
         whole()
+    if how == "full":
+        full = True
+        used = shutil.disk_usage
+        shutil.disk_usage = lambda path: used(path)._replace(free=0)  # type: ignore[assignment]
+        raise no_space(kind)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Written:
     """A file that is written to: each write is an operation."""
 
-    def __init__(self, file: Any, path: Any) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: Any, name: Path) -> None:
+        self._file, self._name = file, name
 
     def write(self, data: Any) -> Any:
         def half() -> None:
             self._file.write(data[: len(data) // 2])
             self._file.flush()
 
-        return at("write", self._path, lambda: self._file.write(data), half)
+        return at("write", self._name, lambda: self._file.write(data), half)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -82,9 +125,10 @@ class Written:
 
 
 def opened(path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-    if not set(mode) & set("wax+") or below(path) is None:
+    name = below(path) if set(mode) & set("wax+") else None
+    if name is None:
         return open_file(path, mode, *arguments, **options)
-    return Written(at("open", path, lambda: open_file(path, mode, *arguments, **options)), path)
+    return Written(at("open", name, lambda: open_file(path, mode, *arguments, **options)), name)
 
 
 def watch(module: Any, name: str, which: int = 0, torn: bool = False) -> None:
@@ -93,14 +137,13 @@ def watch(module: Any, name: str, which: int = 0, torn: bool = False) -> None:
 
     def watched(*arguments: Any, **options: Any) -> Any:
         path = arguments[which] if len(arguments) > which else options.get("filename", options.get("f"))
-        if not isinstance(path, int | str | os.PathLike):
-            return call(*arguments, **options)
 
         def half() -> None:
             call(*arguments, **options)
             os.truncate(path, Path(path).stat().st_size // 2)
 
-        return at(name, path, lambda: call(*arguments, **options), half if torn else None)
+        found = below(path, options.get("dir_fd"))
+        return at(name, found, lambda: call(*arguments, **options), half if torn else None)
 
     setattr(module, name, watched)
 
@@ -109,13 +152,14 @@ def main() -> None:
     builtins.open = io.open = opened
     for name in ("rename", "replace", "mkdir", "unlink", "remove", "rmdir", "fsync", "truncate"):
         watch(os, name)
-    if sys.argv[5] != "collect":  # which loads no torch
+    watch(shutil, "copyfile", 1, torn=True)
+    if sys.argv[4] != "collect":  # which loads no torch
         import safetensors.torch
         import torch
 
         watch(safetensors.torch, "save_file", 1, torn=True)
         watch(torch, "save", 1, torn=True)
-    sys.argv[1:] = sys.argv[5:]
+    sys.argv[1:] = sys.argv[4:]
     from trueup.cli.main import main as trueup
 
     trueup()

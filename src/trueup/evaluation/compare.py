@@ -7,6 +7,7 @@ from typing import Any
 
 from trueup.chat.batch import pad
 from trueup.chat.template import Chat
+from trueup.sampling.kept import Kept
 from trueup.sampling.sample import sample
 from trueup.sampling.types import Sampled, Sampling
 
@@ -22,20 +23,21 @@ def answers(
     prompts: list[Messages],
     sampling: Sampling,
     advance: Callable[[int], None],
+    kept: Kept,
 ) -> tuple[list[Sampled], dict[str, float]]:
-    """Answers under adapter `name` (None: the bare base), mean length in tokens, EOS rate, and tokens per second."""
-    import time
+    """Answers under adapter `name` (None: the bare base), mean length in tokens, EOS rate, and tokens per second.
 
+    `kept` is as in `sample`.
+    """
     from trueup.models import adapters
 
-    began = time.monotonic()
     with adapters.using(model, name):
-        done = sample(model, tokenizer, prompts, sampling, advance)
+        done = sample(model, tokenizer, prompts, sampling, advance, kept)
     num_tokens = sum(answer.num_tokens for answer in done)
     return done, {
         "mean_length_tokens": num_tokens / len(done),
         "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
-        "tokens_per_s": num_tokens / (time.monotonic() - began),
+        "tokens_per_s": num_tokens / kept.seconds,
     }
 
 

@@ -40,8 +40,9 @@ def build(
         if not _is_complete(stage, standing, out, now):
             _go_on(stage, standing, out, now, anew=anew)
             _run(stage, standing, inputs, out, now | said)
+        files.remove_kept(out)
     except Exception as error:
-        if not _disk_is_full(error, out):
+        if not disk_is_full(error, out):
             raise
         raise StageError(
             str(out), found="the disk is full", next_step=f"free some space, then: trueup {stage.name} RUN.yaml"
@@ -107,10 +108,13 @@ def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bo
     files.write_json(plan, now)
 
 
-def _disk_is_full(error: Exception, out: Path) -> bool:
-    """safetensors says so in words only, and torch.save not at all."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOSPC
+def disk_is_full(error: Exception, out: Path) -> bool:
+    """Whether `error` says that there is no space or no quota left, or there is none at `out`.
+
+    safetensors and shutil.copytree say so in words only, and torch.save not at all.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "No space left on device" in str(error) or shutil.disk_usage(out).free < MIN_FREE_BYTES
 
 

@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from trueup.errors import DataError
 
+KEPT = ".kept.jsonl"  # ends the names of what a half-built stage goes on from, and a complete one does without
+
 
 def sync(path: Path) -> None:
     """Wait until the contents of a file, or the names in a folder, are on disk."""
@@ -138,3 +140,9 @@ def remove_unfinished(folder: Path) -> None:
         for path in folder.rglob(pattern):
             if path.is_file() and not path.is_symlink():
                 path.unlink()
+
+
+def remove_kept(folder: Path) -> None:
+    """Delete what only a half-built stage needs."""
+    for path in folder.glob(f"*{KEPT}"):
+        path.unlink()

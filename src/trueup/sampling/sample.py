@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,11 @@ from trueup import cpu
 from trueup.chat.ending import end_ids
 from trueup.chat.template import Chat
 from trueup.errors import StageError
+from trueup.sampling.kept import Kept, key_of
 from trueup.sampling.types import Engine, Generated, Run, Sampled, Sampling
 
-MOST_WIDER = 1.5  # times the shortest prompt and answer of a group that are decoded together
+MOST_WIDER = 1.5  # times the shortest prompt and answer of a chunk that is decoded together
+LARGEST_CHUNK = 512  # answers: what a killed stage loses
 
 
 def sample(
@@ -21,18 +24,30 @@ def sample(
     prompts: list[list[dict[str, str]]],
     sampling: Sampling,
     progress: Callable[[int], None] = lambda done: None,
+    kept: Kept | None = None,
 ) -> list[Sampled]:
-    """One completion for each prompt, in the order given. The same seed and batch size give the same texts."""
+    """One completion for each prompt, in the order given. The same seed and batch size give the same texts.
+
+    Chunks of answers that `kept` holds are taken from there, the others are added to it as they are finished.
+    """
     chat = Chat(tokenizer)
     encoded = [chat.prompt(prompt) for prompt in prompts]
     refuse_beyond_context(tokenizer, encoded, sampling.max_new_tokens)
     run = engine(model, tokenizer, sampling, progress)
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]))  # equal prompts are neighbours
     results: dict[int, Sampled] = {}
-    for number, group in enumerate(_alike(order, [len(ids) + sampling.max_new_tokens for ids in encoded])):
-        done = run([encoded[i] for i in group], sampling.seed + 100_003 * number)
-        for i, generated in zip(group, done, strict=True):
-            results[i] = as_sampled(model, tokenizer, encoded[i], generated)
+    for number, chunk in enumerate(_alike(order, [len(ids) + sampling.max_new_tokens for ids in encoded])):
+        asked, seed = [encoded[i] for i in chunk], sampling.seed + 100_003 * number
+        done = kept.get(key_of(asked, seed)) if kept else None
+        if done is None:
+            began = time.monotonic()
+            found = run(asked, seed)
+            done = [as_sampled(model, tokenizer, encoded[i], g) for i, g in zip(chunk, found, strict=True)]
+            if kept:
+                kept.add(key_of(asked, seed), done, time.monotonic() - began)
+        else:
+            progress(len(done))
+        results |= zip(chunk, done, strict=True)
     return [results[i] for i in range(len(prompts))]
 
 
@@ -57,13 +72,16 @@ def refuse_beyond_context(tokenizer: Any, prompts: list[list[int]], max_new_toke
 
 
 def _alike(order: list[int], widths: list[int]) -> list[list[int]]:
-    """`order`, shortest first, cut where a width is far above its group's first: all rows take the widest's memory."""
-    groups: list[list[int]] = []
+    """`order`, shortest first, cut where a width is far above its chunk's first: all rows take the widest's memory.
+
+    Long chunks are cut, too.
+    """
+    chunks: list[list[int]] = []
     for i in order:
-        if not groups or widths[i] > MOST_WIDER * widths[groups[-1][0]]:
-            groups.append([])
-        groups[-1].append(i)
-    return groups
+        if not chunks or widths[i] > MOST_WIDER * widths[chunks[-1][0]] or len(chunks[-1]) == LARGEST_CHUNK:
+            chunks.append([])
+        chunks[-1].append(i)
+    return chunks
 
 
 def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[int], None] = lambda done: None) -> Run:

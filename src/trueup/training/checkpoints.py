@@ -43,6 +43,12 @@ def step_of(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
+def is_last(checkpoint: Path) -> bool:
+    """True when a trainer of transformers wrote it after the last of all steps."""
+    state = read_json(checkpoint / "trainer_state.json") or {}
+    return 0 < state.get("max_steps", 0) <= state.get("global_step", 0)
+
+
 def within_epochs(save_steps: int) -> Any:
     """A transformers callback that saves every `save_steps` steps besides the checkpoints by epoch.
 

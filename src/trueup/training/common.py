@@ -137,6 +137,9 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
 def train(trainer: Any) -> Metrics:
     """Train from the newest whole checkpoint, or from the start; the metrics say which."""
     start = checkpoints.latest_whole(Path(trainer.args.output_dir))
+    if start is not None and checkpoints.is_last(start):
+        # transformers would train one step more within an epoch; without epochs it loads the checkpoint and ends
+        trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
     model = trainer.model

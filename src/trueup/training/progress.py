@@ -17,7 +17,8 @@ class Bar(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.start()
-        self.task = self.bar.add_task("steps", total=state.max_steps, completed=state.global_step)
+        total = max(state.max_steps, state.global_step)  # where nothing was left to train, max_steps is 0
+        self.task = self.bar.add_task("steps", total=total, completed=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update(self.task, completed=state.global_step)
