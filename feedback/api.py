@@ -32,11 +32,12 @@ NEXT = {
     400: "read the server's log",
     401: "set LABEL_STUDIO_API_KEY to a token of this server (Account & Settings > Access Token)",
     403: "ask the server's administrator what this token may do, and whether a proxy stands before the server",
-    404: "to publish anew (labels already pulled are kept), remove projects.json in the run's store folder",
+    404: "correct labelstudio.url; or, to publish a deleted project anew (labels already pulled are kept), remove "
+    "projects.json in the run's store folder",
     413: "raise the body size that the proxy before the server takes (nginx: client_max_body_size)",
     414: "raise the length of addresses that the proxy before the server takes (nginx: large_client_header_buffers)",
 }
-SAID = {401: "the token is refused", 404: "it is not there (deleted?)"}
+SAID = {401: "the token is refused", 404: "it is not there (deleted, or no Label Studio?)"}
 
 
 class RequestError(ServerError):

@@ -42,6 +42,10 @@ class Project:
         if self.known is None:
             key = self.store.begin_project(self._server)
             found = self.client.find_project(key)
+            for other in self.store.other_keys(key) if found is None else ():  # this server under another address
+                if (found := self.client.find_project(other)) is not None:
+                    key = other
+                    break
             if found is None:
                 screen = files("trueup.feedback.interfaces").joinpath("thumbs.xml").read_text(encoding="utf-8")
                 found = self.client.create_project(name, screen, key=key, annotations_per_task=annotations_per_task)

@@ -45,6 +45,10 @@ class Store:
         self._note(server, {"id": project, "key": key})
         return project, key
 
+    def other_keys(self, key: str) -> list[str]:
+        """The keys of the projects made at other addresses, which may be other names of one server."""
+        return [known["key"] for known in self._projects().values() if known["id"] is not None and known["key"] != key]
+
     def _known(self, server: str) -> dict[str, Any] | None:
         """What was noted of a server; of two spellings of its address, what was noted first."""
         one = canonical(server)

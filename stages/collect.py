@@ -158,8 +158,24 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
     return [
         f"{judged}, {unusable:,} more cannot be used: {counts['pairs']:,} pairs; {without:,} prompts give none",
+        *_set_aside(metrics),
         *enough.few(metrics.get("num_prompts", enough.JUDGED_PROMPTS), enough.JUDGED_PROMPTS, "judged prompts"),
     ]
+
+
+def _set_aside(metrics: Metrics) -> list[str]:
+    """What people did in Label Studio that no stage uses, a line each."""
+    written = (metrics.get("better_answers") or {}).get("num_written", 0)
+    foreign, deleted = metrics.get("foreign_tasks", 0), metrics.get("labels_deleted_in_label_studio", 0)
+    broken = len(metrics.get("store_lines_that_cannot_be_read", ()))
+    lines = {
+        f"better answers written by people: {written:,}, in {BETTER_ANSWERS} there; no stage trains on them until the "
+        "file is in data.demonstrations": written,
+        f"tasks that trueup did not publish, left alone: {foreign:,}": foreign,
+        f"annotations that were deleted in Label Studio and do not count: {deleted:,}": deleted,
+        f"lines of the store that cannot be read: {broken:,}": broken,
+    }
+    return [line for line, number in lines.items() if number]
 
 
 def how_far(run_dir: Path) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
+from trueup.run.identity import relative
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
@@ -54,7 +56,10 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
             cost = head.kl(policy, after, causal.output_layer(merged)).mean().item()
         tokenizer.save_pretrained(context.out / "merged")
         checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)
-    text = card.write(context.run.model.base, context.run.method, records(context.run_dir), cost)
+    named = context.run.model.base
+    if Path(named).is_absolute():  # a folder: the card names it as seen from the run file
+        named = relative(Path(named), context.run_file_dir)
+    text = card.write(named, context.run.method, records(context.run_dir), cost)
     (context.out / "README.md").write_text(text, encoding="utf-8")
     return {"merge_kl_nats_per_token": cost, "preflight": checked}
 

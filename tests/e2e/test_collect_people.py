@@ -141,7 +141,9 @@ def test_a_task_of_somebody_else_is_left_alone_and_named(labelling: Labelling) -
     labelling.admin.ask("POST", f"/api/projects/{labelling.project}/import", json=foreign)
     assert "1 not published by trueup and left alone (task " in labelling.waiting()
     labelling.judge_all()
-    assert labelling.go()["foreign_tasks"] == 1
+    metrics = labelling.go()
+    assert metrics["foreign_tasks"] == 1
+    assert "tasks that trueup did not publish, left alone: 1" in collect.says(metrics, labelling.context.run)
     assert len(list(read_jsonl(labelling.context.out / "pairs.jsonl"))) == NUM_PROMPTS
     assert len(Client(labelling.admin.connection).pull(labelling.project)) == 9
 
@@ -203,7 +205,9 @@ def test_better_answers_are_counted_and_kept_as_demonstrations(labelling: Labell
     labelling.judge_all(but=("0b", "1b"))
     labelling.admin.judge(labelling.tasks["0b"], "down", edited="A better answer.")
     labelling.admin.judge(labelling.tasks["1b"], "down", edited="answer b to 1")  # as it stood in the box
-    told = labelling.go()["better_answers"]
+    metrics = labelling.go()
+    assert any("1, in better_answers.jsonl" in line for line in collect.says(metrics, labelling.context.run))
+    told = metrics["better_answers"]
     assert (told["num_written"], told["num_used"], told["file"]) == (1, 0, "better_answers.jsonl")
     assert [row["messages"] for row in read_jsonl(labelling.context.out / told["file"])] == [
         [{"role": "user", "content": "question 0"}, {"role": "assistant", "content": "A better answer."}]

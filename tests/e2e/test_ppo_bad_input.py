@@ -92,14 +92,14 @@ def test_prompts_longer_than_the_limit_are_counted_and_named(
 ) -> None:
     tokenizer = base.load_tokenizer(sharp.run.model.base)
     context = Context(run=sharp.run, run_dir=sharp.folder, out=tmp_path)
-    lengths = {len(p.ids) for p in prompt_files.read(context, tokenizer, 1000)[0]}
+    lengths = {len(p.ids) for p in prompt_files.read(context, tokenizer, 1000, max_new_tokens=6)[0]}
     assert len(lengths) > 1
-    kept, counts = prompt_files.read(context, tokenizer, max(lengths) - 1)
+    kept, counts = prompt_files.read(context, tokenizer, max(lengths) - 1, max_new_tokens=6)
     assert len(kept) + counts["num_prompts_too_long"] == 10
     assert counts["num_prompts_too_long"] == len(counts["prompts_too_long"]) > 0
     assert counts["prompts_too_long"][0] in capsys.readouterr().out
     with pytest.raises(DataError, match="all 10 prompts are longer than 3 tokens"):
-        prompt_files.read(context, tokenizer, 3)
+        prompt_files.read(context, tokenizer, 3, max_new_tokens=6)
 
 
 def test_a_reward_model_trained_on_another_base_is_refused(sharp: Pipeline, tmp_path: Path) -> None:

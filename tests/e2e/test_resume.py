@@ -16,8 +16,8 @@ from trueup.models.adapters import saved_tensors
 from trueup.run.artifacts import write_json, write_jsonl
 from trueup.run.pipeline import Pipeline
 
-DPO = ("--set", "dpo.num_train_epochs=6", "--set", "dpo.save_steps=5", "--set", "dpo.gradient_accumulation_steps=1")
-NUM_STEPS = 150  # 100 pairs, 4 a step, 6 epochs
+DPO = ("--set", "dpo.num_train_epochs=2", "--set", "dpo.save_steps=5", "--set", "dpo.gradient_accumulation_steps=1")
+NUM_STEPS = 50  # 100 pairs, 4 a step, 2 epochs
 
 
 def start(run_file: Path) -> "subprocess.Popen[bytes]":

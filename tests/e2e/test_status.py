@@ -83,6 +83,11 @@ def test_changed_demonstrations_stop_every_stage_after_them_unless_told_to_go_on
         assert f"trueup sample {run_file} --use-stale" in refused
     assert "complete already" in said(0, "sample", str(run_file), "--use-stale")
     said(0, "sample", str(run_file), "--use-stale", "--rebuild")
+    store = folder(run_file, "store")
+    store.mkdir()
+    write_jsonl(store / "annotations.jsonl", [{"uid": row["uid"]} for row in _sampled(run_file)])
+    refused = said(2, "sample", str(run_file), "--use-stale", "--rebuild")
+    assert f"next: to go on anyway: trueup sample {run_file} --rebuild --discard-labels --use-stale" in refused
     record = json.loads((folder(run_file, "round-1/sample") / "record.json").read_text())
     assert record["stale_inputs"] == {"sft, round 1": [change]}
     assert "built on a stale sft" in row(said(0, "status", str(run_file)), "sample")
@@ -103,7 +108,7 @@ def test_what_was_sampled_again_is_said_in_words(run_file: Path) -> None:
     assert "the completions were sampled again" in row(said(0, "status", str(run_file)), "collect")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\ufeff", '{"metrics": '])
+@pytest.mark.parametrize("text", ["", "[]", "\ufeff", '{"metrics": '])
 def test_a_torn_record_is_said_with_the_command_that_builds_it_again(run_file: Path, text: str) -> None:
     (folder(run_file, "sft") / "record.json").write_text(text)
     status = said(0, "status", str(run_file))

@@ -50,7 +50,11 @@ def said(answer: Answer) -> str:
         ((308, {}, b""), "a redirect to nowhere", "labelstudio.url"),
         ((401, {}, b'{"detail": "no"}'), "the token is refused", "LABEL_STUDIO_API_KEY"),
         ((403, HTML, LOGIN), "status 403", "administrator"),
-        ((404, HTML, LOGIN * 2_000), "it is not there", "projects.json"),
+        (
+            (404, HTML, LOGIN * 2_000),
+            "it is not there",
+            "correct labelstudio.url; or, to publish a deleted project anew",
+        ),
         ((413, HTML, LOGIN), "status 413", "client_max_body_size"),
         ((414, HTML, LOGIN), "status 414", "large_client_header_buffers"),
         ((400, {}, b'{"validation_errors": {"title": ["too long"]}}'), "status 400: .*too long", "log"),

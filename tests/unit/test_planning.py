@@ -9,7 +9,7 @@ import torch
 from tiny import make_model
 
 from trueup.errors import ConfigError, ModelError
-from trueup.models import base, head
+from trueup.models import base, head, hub
 from trueup.planning import devices, duration, fit, lengths, memory, shapes
 from trueup.planning.lengths import Lengths
 from trueup.planning.loads import Work, plan
@@ -150,11 +150,17 @@ def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts
     assert fit.cure(BY_NAME["export"], run, lengths, shape, setup, 10**9) == {"merged": False}
 
 
-def test_a_shape_comes_from_the_folder_the_hub_or_our_table(tmp_path: Path, offline: None) -> None:
+def test_a_shape_comes_from_the_folder_the_hub_or_our_table(
+    tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shape, source, folder = shapes.of_base("meta-llama/Llama-3.1-8B-Instruct")
     assert "our table" in source and folder is None
     assert shape.linear_parameters + shape.other_parameters == 8_030_261_248  # as its model card counts
     with pytest.raises(ModelError, match=r"the hub did not answer \(OSError\)"):
+        shapes.of_base("nobody/nothing")
+    monkeypatch.setattr(shapes, "_from_hub", lambda base: hub.settle(base))
+    monkeypatch.setattr(hub, "is_reachable", lambda: False)
+    with pytest.raises(ModelError, match=r"it is not on this machine, and the hub .* does not answer, and its shape"):
         shapes.of_base("nobody/nothing")
     with pytest.raises(ModelError, match=r"no config\.json"):
         shapes.of_base(str(tmp_path))

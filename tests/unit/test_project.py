@@ -43,3 +43,24 @@ def test_a_server_that_is_away(away: int, wait: bool, tmp_path: Path, monkeypatc
         project.client.pull(3)
         with pytest.raises(RequestError, match=f"status {away}"):
             project.labels(project.known, ["u"], each=1, wanted=1)
+
+
+def test_a_server_under_another_name_has_the_same_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "t" * 40)
+    made: list[dict[str, object]] = []
+
+    def answer(asked: Asked) -> Answer:
+        path = asked.path.removeprefix("/behind-a-proxy")
+        if asked.method == "POST" and path == "/api/projects/":
+            made.append(json.loads(asked.body) | {"id": 7 + len(made), "maximum_annotations": 1})
+            return 201, {}, json.dumps(made[-1]).encode()
+        if path.startswith("/api/projects/?"):
+            return 200, {}, json.dumps({"results": made, "next": None}).encode()
+        return 200, {}, json.dumps(made[0]).encode()
+
+    with serving(answer) as fake:
+        first = Project(LabelStudioConfig(url=fake.url, data_dir=tmp_path), tmp_path).make("r", 1)
+        again = Project(LabelStudioConfig(url=f"{fake.url}/behind-a-proxy", data_dir=tmp_path), tmp_path).make("r", 1)
+        assert (first, again) == ((7, first[1]), first)
+        elsewhere = Project(LabelStudioConfig(url=fake.url, data_dir=tmp_path), tmp_path / "another run")
+        assert elsewhere.make("r", 1)[0] == 8  # another run's project is never taken

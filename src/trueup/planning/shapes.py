@@ -102,9 +102,10 @@ def of_base(base: str) -> tuple[Shape, str, Path | None]:
         table = json.loads(files("trueup.planning").joinpath("model_shapes.json").read_text(encoding="utf-8"))
         name, _ = of_hub(base)
         if name not in table:
+            why = error.found if isinstance(error, ModelError) else f"the hub did not answer ({type(error).__name__})"
             raise ModelError(
                 f"model.base: {base}",
-                found=f"the hub did not answer ({type(error).__name__}), and its shape is not in our table",
+                found=f"{why}, and its shape is not in our table",
                 expected=f"a reachable hub, a folder, or one of {', '.join(table)}",
                 next_step="download the model's config.json into a folder, and plan with --set model.base=FOLDER",
             ) from None

@@ -68,7 +68,7 @@ def fault(name: str) -> ModelError | None:
             where,
             found="no such folder",
             expected="a folder with config.json and *.safetensors (a relative one is looked for beside the run file), "
-            "owner/name of a model on the hub, or package:NAME",
+            "owner/name of a model on the hub (openai-community/gpt2, not gpt2), or package:NAME",
             next_step="correct model.base in the run file",
         )
     if not (Path(name) / "config.json").exists() or not list(Path(name).glob("*.safetensors")):

@@ -67,7 +67,8 @@ class Pipeline(Chain):
                 name,
                 found=f"people have judged {count} of these completions, and their judgements would be set aside",
                 expected="a decision: only judgements on texts that come out the same again still count",
-                next_step=f"to go on anyway: trueup {name} RUN.yaml --rebuild --discard-labels",
+                next_step=f"to go on anyway: trueup {name} RUN.yaml --rebuild --discard-labels"
+                + " --use-stale" * bool(stale),
             )
         said = {
             "overrides": list(self.overrides),

@@ -46,7 +46,7 @@ def step_of(checkpoint: Path | None) -> int:
 def is_last(checkpoint: Path) -> bool:
     """True when a trainer of transformers wrote it after the last of all steps."""
     state = read_json(checkpoint / "trainer_state.json") or {}
-    return 0 < int(state.get("max_steps", 0)) <= int(state.get("global_step", 0))
+    return bool(0 < state.get("max_steps", 0) <= state.get("global_step", 0))
 
 
 def within_epochs(save_steps: int) -> Any:
