@@ -96,8 +96,8 @@ def test_what_is_told_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_too_few_is_what_the_documentation_says() -> None:
     page = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text()
-    assert "100 and more demonstrations" in page
-    assert "150 and more judged prompts" in page
+    assert "100 or more demonstrations" in page
+    assert "150 or more judged prompts" in page
     assert [bool(too_few(*given)) for given in (("demonstrations", 99), ("demonstrations", 100))] == [True, False]
     assert [bool(too_few(*given)) for given in (("prompts", 149), ("preferences", 150))] == [True, False]
 
