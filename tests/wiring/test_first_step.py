@@ -119,12 +119,12 @@ def test_kto(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = open_run(
         tmp_path / "run",
         f"kto.beta={beta}",
-        f"kto.learning_rate={0.002 if mostly == 'down' else 0.004}",
+        f"kto.learning_rate={0.003 if mostly == 'down' else 0.004}",
         "kto.num_train_epochs=6",
         f"kto.per_device_train_batch_size={size}",
         f"kto.gradient_accumulation_steps={len(rows) // size}",
     )
-    steps = watched(run, "kto", monkeypatch, 2 if mostly == "down" else 4)
+    steps = watched(run, "kto", monkeypatch, 4)
     base, sft = run.run.model.base, run.path("sft")
     tok, policy, reference = plain.tokenizer(base), plain.model(base, sft), plain.model(base, sft)
     divergences = []
@@ -142,15 +142,16 @@ def test_kto(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             neighbours = [batch[-1], *batch[:-1]]  # as TRL takes them: each prompt with the answer before its own
             with torch.no_grad():
                 others = [log_ratio(row[0], other[1]) for row, other in zip(batch, neighbours, strict=True)]
-            divergences.append(float(torch.stack(others).mean().clamp(min=0)))
+            divergences.append(float(torch.stack(others).mean()))
             for prompt, text, label, weight in batch:
-                gain = log_ratio(prompt, text) - divergences[-1]
+                gain = log_ratio(prompt, text) - max(divergences[-1], 0)
                 value = torch.sigmoid(beta * (gain if label else -gain))
                 loss = loss + weight * lambdas[label] * (1 - value) / len(rows)
         loss.backward()
         assert sum(step.losses) == pytest.approx(loss.item(), abs=0.002)
         assert plain.differ(step.gradients, plain.gradients(policy)) < ROUNDING
-    assert mostly == "down" or max(divergences) > 0.1, divergences  # the term is not hidden by its clamp at 0
+    # with many thumbs up the term is above 0; with many down its estimate falls below, where it is clamped
+    assert max(divergences) > 0.1 if mostly == "up" else min(divergences) < -0.1, divergences
 
 
 def test_reward(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
