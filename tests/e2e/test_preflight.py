@@ -1,6 +1,7 @@
 """Preflight stops a stage before it trains on ruined tokens, and names what was cut or dropped."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,12 @@ def test_a_classifier_reads_its_score_at_the_end_token(
     """A template without a newline after the end token, padding that is the end token: as in many models."""
     tokenizer = tokenizer_of(pipeline)
     tokenizer.chat_template = TEMPLATE.replace("<|im_end|>\n", "<|im_end|>")
+    shutil.copytree(pipeline.run.model.base, tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     run = pipeline.run.model_copy(
         update={"model": pipeline.run.model.model_copy(update={"base": str(tmp_path / "model")})}
     )
     where = Context(run=run, run_dir=pipeline.folder, out=tmp_path / "out", only_preflight=True)
-    monkeypatch.setattr("trueup.models.base.locate", lambda base: base)  # no weights there, and none needed
     where.out.mkdir()
     policy = Adapter(pipeline.path("sft"))
     assert checked(reward, reward.Config(), where, policy=policy, feedback=feedback)["warnings"] == []
