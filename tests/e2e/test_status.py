@@ -260,10 +260,10 @@ def test_a_stage_ends_with_its_figures_and_says_where_data_are_few(run_file: Pat
     output = said(0, "sample", str(run_file))
     assert "12 completions" in output
     assert "were cut at sample.max_new_tokens" in output
-    assert "warning: 6 prompts to judge answers to are few; docs/choosing.md asks for 150 and more" in output
+    assert "warning: 6 prompts to judge answers to are few; docs/choosing.md asks for 150 or more" in output
     output = said(0, "sft", str(run_file))
     assert "36 demonstrations trained" in output
-    assert "warning: 36 demonstrations are few; docs/choosing.md asks for 100 and more" in output
+    assert "warning: 36 demonstrations are few; docs/choosing.md asks for 100 or more" in output
 
 
 WON = {

@@ -92,7 +92,7 @@ def test_a_prompt_that_is_held_out_too_is_found_whatever_its_case_and_spaces(tmp
     leak, few = findings(surveys[0])
     assert (few.kind, few.where) == (
         "few rows",
-        ["3 demonstrations are few; docs/choosing.md asks for 100 and more"],
+        ["3 demonstrations are few; docs/choosing.md asks for 100 or more"],
     )
     assert (leak.kind, leak.count) == ("prompt is held out too", 1)
     assert leak.where == ["line 2: its prompt is among the held-out ones"]

@@ -95,7 +95,8 @@ def _next(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
         again = remembering.states()
         if not any(state.remembered for state in again):
             said = " and ".join(f"--set {shlex.quote(override)}" for override in forgotten)
-            note = f"{said} was typed when this was built: write it into {run_file.name}, or keep typing it\n"
+            was, it = ("was", "it") if len(forgotten) == 1 else ("were", "them")
+            note = f"{said} {was} typed when this was built: write {it} into {run_file.name}, or keep typing {it}\n"
             return note + _command(remembering, run_file, again)
     return _command(pipeline, run_file, states)
 

@@ -10,4 +10,6 @@ def few(count: int, enough: int, what: str) -> list[str]:
     """A warning when `count` is less than `enough`; else nothing."""
     if count >= enough:
         return []
-    return [f"warning: {count:,} {what} are few; docs/choosing.md asks for {enough} and more"]
+    if count == 1:
+        return [f"warning: 1 of the {what} is too few; docs/choosing.md asks for {enough} or more"]
+    return [f"warning: {count:,} {what} are few; docs/choosing.md asks for {enough} or more"]
