@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from trueup.models import device
+
 Fact = tuple[str, str]  # what, and how it is here
 
 PACKAGES = (
@@ -23,7 +25,7 @@ PACKAGES = (
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 VARIABLES = (
-    *("TRUEUP_CPU", "TRUEUP_CACHE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+    *("TRUEUP_CPU", "TRUEUP_CACHE", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
     *("HF_HOME", "TRANSFORMERS_OFFLINE", "NO_COLOR"),
 )
 SECRET_VARIABLES = ("HF_TOKEN", "LABEL_STUDIO_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -111,6 +113,8 @@ def places(port: int, data_dir: Path) -> Iterator[Fact]:
 
 def settings() -> Iterator[Fact]:
     """Variables that change what happens; of secrets and proxies only that they are set."""
+    if device.GIVEN is not None:
+        yield device.VISIBLE, device.GIVEN
     for name in VARIABLES:
         if name in os.environ:
             yield name, os.environ[name]

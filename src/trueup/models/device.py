@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+GIVEN = os.environ.get(VISIBLE)  # before we set it
 
 
 def use_one_gpu() -> None:
