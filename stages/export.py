@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from trueup.errors import StageError
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
 from trueup.run.run_file import RunFile
@@ -66,13 +67,14 @@ class Config(Section):
 def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     """Write what was aligned in each form, measure how far each is from it, and say so in a receipt and a card."""
     from trueup.export import card, summing, writing
+    from trueup.progress import spinner
 
     known = foresee(config, context)
     settings = config.model_dump(include={"gguf_types", "adapter_for", "base", "num_prompts"})
-    written = writing.Written(
-        context.run, aligned.path, context.out, known, writing.Wanted(to=config.forms, **settings)
-    )
-    written.write()
+    wanted = writing.Wanted(to=config.forms, **settings)
+    with spinner("export") as say:
+        written = writing.Written(context.run, aligned.path, context.out, known, wanted, say)
+        written.write()
     history = records(context.run_dir)
     made = summing.receipt(written, history, aligned.fingerprint())
     made.write(context.out)
@@ -110,6 +112,12 @@ def afterwards(config: Config, folder: Path) -> list[str]:
 
     if config.push is None:
         return []
+    if not (folder / "receipt.json").exists():  # of an earlier version: its adapter names paths of this machine
+        raise StageError(
+            "export",
+            found="this export was made by an earlier version, whose files are not meant for others",
+            next_step="trueup export RUN.yaml --rebuild",
+        )
     parcels = push.parcels(folder, config.push, config.forms)
     if config.push_dry_run:
         return push.lines(parcels)
@@ -119,7 +127,9 @@ def afterwards(config: Config, folder: Path) -> list[str]:
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned | None:
     """What it holds in memory and computes."""
     wanted = values["merged"] and set(values["to"]) != {"adapter"}
-    return (loads.Load(copy="dequantized"), loads.Work()) if wanted else None
+    measured = values["num_prompts"] * (lengths.prompt_tokens or loads.longest_prompt(lengths))
+    work = loads.Work(read_tokens=4 * measured, sampled_tokens=values["num_prompts"] * loads.ANSWER_TOKENS)
+    return loads.Load(copy="host" if wanted else "none"), work
 
 
 STAGE = Stage(
