@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+LLAMA := $(VENV)/.llama-cpp
 
 
 .PHONY: setup demo test faults lint clean
@@ -18,8 +19,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(VENV)/bin/trueup demo $(if $(HUMAN),--human) $(if $(SEED),--seed $(SEED)) $(if $(METHOD),--method $(METHOD))
 
-test: setup lint
+test: setup lint $(LLAMA)
 	$(VENV)/bin/python -m pytest
+
+# llama.cpp, for the tests of GGUF files; compiled once, some minutes. Without a C++ compiler those tests are skipped.
+$(LLAMA): | $(STAMP)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/tests/gguf/llama_cpp.cmake" \
+	  $(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[gguf]' \
+	  && touch $@ || echo 'llama-cpp-python could not be built: the tests that need it will be skipped.'
 
 # Kills every stage at TRIALS of its file operations and compares; half an hour at 20. Its table is in docs/reliability.md.
 faults: setup
