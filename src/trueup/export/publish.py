@@ -13,18 +13,21 @@ from trueup.errors import StageError
 from trueup.export import card, push
 from trueup.export.push import Parcel
 from trueup.export.receipt import NAME, Receipt
-from trueup.run.run_file import RunFile
+from trueup.run.stage import Context
 
 STAGED = "export.push"  # beside the export: the same files, with other cards
 
 
 @contextmanager
-def staged(export: Path, run: RunFile, records: Sequence[dict[str, Any]], name: str) -> Iterator[list[Parcel]]:
-    """What would go to the hub as `name`, for as long as the block lasts. The export itself is not touched.
+def staged(context: Context, records: Sequence[dict[str, Any]], name: str) -> Iterator[list[Parcel]]:
+    """What would go to the hub as `name`, for as long as the block lasts. The export, `context.out`, is not touched.
+
+    `records` are those of the run's stages, oldest first.
 
     Files are links where the file system has them, so that no weights are copied. Raises HubError for names that a hub
     refuses, StageError for an export that an earlier version wrote.
     """
+    export = context.out
     forms = [form for form in push.SUFFIXES if (export / form).is_dir()]
     repositories = push.repositories(name, forms)
     if not (export / NAME).exists():
@@ -39,7 +42,8 @@ def staged(export: Path, run: RunFile, records: Sequence[dict[str, Any]], name: 
     shutil.rmtree(copy, ignore_errors=True)
     try:
         shutil.copytree(export, copy, copy_function=_linked)
-        card.write(copy, receipt, run, records, repositories)
+        history = [record for record in records if record["stage"] != export.name]
+        card.write(copy, receipt, context.run, history, repositories)
         yield push.parcels(copy, name, forms)
     finally:
         shutil.rmtree(copy, ignore_errors=True)

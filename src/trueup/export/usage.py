@@ -8,6 +8,7 @@ from typing import Any
 
 from trueup.export.markdown import block
 from trueup.export.origin import Origin
+from trueup.run.base import is_hub_id
 
 OPTIONS = (  # of BitsAndBytesConfig, as far as they say anything about 4 bits
     *("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype"),
@@ -26,7 +27,7 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 class Usage:
     """What the blocks name: the repository, or the folder where it was not pushed, and how answers were made."""
 
-    where: str  # owner/name or a folder
+    where: str  # owner/name, or a folder of the export
     origin: Origin  # the base
     quantization: dict[str, Any] | None = None  # of an adapter: how its base is loaded; None: in 16 bits
     rank: int | None = None  # what vLLM's --max-lora-rank must be
@@ -107,7 +108,7 @@ def ollama(usage: Usage) -> str:
     """Commands, where a GGUF was exported."""
     if usage.ollama is None:
         return "Ollama reads GGUF files. To make them: `trueup export RUN.yaml --to gguf,ollama`."
-    if "/" in usage.ollama and not usage.ollama.startswith((".", "/")):
+    if is_hub_id(usage.ollama):
         return block(f"ollama run hf.co/{usage.ollama}", "bash")
     return block(f"cd {shlex.quote(usage.ollama)}\nollama create aligned -f Modelfile\nollama run aligned", "bash")
 
