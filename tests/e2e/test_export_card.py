@@ -90,7 +90,7 @@ def test_a_base_of_the_hub_and_its_relation_are_named(run: Pipeline) -> None:
     data = {"demonstrations": (source.model_copy(update={"path": Path("hub:ada/words:train")}),)}
     found = {
         form: ModelCard(
-            rendered(run, form, export={"base": "owner/model@v1"}, data={"demonstrations": tuple(hub)})
+            rendered(run, form, export={"base": "owner/model@v1"}, data=data)
         ).data
         for form in ("adapter", "merged", "gguf")
     }
