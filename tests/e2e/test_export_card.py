@@ -89,9 +89,7 @@ def test_a_base_of_the_hub_and_its_relation_are_named(run: Pipeline) -> None:
     (source,) = run.run.data.sources("demonstrations")
     data = {"demonstrations": (source.model_copy(update={"path": Path("hub:ada/words:train")}),)}
     found = {
-        form: ModelCard(
-            rendered(run, form, export={"base": "owner/model@v1"}, data=data)
-        ).data
+        form: ModelCard(rendered(run, form, export={"base": "owner/model@v1"}, data=data)).data
         for form in ("adapter", "merged", "gguf")
     }
     assert {form: (data["base_model"], data["base_model_relation"]) for form, data in found.items()} == {
