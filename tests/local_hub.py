@@ -80,6 +80,8 @@ class Hub:
             assert isinstance(body, bytes)
             self._commit(repo, [json.loads(line) for line in body.splitlines()])
             return {"commitUrl": f"/{name}/commit/1", "commitOid": "1" * 40}
+        if action.startswith("/tree/"):
+            return [{"type": "file", "path": p, "size": len(b), "oid": "1" * 40} for p, b in repo.files.items()]
         files = [{"rfilename": path} for path in repo.files]
         return {"id": name, "private": repo.private, "tags": repo.tags(), "siblings": files, "sha": "1" * 40}
 

@@ -175,7 +175,7 @@ def _asking(where: str, call: Any, passing: type[Exception] | tuple[type[Excepti
     except passing:
         raise
     except Exception as error:  # the client raises errors of many libraries
-        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        said = ": ".join(_on_one_line(one) for one in (error, error.__cause__) if one is not None)
         token = os.environ.get(TOKEN, "").strip()
         raise HubError(
             where,
@@ -183,6 +183,10 @@ def _asking(where: str, call: Any, passing: type[Exception] | tuple[type[Excepti
             expected="a hub that answers, and a token that may write",
             next_step="check HF_TOKEN, HF_ENDPOINT and the connection, and run the same command again",
         ) from None
+
+
+def _on_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _size(count: int) -> str:
