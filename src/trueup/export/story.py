@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trueup.export.markdown import code
+from trueup.export.markdown import code, escape
+from trueup.export.receipt import Receipt
 from trueup.run.artifacts import read_jsonl
 from trueup.run.files import read_json
 from trueup.run.goal import verdict as in_words
@@ -86,6 +87,28 @@ def verdict(records: Records, fingerprint: str) -> str:
     )
 
 
+def measured(receipt: Receipt) -> str:
+    """How far each way of loading the export is from the model that was trained: sentences and a table."""
+    rows = "".join(
+        f"| {escape(way.path)} | {escape(way.how)} | {_figure(way.kl_nats_per_token, '.4f')} | "
+        f"{_figure(way.agreement, '.1%')} | {escape(way.why_not or '')} |\n"
+        for way in receipt.ways
+    )
+    moved = receipt.moved_by_alignment
+    said = [
+        f"Trained and judged was {escape(receipt.trained_as)}. Each way of loading this export was compared with it on "
+        f"{escape(receipt.texts)} ({receipt.num_tokens:,} tokens).",
+        *(
+            []
+            if moved is None
+            else [f"For comparison: alignment itself moved the model by {moved:.4f} nats per token."]
+        ),
+        *(escape(note) for note in receipt.notes),
+    ]
+    head = "| what | loaded how | KL, nats per token | same greedy token | |\n|---|---|---|---|---|\n"
+    return "\n".join(said) + f"\n\n{head}{rows}"
+
+
 def brief(metrics: dict[str, Any]) -> str:
     """A few figures of a stage, for one cell of a table."""
     numbers = [
@@ -94,6 +117,10 @@ def brief(metrics: dict[str, Any]) -> str:
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     return ", ".join(numbers[:6]).replace("_", "\\_")
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else format(value, form)
 
 
 def _functions(records: Records, method: str) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from trueup.export import serving
 from trueup.export.markdown import block
+from trueup.export.matter import Form, Subject
 from trueup.export.origin import Origin
 from trueup.run.base import is_hub_id
+from trueup.run.files import read_json
 
 OPTIONS = (  # of BitsAndBytesConfig, as far as they say anything about 4 bits
     *("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype"),
@@ -40,7 +44,28 @@ class Usage:
     ollama: str | None = None  # owner/name of a GGUF on the hub, or a folder with a Modelfile
 
 
-def transformers(usage: Usage, form: str) -> str:
+def of(out: Path, form: Form, subject: Subject) -> Usage:
+    """How to run a form of the export in `out`."""
+    run, config = subject.run, read_json(out / "adapter" / "adapter_config.json") or {}
+    evaluate = run.section("evaluate")
+    ggufs = sorted(path.name for path in (out / "gguf").glob("*.gguf"))
+    best = next((name for name in ggufs if "q8" in name.lower()), ggufs[0] if ggufs else None)
+    pushed = subject.pushed("gguf")
+    return Usage(
+        where=subject.where[form],
+        origin=subject.origin,
+        quantization=read_json(out / "adapter" / "quantization_config.json"),
+        rank=serving.max_rank(config),
+        refusals=tuple(serving.refusals(config)),
+        system=run.data.system,
+        max_new_tokens=getattr(evaluate, "max_new_tokens", 64),
+        temperature=getattr(evaluate, "temperature", 1.0),
+        gguf=best and (pushed or f"gguf/{best}"),
+        ollama=best and (pushed or ("ollama" if (out / "ollama").is_dir() else None)),
+    )
+
+
+def transformers(usage: Usage, form: Form) -> str:
     """A script that prints an answer."""
     if form == "gguf":
         return "transformers reads GGUF files slowly and dequantized; take `merged/` of the same export instead."
@@ -84,7 +109,7 @@ def _answer(usage: Usage) -> str:
     return ANSWER.format(messages=messages, max_new_tokens=usage.max_new_tokens, sampling=sampling)
 
 
-def vllm(usage: Usage, form: str, judged: str) -> str:
+def vllm(usage: Usage, form: Form, judged: str) -> str:
     """A command that serves it, or what to serve in its place. `judged` is the form that vLLM can serve."""
     if form == "merged":
         return block(f"vllm serve {shlex.quote(usage.where)} --dtype bfloat16", "bash")
