@@ -41,7 +41,7 @@ def _model(folder: Path) -> None:
     from transformers import AutoConfig
 
     path = folder / "config.json"
-    written = read_json(path)
+    written = read_json(path) or {}
     before = AutoConfig.from_pretrained(folder).to_dict()
     write_json(path, written | older_keys(written))
     after = AutoConfig.from_pretrained(folder).to_dict()
@@ -78,7 +78,7 @@ def older_keys(config: dict[str, Any]) -> dict[str, Any]:
 
 def _tokenizer(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
-    written = {key: value for key, value in read_json(path).items() if key not in OF_THIS_MACHINE}
+    written = {key: value for key, value in (read_json(path) or {}).items() if key not in OF_THIS_MACHINE}
     name = str(written.get("tokenizer_class"))
     written["tokenizer_class"] = TOKENIZER_CLASSES.get(name, name)
     if written["tokenizer_class"] == "PreTrainedTokenizerFast":  # it would make token types, which no decoder takes
@@ -96,7 +96,7 @@ def _adapter(path: Path) -> None:
     """Leave out what is at its default and younger than peft 0.10: an older peft refuses keys that it does not know."""
     from peft import PeftConfig
 
-    written = read_json(path)
+    written = read_json(path) or {}
     defaults = type(PeftConfig.from_pretrained(str(path.parent)))().to_dict()
     kept = {k: v for k, v in written.items() if k in LORA or (k != "peft_version" and v != defaults.get(k))}
     write_json(path, kept)
