@@ -127,6 +127,7 @@ def test_the_card_says_what_was_measured(run: Pipeline) -> None:
             assert f"{way.kl_nats_per_token:.4f} | {way.agreement:.1%}" in text
         assert "These weights were not evaluated" in text
         assert "Supervised fine-tuning saw 36 demonstrations" in text
+        assert "<p>Made with trueup" in MarkdownIt("gfm-like", {"linkify": False}).render(body(text))
 
 
 @pytest.mark.parametrize("form", ["adapter", "merged"])

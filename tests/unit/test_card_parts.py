@@ -138,7 +138,7 @@ def test_annotators_that_are_programs_are_called_so(round_dir: Path, programs: l
 def test_preferences_that_were_there_and_functions_are_no_annotators(round_dir: Path) -> None:
     ready = {"stage": "collect", "metrics": {"num_judged": 20, "num_prompts": 9, "counts": {"votes": 40}}}
     assert story.judges([ready], round_dir, "dpo") == (
-        "It learned from 20 preferences that existed before of answers to 9 prompts; who gave them is not recorded."
+        "It learned from 20 preferences that existed before over 9 prompts; who gave them is not recorded."
     )
     grpo = {"stage": "grpo", "metrics": {}, "config": {"reward_functions": {"judge:short": 2.0}}}
     assert story.judges([grpo], round_dir, "grpo") == (

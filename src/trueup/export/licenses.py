@@ -87,7 +87,7 @@ def _of_card(path: Path) -> License | None:
 
     try:
         data: Any = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
-    except (OSError, ValueError):
+    except Exception:  # whatever a torn file makes the library raise
         return None
     found = data.get("license")
     if isinstance(found, list):

@@ -18,7 +18,7 @@ OF_THIS_MACHINE = ("backend", "is_local", "local_files_only")  # how the tokeniz
 OF_ROPE = ("rope_theta", "partial_rotary_factor")
 LORA = {  # of adapter_config.json: what every version of peft knows
     *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping"),
-    *("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "bias"),
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias"),
     *("fan_in_fan_out", "init_lora_weights", "layers_to_transform", "layers_pattern"),
     *("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
 }

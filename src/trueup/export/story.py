@@ -43,7 +43,7 @@ def judges(records: Records, round_dir: Path, method: str) -> str:
     if "num_judged" in metrics:
         said.append(
             f"It learned from {_many(metrics['num_judged'], 'preference')} that existed before"
-            f"{_over(metrics)}; who gave them is not recorded."
+            f"{_over(metrics, 'over')}; who gave them is not recorded."
         )
         return " ".join(said)
     people = {str(row["annotator"]) for row in _annotations(round_dir)}
@@ -134,8 +134,8 @@ def _annotations(round_dir: Path) -> list[dict[str, Any]]:
     return list(read_jsonl(path)) if path.exists() else []
 
 
-def _over(metrics: dict[str, Any]) -> str:
-    return f" of answers to {_many(metrics['num_prompts'], 'prompt')}" if "num_prompts" in metrics else ""
+def _over(metrics: dict[str, Any], how: str = "of answers to") -> str:
+    return f" {how} {_many(metrics['num_prompts'], 'prompt')}" if "num_prompts" in metrics else ""
 
 
 def _last(records: Records, stage: str) -> dict[str, Any] | None:

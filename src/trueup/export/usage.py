@@ -132,7 +132,7 @@ def vllm(usage: Usage, form: Form, judged: str) -> str:
 def ollama(usage: Usage) -> str:
     """Commands, where a GGUF was exported."""
     if usage.ollama is None:
-        return "Ollama reads GGUF files. To make them: `trueup export RUN.yaml --to gguf,ollama`."
+        return "Ollama needs a GGUF file and a Modelfile, which `trueup export RUN.yaml --to gguf,ollama` writes."
     if is_hub_id(usage.ollama):
         return block(f"ollama run hf.co/{usage.ollama}", "bash")
     return block(f"cd {shlex.quote(usage.ollama)}\nollama create aligned -f Modelfile\nollama run aligned", "bash")
