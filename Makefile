@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 LLAMA := $(VENV)/.llama-cpp
 
 
-.PHONY: setup demo test faults lint clean
+.PHONY: setup demo test faults older lint clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ $(LLAMA): | $(STAMP)
 faults: setup
 	rm -rf build/faults
 	$(VENV)/bin/python tests/faults/trials.py build/faults $(or $(TRIALS),20)
+
+# Installs older versions of transformers and peft from the package index, and lets them read what is exported.
+older: setup
+	TRUEUP_OLDER=1 $(VENV)/bin/python -m pytest tests/architectures/test_older_readers.py
 
 # mypy and import-linter do not see the mapping of stages/ and feedback/ in an editable install: they read a copy.
 lint: setup

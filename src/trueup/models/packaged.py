@@ -26,6 +26,7 @@ class Packaged:
     made_from: str  # the model on the hub whose weights it holds
     revision: str  # of that model
     rounded_to: str  # the type that its weights were rounded to
+    license: str  # of that model
 
 
 PACKAGES = {
@@ -36,6 +37,7 @@ PACKAGES = {
         made_from="HuggingFaceTB/SmolLM2-135M-Instruct",
         revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
         rounded_to="Q4_1",
+        license="apache-2.0",
     )
 }
 
