@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-
-.PHONY: setup demo test faults lint clean
+.PHONY: setup demo test faults lint docs reference package clean
 
 setup: $(STAMP)
 
@@ -17,6 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(VENV)/bin/trueup demo $(if $(HUMAN),--human) $(if $(SEED),--seed $(SEED)) $(if $(METHOD),--method $(METHOD))
+	@echo 'The command trueup is in $(VENV)/bin: `source $(VENV)/bin/activate` puts it on the PATH of this shell.'
 
 test: setup lint
 	$(VENV)/bin/python -m pytest
@@ -34,6 +34,22 @@ lint: setup
 	$(VENV)/bin/pip install --quiet --no-deps --target $(VENV)/installed .
 	MYPYPATH=$(VENV)/installed $(VENV)/bin/mypy -p trueup
 	PYTHONPATH=$(VENV)/installed $(VENV)/bin/lint-imports --no-cache
+
+# The documentation as a site in build/docs, without the network; every warning is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo build/docs/index.html
+
+# What is made from the code and committed: the schema of run files and two pages of reference.
+reference: setup
+	$(VENV)/bin/trueup schema > configs/run.schema.json
+	$(VENV)/bin/python docs/site/reference.py
+
+# The wheel and the source distribution in dist, checked as a package index would.
+package: setup
+	rm -rf dist build/lib
+	$(VENV)/bin/python -m build --outdir dist
+	$(VENV)/bin/twine check --strict dist/*
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
