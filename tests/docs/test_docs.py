@@ -41,7 +41,7 @@ def code(path: Path) -> Iterator[str]:
 def commands(path: Path) -> Iterator[list[str]]:
     """The words after each `trueup` of a page's code, as far as the command goes."""
     for line in code(path):
-        for typed in re.findall(r"(?:^|[\s/(])trueup ((?:[a-z]|--)[^#;|]*)", line):
+        for typed in re.findall(r"(?:^|[\s/(])trueup ((?:[a-z]|--)[^;|]*)", re.sub(r"(?:^|\s)#.*", "", line)):
             yield typed.split()
 
 
