@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from trueup.errors import StageError
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
 from trueup.run.run_file import RunFile

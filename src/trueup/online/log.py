@@ -89,7 +89,9 @@ class Log:
 
         absent = [kind for kind in report_to if find_spec(kind) is None]
         if absent:
-            raise ConfigError("report_to", found=f"not installed: {', '.join(absent)}", next_step="pip install it")
+            raise ConfigError(
+                "report_to", found=f"not installed: {', '.join(absent)}", next_step=f"pip install {' '.join(absent)}"
+            )
         self.metrics, self.completions = out / "metrics.jsonl", out / "completions.jsonl"
         self.num_torn = 0
         for path in (self.metrics, self.completions):
