@@ -1,34 +1,47 @@
-"""The model card: what was trained on what, from the records of the stages."""
+"""The model card: what was trained on what, from the receipt and the records of the stages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-MERGED = """The merged bf16 weights are in `merged/`.
-KL(4-bit policy || merged weights) on probe texts: {:.4f} nats per token.
-"""
+from trueup.export.receipt import Receipt
+from trueup.run.run_file import RunFile
 
 
-def write(base: str, method: str, lineage: list[dict[str, Any]], merge_kl: float | None) -> str:
-    """Markdown with front matter. `lineage` holds the records of the stages before the export."""
-    rows = "\n".join(f"| {row['stage']} | `{row['fingerprint'][:16]}` | {_brief(row['metrics'])} |" for row in lineage)
-    merged = "" if merge_kl is None else MERGED.format(merge_kl)
-    return f"""---
+def write(out: Path, receipt: Receipt, run: RunFile, records: Sequence[dict[str, Any]]) -> None:
+    """Write README.md into the export's folder: Markdown with front matter.
+
+    `records` are those of the stages before the export, oldest first.
+    """
+    rows = "\n".join(f"| {row['stage']} | `{row['fingerprint'][:16]}` | {_brief(row['metrics'])} |" for row in records)
+    ways = "\n".join(f"| {way.path} | {way.how} | {_figure(way.kl_nats_per_token)} |" for way in receipt.ways)
+    text = f"""---
 library_name: peft
-base_model: {base}
-tags: [trueup, {method}, lora]
+base_model: {receipt.base}
+tags: [trueup, {run.method}, lora]
 ---
 
-# Adapter aligned by {method}, with trueup
+# Adapter aligned by {run.method}, with trueup
 
-Base model: `{base}`. The adapter is in `adapter/`.
-{merged}
+Base model: `{receipt.base}`. {" ".join(receipt.advice)}
+
+| what | how | KL from the trained model, nats per token |
+|---|---|---|
+{ways}
+
 ## Lineage
 
 | stage | artifact (SHA-256) | figures |
 |---|---|---|
 {rows}
 """
+    (out / "README.md").write_text(text, encoding="utf-8")
+
+
+def _figure(kl: float | None) -> str:
+    return "not measured" if kl is None else f"{kl:.4f}"
 
 
 def _brief(metrics: dict[str, Any]) -> str:
