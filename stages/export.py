@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Form = Literal["adapter", "merged", "gguf", "ollama"]
 PUSHING = ("push", "push_public", "push_dry_run")
-GGUFType = Literal["f16", "q8_0", "q4_0"]
+GGUFType = Literal["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
 def _listed(value: Any) -> Any:
