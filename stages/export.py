@@ -68,13 +68,14 @@ class Config(Section):
 def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     """Write what was aligned in each form, measure how far each is from it, and say so in a receipt and a card."""
     from trueup.export import card, summing, writing
+    from trueup.progress import spinner
 
     known = foresee(config, context)
     settings = config.model_dump(include={"gguf_types", "adapter_for", "base", "num_prompts"})
-    written = writing.Written(
-        context.run, aligned.path, context.out, known, writing.Wanted(to=config.forms, **settings)
-    )
-    written.write()
+    wanted = writing.Wanted(to=config.forms, **settings)
+    with spinner("export") as say:
+        written = writing.Written(context.run, aligned.path, context.out, known, wanted, say)
+        written.write()
     history = records(context.run_dir)
     made = summing.receipt(written, history, aligned.fingerprint())
     made.write(context.out)
@@ -121,7 +122,9 @@ def afterwards(config: Config, context: Context) -> list[str]:
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned | None:
     """What it holds in memory and computes."""
     wanted = values["merged"] and set(values["to"]) != {"adapter"}
-    return (loads.Load(copy="dequantized"), loads.Work()) if wanted else None
+    measured = values["num_prompts"] * (lengths.prompt_tokens or loads.longest_prompt(lengths))
+    work = loads.Work(read_tokens=4 * measured, sampled_tokens=values["num_prompts"] * loads.ANSWER_TOKENS)
+    return loads.Load(copy="host" if wanted else "none"), work
 
 
 STAGE = Stage(

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from tiny import copy_of, open_run
 
 from trueup.cli.main import main
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, ModelError
 from trueup.export import room
 from trueup.run.pipeline import Pipeline
 
@@ -70,4 +70,5 @@ def test_options_that_cannot_be_are_refused_by_name(folder: Path, option: str, s
 
 
 def test_a_base_that_has_gone_is_said(folder: Path) -> None:
-    assert "no such folder" in refused(folder, "export", "--set", "model.base=gone/model")
+    with pytest.raises(ModelError, match="no such folder"):
+        open_run(folder, "model.base=/gone/model").foresee()

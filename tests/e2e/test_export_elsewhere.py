@@ -59,19 +59,19 @@ def exported(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
-@pytest.fixture(scope="module")
-def answers(pipeline: Pipeline) -> list[list[int]]:
-    """What the policy of the run says, greedily, as token ids."""
+def answers(pipeline: Pipeline, adapter: str | None) -> list[list[int]]:
+    """What the policy of the run says, greedily, as token ids; what its base says for None."""
     bare = base.load_base(pipeline.run.model.base, four_bit=True)
     model = adapters.load_adapter(bare, pipeline.path("sft"), trainable=False)
     greedy = Sampling(max_new_tokens=8, temperature=0, top_p=1, batch_size=4, seed=0)
     asked = [[{"role": "user", "content": question}] for question in QUESTIONS]
-    return [answer.ids for answer in sample(model, base.load_tokenizer(pipeline.run.model), asked, greedy)]
+    with adapters.using(model, adapter):
+        done = sample(model, base.load_tokenizer(pipeline.run.model), asked, greedy)
+    return [answer.ids for answer in done]
 
 
-def test_a_stranger_gets_the_same_answers_from_both(
-    pipeline: Pipeline, exported: Path, answers: list[list[int]], tmp_path: Path
-) -> None:
+def test_a_stranger_gets_the_same_answers_from_both(pipeline: Pipeline, exported: Path, tmp_path: Path) -> None:
+    ours, of_base = answers(pipeline, "default"), answers(pipeline, None)
     for name in ("adapter", "merged"):
         shutil.copytree(exported / name, tmp_path / name)
     hidden = Path(pipeline.run.model.base)
@@ -89,8 +89,8 @@ def test_a_stranger_gets_the_same_answers_from_both(
         hidden.with_name("away").rename(hidden)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said == {"merged": answers, "adapter": answers}
-    assert len({str(answer) for answer in answers}) > 1
+    assert said == {"merged": ours, "adapter": ours}
+    assert ours != of_base
 
 
 def test_nothing_in_it_is_ours_or_of_this_machine(pipeline: Pipeline, exported: Path) -> None:
@@ -118,7 +118,8 @@ def test_the_receipt_holds_what_was_written(pipeline: Pipeline, exported: Path) 
     assert set(ways) == {"adapter_4bit", "merged", "adapter_16bit"}
     assert ways["adapter_4bit"]["kl_nats_per_token"] == pytest.approx(0, abs=1e-6)
     assert ways["adapter_4bit"]["agreement"] == 1
-    assert ways["merged"]["kl_nats_per_token"] < 0.002 < ways["adapter_16bit"]["kl_nats_per_token"]
+    assert ways["merged"]["kl_nats_per_token"] < 0.002
+    assert ways["adapter_16bit"]["kl_nats_per_token"] > ways["adapter_4bit"]["kl_nats_per_token"]
     assert receipt["ship"] == "merged"
     listed = {file["path"] for file in receipt["files"]}
     assert {"merged/model.safetensors", "adapter/adapter_model.safetensors"} <= listed

@@ -35,7 +35,7 @@ def with_adapter(**options: Any) -> Any:
     [
         ("owner/name@main", None, ("owner/name", "main")),
         ("owner/name", None, ("owner/name", None)),
-        (f"/cache/models--owner--some--name/snapshots/{COMMIT}", None, ("owner/some--name", COMMIT)),
+        (f"/cache/models--owner--some-name/snapshots/{COMMIT}", None, ("owner/some-name", COMMIT)),
         ("/home/me/model", "owner/name@v1", ("owner/name", "v1")),
         ("/home/me/model", "owner/name", ("owner/name", None)),
         ("/home/me/model", None, ("./model", None)),

@@ -31,7 +31,7 @@ def test_it_is_the_sum_that_peft_makes_in_fp32(tmp_path: Path, dora: bool, targe
     found = merging.merge(PeftModel.from_pretrained(base(torch.float32), tmp_path / "adapter"), torch.float32)
     with torch.no_grad():
         logits, theirs, bare = (m(IDS).logits for m in (found, expected, tiny()))
-    assert (logits - theirs).abs().max() < 1e-5 < 0.1 < (theirs - bare).abs().max()
+    assert (logits - theirs).abs().max() < 1e-5 < 0.01 < (theirs - bare).abs().max()
     assert not hasattr(found.config, "quantization_config")
 
     half = merging.merge(PeftModel.from_pretrained(base(torch.float32), tmp_path / "adapter"), torch.bfloat16)

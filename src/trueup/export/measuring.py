@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueup import cpu
 from trueup.chat.batch import pad
 from trueup.export.texts import Row
 from trueup.models import causal, head
@@ -34,21 +35,34 @@ class Trained:
     pad_id: int
     states: Tensor  # (answers' tokens, H): what predicts each of them, the rows one after another
     layer: OutputLayer  # what makes logits of them
+    rounding: Distance | None = None  # of the same model in 16-bit arithmetic; None where nothing else was possible
 
     @classmethod
     def of(cls, model: Any, rows: list[Row], pad_id: int) -> Trained:
-        """Read the answers with the active adapter of `model`."""
-        layer = causal.output_layer(model)
-        layer = replace(layer, weight=layer.weight.detach(), bias=None if layer.bias is None else layer.bias.detach())
-        return cls(rows, pad_id, _states(model, rows, pad_id), layer)
+        """Read the answers with the active adapter of `model`, in fp32 arithmetic where that is possible.
+
+        16-bit arithmetic alone moves a model by more than its weights are rounded by, and differently each time that
+        they are loaded in another way.
+        """
+        usual, was = _states(model, rows, pad_id), causal.output_layer(model)
+        layer = replace(was, weight=was.weight.detach(), bias=None if was.bias is None else was.bias.detach())
+        if usual.dtype == torch.float32 or not cpu.accelerate(model, in_fp32=True):
+            return cls(rows, pad_id, usual, layer)
+        exact = cls(rows, pad_id, _states(model, rows, pad_id), layer)
+        return replace(exact, rounding=exact._distance(usual, was))
 
     def distance(self, model: Any) -> Distance:
-        """Of another model of the same vocabulary, with its active adapter. Exact over the vocabulary."""
-        others, layer = _states(model, self.rows, self.pad_id), causal.output_layer(model)
-        kl = head.kl(self.states, others.to(self.states.dtype), self.layer, layer)
+        """Of another model of the same vocabulary, with its active adapter, in the same arithmetic. Exact over the
+        vocabulary."""
+        if self.states.dtype == torch.float32:
+            cpu.accelerate(model, in_fp32=True)
+        return self._distance(_states(model, self.rows, self.pad_id), causal.output_layer(model))
+
+    def _distance(self, others: Tensor, layer: OutputLayer) -> Distance:
+        kl = head.kl(self.states, others, self.layer, layer)
         same = [
             self.layer.logits(mine).argmax(-1) == layer.logits(theirs).argmax(-1)
-            for mine, theirs in zip(self.states.split(CHUNK), others.split(CHUNK), strict=True)
+            for mine, theirs in zip(torch.split(self.states, CHUNK), torch.split(others, CHUNK), strict=True)
         ]
         return Distance(kl.mean().item(), torch.cat(same).float().mean().item())
 
@@ -56,7 +70,7 @@ class Trained:
         """Of a model that another program reads: for each row, log p of every token of the vocabulary after each of
         its tokens, (tokens, V)."""
         kl, same = [], []
-        per_row = self.states.split([len(answer) for _, answer in self.rows])
+        per_row = torch.split(self.states, [len(answer) for _, answer in self.rows])
         for (prompt, answer), states, found in zip(self.rows, per_row, logps, strict=True):
             theirs = found[len(prompt) - 1 : len(prompt) + len(answer) - 1].float()
             mine = self.layer.logits(states)

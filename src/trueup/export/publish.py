@@ -33,8 +33,8 @@ def staged(context: Context, records: Sequence[dict[str, Any]], name: str) -> It
     if not (export / NAME).exists():
         raise StageError(
             str(export),
-            found=f"no {NAME}: an earlier version of trueup wrote this export",
-            expected="an export of this version",
+            found="this export was made by an earlier version, whose files are not meant for others",
+            expected=f"an export with a {NAME}",
             next_step="trueup export RUN.yaml --rebuild",
         )
     receipt = Receipt.model_validate_json((export / NAME).read_text(encoding="utf-8"))

@@ -63,6 +63,7 @@ class Receipt(BaseModel):
     texts: str  # what was measured on
     num_tokens: int  # positions compared
     arithmetic: str  # the dtype of hidden states while it was measured
+    rounding_kl: float | None  # what 16-bit arithmetic alone moves the trained model by on this machine, nats per token
     moved_by_alignment: float | None  # KL that alignment moved the model by, from the evaluation, nats per token
     ways: list[Way]
     tokens: Tokens

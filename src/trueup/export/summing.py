@@ -29,6 +29,7 @@ def receipt(made: Written, records: Sequence[Record], fingerprint: str) -> Recei
         texts=made.texts.source,
         num_tokens=made.texts.num_tokens,
         arithmetic=str(made.trained.states.dtype).removeprefix("torch."),
+        rounding_kl=made.trained.rounding.kl if made.trained.rounding else None,
         moved_by_alignment=moved,
         ways=made.ways,
         tokens=_tokens(made),

@@ -48,6 +48,7 @@ class Written:
     out: Path
     known: Known
     wanted: Wanted
+    say: Callable[[str], None] = lambda text: None  # hears of what is going on
     origin: origin.Origin = field(init=False)
     texts: Texts = field(init=False)
     trained: Trained = field(init=False)
@@ -71,6 +72,7 @@ class Written:
 
     def _write(self) -> None:
         to, tokenizer = self.wanted.to, self.known.tokenizer
+        self.say("the model that was trained")
         bare = base.load_base(self.run.model.base, four_bit=self.known.four_bit)
         model = adapters.load_adapter(bare, self.source, trainable=False).eval()
         self.texts = texts.of_run(self.run, model, tokenizer, self.source, self.wanted.num_prompts)
@@ -80,6 +82,7 @@ class Written:
             self._adapter(model)
         merged = self.out / ("merged" if "merged" in to else SCRATCH) if set(to) != {"adapter"} else None
         if merged is not None:
+            self.say("merging")
             merging.write(model, merged, saved_in_4_bits=self.known.saved_in_4_bits, end_ids=self.known.end_ids)
             adapter.write_tokenizer(tokenizer, merged)
         del bare, model
@@ -129,6 +132,7 @@ class Written:
 
     def _measure(self, way: Way, bytes_per_weight: int, load: Callable[[], Any]) -> None:
         """Load a model and compare it, where there is memory for it."""
+        self.say(f"measuring {way.how}")
         needed, free = ROOM * bytes_per_weight * self.known.num_parameters, room.memory_bytes()
         if needed > free:
             why = f"it takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} were free"
@@ -138,9 +142,11 @@ class Written:
 
     def _gguf(self, merged: Path) -> None:
         """gguf/ and ollama/, from the merged weights."""
+        self.say("GGUF files")
         found = gguf.write(merged, self.out / "gguf", self.wanted.gguf_types, self.run.name)
         conversations = [prompt + answer for prompt, answer in self.trained.rows]
         for kind, path in found.items():
+            self.say(f"measuring GGUF {kind}")
             how = f"GGUF {kind}, as {gguf.reader()} reads it"
             way = Way(name=f"gguf_{kind}", path=str(path.relative_to(self.out)), how=how, stands_alone=True)
             if ROOM * AS_F32 * self.known.num_parameters > room.memory_bytes():
