@@ -67,7 +67,7 @@ def test_the_hubs_client_reads_the_front_matter(run: Pipeline) -> None:
         assert "More Information Needed" not in text
 
 
-def rendered(run: Pipeline, form: str, **changes: Any) -> str:
+def rendered(run: Pipeline, form: str, unsaid: tuple[str, ...] = (), **changes: Any) -> str:
     """The card of a form of the same export, of another run file."""
     values = run.run
     for section, change in changes.items():
@@ -79,7 +79,7 @@ def rendered(run: Pipeline, form: str, **changes: Any) -> str:
         (out / "gguf").mkdir()
         (out / "gguf" / "tiny.q8_0.gguf").write_bytes(b"")
         names = {"merged": "ada/tiny", "adapter": "ada/tiny-adapter", "gguf": "ada/tiny-GGUF"}
-        card.write(out, receipt, values, records(run.folder), names)
+        assert card.write(out, receipt, values, records(run.folder), names) == list(unsaid)
         return (out / form / "README.md").read_text()
     finally:
         shutil.rmtree(out)
@@ -105,10 +105,11 @@ def test_an_unknown_license_is_said_and_asked_for(run: Pipeline, tmp_path: Path)
     readme = Path(run.run.model.base) / "README.md"
     readme.rename(tmp_path / "README.md")
     try:
-        text = rendered(run, "adapter")
+        text = rendered(run, "adapter", (card.UNLICENSED,))
         assert ModelCard(text).data.get("license") is None
         assert "The license of the base is not known" in text and "`export.license`" in text
         assert ModelCard(rendered(run, "adapter", export={"license": "cc-by-4.0"})).data["license"] == "cc-by-4.0"
+        assert card.UNLICENSED not in run.says("export")
     finally:
         (tmp_path / "README.md").rename(readme)
 
