@@ -41,7 +41,7 @@ def staged(context: Context, records: Sequence[dict[str, Any]], name: str) -> It
     copy = export.with_name(STAGED)
     shutil.rmtree(copy, ignore_errors=True)
     try:
-        shutil.copytree(export, copy, copy_function=_linked)
+        shutil.copytree(export, copy, ignore=shutil.ignore_patterns("record.json"), copy_function=_linked)
         history = [record for record in records if record["stage"] != export.name]
         card.write(copy, receipt, context.run, history, repositories)
         yield push.parcels(copy, name, forms)
