@@ -183,7 +183,7 @@ def test_the_command_pushes_each_form_with_a_card_that_names_its_repository(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with local_hub.running() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.fake.url)
-        dry = CliRunner().invoke(main, typed(run, "--push", "ada/tiny", "--push-dry-run", "true"))
+        dry = CliRunner().invoke(main, typed(run, "--push", "ada/tiny", "--push-dry-run"))
         assert dry.exit_code == 0 and "ada/tiny-adapter: 8 files" in dry.output and not hub.repos, dry.output
         done = CliRunner().invoke(main, typed(run, "--push", "ada/tiny"))
         assert done.exit_code == 0 and f"pushed to {hub.fake.url}/ada/tiny" in done.output, done.output
