@@ -79,13 +79,13 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     history = records(context.run_dir)
     made = summing.receipt(written, history, aligned.fingerprint())
     made.write(context.out)
-    card.write(context.out, made, context.run, history)
+    unsaid = card.write(context.out, made, context.run, history)
     merged = made.way("merged")
     return {
         "merge_kl_nats_per_token": None if merged is None else merged.kl_nats_per_token,
         "ways": {way.name: way.kl_nats_per_token for way in made.ways},
         "ship": made.ship,
-        "said": [*made.advice, *made.notes],
+        "said": [*made.advice, *made.notes, *unsaid],
         "preflight": made.tokens.model_dump(),
     }
 
