@@ -22,14 +22,25 @@ if TYPE_CHECKING:
 class Config(Section):
     """How the held-out prompts are answered."""
 
-    num_completions: PositiveInt = 2  # a prompt
+    num_completions: PositiveInt = 2
+    """Completions for each held-out prompt."""
     max_new_tokens: PositiveInt = 64
-    temperature: NonNegativeFloat = 1.0  # 0: greedy
+    """The maximum length of a completion, in tokens; longer ones are cut."""
+    temperature: NonNegativeFloat = 1.0
+    """The sampling temperature, a factor that divides the logits; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: each token is drawn from the likeliest ones that together hold this share of the probability; 1
+    draws from all."""
     batch_size: PositiveInt = 64
-    engine: Engine = "auto"  # merged: faster, with a dense copy in memory; vllm: on a GPU
-    baselines: tuple[Baseline, ...] = ()  # what the aligned model is compared with besides SFT
-    few_shot: tuple[Shot, ...] = ()  # the examples of baseline few_shot; else data.few_shot
+    """Completions that are sampled at once."""
+    engine: Engine = "auto"
+    """What samples: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of transformers;
+    `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    baselines: tuple[Baseline, ...] = ()
+    """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
+    (`system_prompt`), the base shown examples (`few_shot`). None by default."""
+    few_shot: tuple[Shot, ...] = ()
+    """The examples of the baseline `few_shot`; by default those of `data.few_shot`."""
 
 
 def run(

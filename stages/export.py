@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """What is written."""
+    """What is written for those who will use the model."""
 
     merged: bool = True
+    """Whether the base with the adapter merged into it is written as well, in bf16."""
 
 
 def run(config: Config, context: Context, aligned: Adapter) -> Metrics:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Config(Settings, AlignmentSection):
-    """Field names are those of TRL's PPOConfig where it had them; see docs/ppo.md."""
+    """Alignment by PPO against a reward. The keys are those of TRL's PPOConfig where it had them; see docs/ppo.md."""
 
 
 def run(
