@@ -57,6 +57,7 @@ def run(
     the method optimized judge.
     """
     import functools
+    import os
 
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -75,6 +76,7 @@ def run(
     from trueup.sampling.kept import Kept
     from trueup.sampling.sample import engine_bytes, refuse_beyond_context, used
     from trueup.sampling.types import Sampling
+    from trueup.training import curves
 
     method = context.run.section(context.run.method)
     parts: list[rewards.Part] = []
@@ -144,8 +146,15 @@ def run(
     )
     write_json(context.out / "report.json", figures)
     title = f"{context.run.name}: SFT against {context.run.method}"
-    made = records(context.run_dir)
-    report.write(context.out / "report.html", title=title, figures=figures, answers=answers, records=made)
+    made, drawn = records(context.run_dir), curves.write(context.run_dir, context.run.name)
+    report.write(
+        context.out / "report.html",
+        title=title,
+        figures=figures,
+        answers=answers,
+        records=made,
+        curves=None if drawn is None else os.path.relpath(drawn, context.out),
+    )
     return figures
 
 

@@ -73,7 +73,7 @@ def run(
     from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, scoring
-    from trueup.online import curves, prompts, rewards, watch
+    from trueup.online import prompts, rewards, watch
     from trueup.online.grpo import ResumableGRPOTrainer, between_rollouts
     from trueup.online.log import Log, summary
     from trueup.sampling.types import Sampling
@@ -103,9 +103,10 @@ def run(
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in asked]),
         callbacks=[watching],
     )
-    metrics = steps.train(trainer, context, start=policy, reference=policy, with_entropy=True, probe=encoded)
+    metrics = steps.train(
+        trainer, context, start=policy, reference=policy, with_entropy=True, own_log=True, probe=encoded
+    )
     logged = log.finish()
-    curves.write(logged, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")
     batch = config.per_device_train_batch_size
@@ -163,7 +164,7 @@ STAGE = Stage(
     reads=("prompts",),
     code=files_of_functions,
     says=says,
-    help="Align by a reward: group relative policy optimization, without a value.",
+    help="Align by a reward: group relative policy optimization.",
     batch="per_device_train_batch_size",
     smallest_batch=lambda values: int(values["num_generations"]),
     length="max_completion_length",
