@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -106,16 +107,21 @@ def run(
     done: dict[str, list[Sampled]] = {}
     metrics: Metrics = {}
     with bars("evaluate") as bar:
+
+        def shown(what: str, total: int) -> Callable[[int], None]:
+            return functools.partial(bar.advance, bar.add_task(what, total=total))
+
         for label, (name, put) in contestants.items():
-            advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
-            kept = Kept(context.out, f"answers-{label}")
+            advance, kept = shown(f"answers of {label}", len(prompts)), Kept(context.out, f"answers-{label}")
             done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance, kept)
-    if head is not None:
-        judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done)
-    else:
-        texts = {label: [one.text for one in found] for label, found in done.items()}
-        judge, scores = "reward_functions", {label: rewards.total(parts, prompts, texts[label]) for label in texts}
-    kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
+        if head is not None:
+            advance = shown("rewards", len(done) * len(prompts))
+            judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done, advance)
+        else:
+            texts = {label: [one.text for one in found] for label, found in done.items()}
+            judge, scores = "reward_functions", {label: rewards.total(parts, prompts, texts[label]) for label in texts}
+        advance = shown("KL", len(prompts) * (1 + (reference.path != sft.path)))
+        kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature, advance)
     ids = [row["id"] for row in rows]
     won = {
         label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *framed)

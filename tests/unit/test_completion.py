@@ -55,7 +55,9 @@ def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
     (tmp_path / "trueup").write_text(f'#!/bin/sh\nexec {sys.executable} -c "from trueup.cli.main import main; '
                                      'main(prog_name=\'trueup\')" "$@"\n')  # fmt: skip
     (tmp_path / "trueup").chmod(0o755)
-    asked = 'COMP_WORDS=(trueup dpo run.yaml --set dpo.be); COMP_CWORD=4; _trueup_completion; echo "${COMPREPLY[@]}"'
+    asked = (
+        'COMP_WORDS=(trueup dpo run.yaml --set dpo.be); COMP_CWORD=4; _trueup_completion trueup; echo "${COMPREPLY[@]}"'
+    )
     done = subprocess.run(
         ["bash", "-c", f'PATH="{tmp_path}:$PATH"\n{script}\n{asked}'], capture_output=True, text=True, check=False
     )

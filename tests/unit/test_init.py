@@ -57,7 +57,7 @@ def test_what_it_writes_loads_and_fits(tmp_path: Path, base: str, device: str, f
 
 
 def test_a_batch_made_smaller_is_accumulated(tmp_path: Path) -> None:
-    init("run.yaml", "--base", "HuggingFaceH4/zephyr-7b-beta", "--device", "t4")
+    init("run.yaml", "--base", "Qwen/Qwen2.5-7B-Instruct", "--device", "t4")
     sft = load(tmp_path / "run.yaml", SECTIONS).section("sft").model_dump()
     assert sft["per_device_train_batch_size"] < 8
     assert sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"] == 16  # as in configs/

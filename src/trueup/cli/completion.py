@@ -24,9 +24,8 @@ def completion(ctx: click.Context, shell: str) -> None:
     It knows the commands, their options, and the keys of the run file behind --set.
 
     \b
-    bash: trueup completion bash > ~/.local/share/bash-completion/completions/trueup
-    zsh:  trueup completion zsh > ~/.trueup-complete.zsh
-          echo '. ~/.trueup-complete.zsh' >> ~/.zshrc
+    bash: trueup completion bash >> ~/.bashrc
+    zsh:  trueup completion zsh >> ~/.zshrc
     fish: trueup completion fish > ~/.config/fish/completions/trueup.fish
     """
     found = get_completion_class(shell)
