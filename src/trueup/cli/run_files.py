@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from trueup.errors import ConfigError
+from trueup.run.files import write_text
 from trueup.stages import STAGES
 
 SCHEMA = "run.schema.json"  # the first line of a new run file points to it
@@ -31,11 +32,11 @@ def init(run_file: Path) -> None:
     run_file.parent.mkdir(parents=True, exist_ok=True)
     methods = [stage.name for stage in STAGES if stage.alignment]
     choice = f"{', '.join(methods[:-1])} or {methods[-1]}"
-    run_file.write_text(text.replace("NAME", name).replace("METHODS", choice), encoding="utf-8")
+    write_text(run_file, text.replace("NAME", name).replace("METHODS", choice))
     click.echo(f"wrote {run_file}")
     beside = run_file.with_name(SCHEMA)
     if _is_ours(beside):
-        beside.write_text(_schema(), encoding="utf-8")
+        write_text(beside, _schema())
         click.echo(f"wrote {beside}, by which editors complete and check run files; it may be removed")
     click.echo(f"next: put your files beside it, then: trueup sft {shlex.quote(str(run_file))}")
 
