@@ -1,78 +1,130 @@
-"""export: (Adapter) -> Export. The adapter, merged bf16 weights, and a model card with the lineage."""
+"""export: (Adapter, held-out prompts) -> Export. Adapter, merged weights, GGUF files; each measured, with a card."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
-from trueup.run.identity import relative
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
+    from trueup.export.checks import Known
     from trueup.planning.lengths import Lengths
+
+Form = Literal["adapter", "merged", "gguf", "ollama"]
+PUSHING = ("push", "push_public", "push_dry_run")
+GGUFType = Literal["f16", "q8_0", "q4_0"]
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class Config(Section):
-    """What is written."""
+    """What is written for those who will use the model."""
 
+    to: Annotated[tuple[Form, ...], BeforeValidator(_listed), Field(min_length=1)] = ("adapter", "merged")
+    """What is written: `adapter` (for peft and vLLM), `merged` (whole weights), `gguf` (for llama.cpp), `ollama` (a
+    Modelfile and the GGUF that it names)."""
+    gguf_types: Annotated[tuple[GGUFType, ...], BeforeValidator(_listed), Field(min_length=1)] = ("f16", "q8_0", "q4_0")
+    """The types of the GGUF files."""
+    adapter_for: Literal["4bit", "16bit"] = "4bit"
+    """The base that the exported adapter is put on: the 4-bit one it was trained on, or the 16-bit one, for which it is
+    fitted anew."""
+    base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+(@\S+)?$")
+    """owner/name, or owner/name@revision, of the base on the hub, where model.base is a folder."""
+    license: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.+-]*$")
+    """The license of the base by its identifier on the hub, such as apache-2.0 or llama3.1, where neither the base's
+    card nor a LICENSE file says it."""
+    num_prompts: PositiveInt = 24
+    """Held-out prompts on which each way of loading what was exported is compared with the model that was trained."""
+    push: str | None = None
+    """owner/name on the hub, where what was exported is pushed to, as private repositories. The token is taken from the
+    environment variable HF_TOKEN."""
+    push_public: bool = False
+    """Push to public repositories."""
+    push_dry_run: bool = False
+    """Only list what would be pushed."""
     merged: bool = True
+    """False is the former way to say `to: adapter`."""
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Config:
+        if not self.merged and "to" in self.model_fields_set and set(self.to) != {"adapter"}:
+            raise ValueError("merged: false means to: adapter; leave one of the two out")
+        return self
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """What is written."""
+        return self.to if self.merged else ("adapter",)
 
 
 def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
-    """Copy the adapter; dequantize the base, merge, save as bf16 safetensors; measure what merging cost."""
-    import shutil
+    """Write what was aligned in each form, measure how far each is from it, and say so in a receipt and a card."""
+    from trueup.export import card, summing, writing
+    from trueup.progress import spinner
 
-    import torch
-
-    from trueup.chat import preflight
-    from trueup.chat.ending import end_ids
-    from trueup.export import card, merging
-    from trueup.models import adapters, base, causal, families, head
-    from trueup.training import proof
-
-    shutil.copytree(
-        aligned.path, context.out / "adapter", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
-    )
-    cost, checked = None, None
-    if config.merged:
-        four_bit = context.run.adapter.kind != "lora"
-        in_4_bits = bool(families.quantization(base.checked_config(context.run.model.base, four_bit=four_bit)))
-        bare = base.load_base(context.run.model.base, four_bit=four_bit)
-        model = adapters.load_adapter(bare, aligned.path, trainable=False).eval()
-        probe = proof.load_probe(aligned.path)
-        with torch.no_grad():
-            policy = causal.labelled_states(model, probe)
-        tokenizer = base.load_tokenizer(context.run.model)
-        ends = list(end_ids(tokenizer, model))  # the trained end among them
-        merging.write(model, aligned.path, context.out / "merged", saved_in_4_bits=in_4_bits, end_ids=ends)
-        del bare, model
-        merged = base.load_base(str(context.out / "merged"), four_bit=False)  # measured as it was written
-        with torch.no_grad():
-            after = causal.labelled_states(merged, probe)
-            cost = head.kl(policy, after, causal.output_layer(merged)).mean().item()
-        tokenizer.save_pretrained(context.out / "merged")
-        checked = preflight.check_export(tokenizer, context.out / "merged", context.run.data.system)
-    named = context.run.model.base
-    if Path(named).is_absolute():  # a folder: the card names it as seen from the run file
-        named = relative(Path(named), context.run_file_dir)
-    text = card.write(named, context.run.method, records(context.run_dir), cost)
-    (context.out / "README.md").write_text(text, encoding="utf-8")
-    return {"merge_kl_nats_per_token": cost, "preflight": checked}
+    known = foresee(config, context)
+    settings = config.model_dump(include={"gguf_types", "adapter_for", "base", "num_prompts"})
+    wanted = writing.Wanted(to=config.forms, **settings)
+    with spinner("export") as say:
+        written = writing.Written(context.run, aligned.path, context.out, known, wanted, say)
+        written.write()
+    history = records(context.run_dir)
+    made = summing.receipt(written, history, aligned.fingerprint())
+    made.write(context.out)
+    card.write(context.out, made, context.run, history)
+    merged = made.way("merged")
+    return {
+        "merge_kl_nats_per_token": None if merged is None else merged.kl_nats_per_token,
+        "ways": {way.name: way.kl_nats_per_token for way in made.ways},
+        "ship": made.ship,
+        "said": [*made.advice, *made.notes],
+        "preflight": made.tokens.model_dump(),
+    }
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
-    """What merging cost."""
+    """What merging cost, and what to ship."""
     cost = metrics["merge_kl_nats_per_token"]
-    return [] if cost is None else [f"merged weights: KL from the 4-bit policy {cost:.4f} nats per token"]
+    merged = [] if cost is None else [f"merged weights: KL from the trained model {cost:.4f} nats per token"]
+    return [*merged, *metrics.get("said", ())]
+
+
+def foresee(config: Config, context: Context) -> Known:
+    """Raises what an export would be refused for, long before it begins; returns what is known of the base."""
+    from trueup.export import checks, push
+
+    known = checks.check(context.run, context.out, config.forms, config.gguf_types, config.adapter_for)
+    if config.push is not None and not config.push_dry_run:
+        push.check(config.push, config.forms, private=not config.push_public)
+    return known
+
+
+def afterwards(config: Config, context: Context) -> list[str]:
+    """Push what was exported, where that is wanted; returns what to say of it."""
+    from trueup.export import publish, push
+
+    if config.push is None:
+        return []
+    with publish.staged(context, records(context.run_dir), config.push) as parcels:
+        if config.push_dry_run:
+            return push.lines(parcels)
+        return [f"pushed to {address}" for address in push.send(parcels, private=not config.push_public)]
 
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned | None:
     """What it holds in memory and computes."""
-    return (loads.Load(copy="dequantized"), loads.Work()) if values["merged"] else None
+    wanted = values["merged"] and set(values["to"]) != {"adapter"}
+    measured = values["num_prompts"] * (lengths.prompt_tokens or loads.longest_prompt(lengths))
+    work = loads.Work(read_tokens=4 * measured, sampled_tokens=values["num_prompts"] * loads.ANSWER_TOKENS)
+    return loads.Load(copy="host" if wanted else "none"), work
 
 
 STAGE = Stage(
@@ -81,8 +133,13 @@ STAGE = Stage(
     makes=Export,
     run=run,
     needs={"aligned": "aligned"},
-    help="The adapter, merged weights and a model card.",
+    reads=("held_out",),
+    help="The adapter, merged weights, GGUF files and a model card.",
     plan=plan,
-    cure={"merged": False},
+    cure={"to": "adapter"},
     says=says,
+    foresee=foresee,
+    flags=("to", *PUSHING),
+    apart=PUSHING,
+    afterwards=afterwards,
 )

@@ -152,7 +152,7 @@ def test_what_is_exported_is_the_policy(
     monkeypatch.setattr(precision, "has_bf16", lambda: False)
     model = policy(folders(case), True)
     model.save_pretrained(tmp_path / "adapter")
-    merging.write(model, tmp_path / "adapter", tmp_path / "merged", saved_in_4_bits=False)
+    merging.write(model, tmp_path / "merged", saved_in_4_bits=False)
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32, attn_implementation="eager")
     right: Expected = references(case, True)
     for prompt, completion, expected_logps in zip(PROMPTS, COMPLETIONS, right.logps, strict=True):

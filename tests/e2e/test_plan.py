@@ -90,4 +90,4 @@ def test_the_command_names_the_change_that_makes_it_fit(tmp_path: Path) -> None:
         "sft would fit with --set sft.per_device_train_batch_size=1 --set sft.gradient_accumulation_steps=8"
         in result.output
     )
-    assert "export would fit with --set export.merged=false" in result.output
+    assert "export would fit" not in result.output  # the merged maps are held by the host

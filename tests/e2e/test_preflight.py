@@ -183,10 +183,10 @@ def test_the_exported_tokenizer_makes_the_same_tokens(pipeline: Pipeline, tmp_pa
 
 def test_the_merged_model_was_checked(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(preflight, "check_export", lambda tokenizer, folder, system: asked.append(folder))
+    monkeypatch.setattr(preflight, "check_export", lambda tokenizer, folder, *_: asked.append(folder))
     where = context(pipeline, tmp_path / "out")
     export.run(export.Config(), where, aligned=Adapter(pipeline.path("sft")))
-    assert asked == [where.out / "merged"]
+    assert asked == [where.out / "adapter", where.out / "merged"]
 
 
 def test_the_command_looks_at_what_there_is_and_loads_no_weights(

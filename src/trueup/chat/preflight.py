@@ -5,6 +5,7 @@ It looks at what the trainer's own collator hands to the model, on token ids; a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,14 +113,17 @@ def refuse_beyond_context(stage: str, tokenizer: Any, what: str, num_tokens: int
         )
 
 
-def check_export(tokenizer: Any, folder: Path, system: str | None) -> Metrics:
-    """Raises PreflightError unless the tokenizer saved in `folder` makes the same tokens as the one trained with."""
+def check_export(tokenizer: Any, folder: Path, system: str | None, prompts: Sequence[Messages] = ()) -> Metrics:
+    """Raises PreflightError unless the tokenizer saved in `folder` makes the same tokens as the one trained with.
+
+    Of a short conversation and of `prompts`, each without an answer and with one.
+    """
     from transformers import AutoTokenizer
 
     saved = AutoTokenizer.from_pretrained(folder)
-    conversation = [*([{"role": "system", "content": system}] if system else []), *PROBE]
-    for asked in (True, False):
-        messages = conversation[:-1] if asked else conversation
+    short = [*([{"role": "system", "content": system}] if system else []), PROBE[0]]
+    for prompt, asked in itertools.product([short, *prompts], (True, False)):
+        messages = prompt if asked else [*prompt, PROBE[1]]
         trained, exported = (
             chat.tokens(chat.text(messages, generation_prompt=asked)) for chat in (Chat(tokenizer), Chat(saved))
         )
@@ -127,7 +131,7 @@ def check_export(tokenizer: Any, folder: Path, system: str | None) -> Metrics:
             at = common_prefix(trained, exported)
             raise PreflightError(
                 str(folder),
-                found=f"its tokenizer differs from the one trained with, from token {at + 1} of a short conversation",
+                found=f"its tokenizer differs from the one trained with, from token {at + 1} of a conversation",
                 expected=f"{tokenizer.decode(trained[at : at + 8])!r}, found {saved.decode(exported[at : at + 8])!r}",
                 next_step="trueup export RUN.yaml --rebuild",
             )

@@ -21,6 +21,7 @@ from trueup.stages import STAGES
 
 if TYPE_CHECKING:
     from trueup.run.pipeline import Pipeline, State
+    from trueup.run.stage import Stage
 
 METHODS = [stage.name for stage in STAGES if stage.alignment]
 
@@ -59,22 +60,47 @@ def _typed(run_file: Path, overrides: tuple[str, ...]) -> str:
     return " ".join([shlex.quote(str(run_file)), *(f"--set {shlex.quote(override)}" for override in overrides)])
 
 
-def _stage_command(name: str, text: str) -> Callable[..., None]:
-    @main.command(name, help=text)
+def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options that are keys of a stage's section: `--to adapter,gguf` is `--set export.to=adapter,gguf`."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for key in reversed(stage.flags):
+            field = stage.config.model_fields[key]
+            said, is_flag = " ".join((field.description or "").split()), field.annotation is bool
+            option = click.option(f"--{key.replace('_', '-')}", key, is_flag=is_flag, default=None, help=said)
+            command = option(command)
+        return command
+
+    return add
+
+
+def _stage_command(stage: Stage) -> Callable[..., None]:
+    name = stage.name
+
+    @main.command(name, help=stage.help)
     @RUN_FILE
     @SET
     @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
     @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
     @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
+    @_flags(stage)
     def command(
-        run_file: Path, overrides: tuple[str, ...], rebuild: bool, use_stale: bool, discard_labels: bool
+        run_file: Path,
+        overrides: tuple[str, ...],
+        rebuild: bool,
+        use_stale: bool,
+        discard_labels: bool,
+        **flags: str | bool | None,
     ) -> None:
+        overrides += tuple(
+            f"{name}.{key}={'true' if value is True else value}" for key, value in flags.items() if value
+        )
         pipeline = _pipeline(run_file, overrides)
         for line in pipeline.missing_files(besides=name):
             click.echo(f"warning: {line}", err=True)
         built = pipeline.execute(name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
         _say_built(pipeline, name, built)
-        for line in pipeline.says(name):
+        for line in (*pipeline.says(name), *pipeline.afterwards(name)):
             click.echo(f"  {line}")
         click.echo(_next(pipeline, run_file, pipeline.states()))
 
@@ -120,7 +146,7 @@ def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
 
 
 for _stage in STAGES:
-    _stage_command(_stage.name, _stage.help)
+    _stage_command(_stage)
 
 
 @main.command()
@@ -132,10 +158,11 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     if lines := pipeline.missing_files():
         again = "put the files there or correct the data section, then: trueup run RUN.yaml"
         raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)
+    pipeline.foresee()
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
         _say_built(pipeline, stage.name, built)
-        for line in pipeline.says(stage.name) if built else []:
+        for line in (*(pipeline.says(stage.name) if built else []), *pipeline.afterwards(stage.name)):
             click.echo(f"  {line}")
     for line in pipeline.verdict_lines():
         click.echo(line)

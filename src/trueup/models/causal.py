@@ -74,13 +74,17 @@ def plain_outputs(model: Any) -> Tensor:
 
 @torch.no_grad()
 def refuse_another_forward(model: Any, plain: Tensor, where: str) -> None:
-    """Raises ModelError unless the forward in use gives what `plain_outputs` gave, within rounding."""
+    """Raises ModelError unless the forward in use gives what `plain_outputs` gave, within rounding.
+
+    Of the few tokens half at least must be right: in bf16 a model may say something else after a token that it has
+    hardly ever seen, each time it is computed in another order.
+    """
     ids, mask = _few_tokens(model)
     found = hidden_states(model, ids, mask)[mask.bool()]
     if bare(model).get_output_embeddings() is not None:
         found = output_layer(model).logits(found)
-    spread = (plain - plain.mean(-1, keepdim=True)).norm()
-    error = float((found.float() - plain).norm() / spread)
+    spread = (plain - plain.mean(-1, keepdim=True)).norm(dim=-1)
+    error = float(((found.float() - plain).norm(dim=-1) / spread).median())
     if not error <= MAX_ERROR:  # a NaN fails as well
         kind = bare(model).config.model_type
         raise ModelError(

@@ -46,7 +46,7 @@ class Load:
     cache_rows: int = 0  # sequences sampled at once
     cache_tokens: int = 0  # of each, prompt and completion
     cache_prompt: int = 0  # of these, in the first forward pass
-    copy: Literal["none", "merged", "dequantized"] = "none"  # of the linear maps: in bf16, or in the compute dtype
+    copy: Literal["none", "merged", "host"] = "none"  # of the linear maps, in 16 bits; "host": on the CPU, not the GPU
 
 
 def positions(setup: Setup, load: Load) -> int:
@@ -160,7 +160,7 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
             "kv_cache": kv_cache(shape, setup, load),
             "sampling": sampling(shape, setup, load),
             "copy": shape.linear_parameters
-            * {"none": 0, "merged": STORED, "dequantized": setup.compute_bytes}[load.copy],
+            * {"none": 0, "merged": STORED, "host": 0 if setup.on_gpu else STORED}[load.copy],
             "gradients": FP32 * trained,
             "optimizer": 2 * FP32 * trained,
         },

@@ -32,11 +32,12 @@ def made_of(run: RunFile, stage: Stage, inputs: Mapping[str, Artifact], folder: 
     `given` names the settings that the user wrote: the others follow our defaults, which change with releases.
     """
     data, parts = run.data, sections(run, stage)
+    apart = {part: frozenset(stage.apart if part == "config" else ()) for part in parts}
     read = (*stage.reads, stage.unless) if stage.unless else stage.reads
     found: MadeOf = {
         "version": VERSION,
-        **{part: _plain(section) for part, section in parts.items()},
-        "given": {part: sorted(section.model_fields_set) for part, section in parts.items()},
+        **{part: _plain(section, apart[part]) for part, section in parts.items()},
+        "given": {part: sorted(section.model_fields_set - apart[part]) for part, section in parts.items()},
         "seed": run.seed,
         "system": data.system,
         "few_shot": [shot.model_dump() for shot in data.few_shot],
@@ -58,11 +59,11 @@ def sections(run: RunFile, stage: Stage) -> dict[str, Section]:
     return always | {"model": run.model, "adapter": run.adapter} if stage.on_base else always
 
 
-def _plain(section: Section) -> dict[str, Any]:
-    """The values of a section, less those that are compared by contents."""
+def _plain(section: Section, apart: frozenset[str]) -> dict[str, Any]:
+    """The values of a section, less those that are compared by contents and those of `apart`."""
     elsewhere = OTHERWISE_KEPT if isinstance(section, DataConfig) else {"base", "revision"}
     paths = {name for name, value in section if isinstance(value, Path)}
-    return section.model_dump(mode="json", exclude=elsewhere | paths)
+    return section.model_dump(mode="json", exclude=elsewhere | paths | apart)
 
 
 def _files(run: RunFile, stage: Stage, folder: Path) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trueup.errors import PreflightError, StageError
+from trueup.errors import PreflightError, StageError, TrueupError
 from trueup.run import base
 from trueup.run.artifacts import Completions, Report
 from trueup.run.building import build
@@ -119,6 +119,12 @@ class Pipeline(Chain):
                 next_step=f"restore the file, or: trueup {name} RUN.yaml --rebuild",
             ) from None
 
+    def afterwards(self, name: str) -> list[str]:
+        """Do what a complete stage does at each call, such as pushing what it made; returns what to say of it."""
+        stage = self.stages[name]
+        context = Context(run=self.run, run_dir=self.folder, out=self.path(name))
+        return stage.afterwards(self.run.section(name), context)
+
     def since(self, name: str) -> str:
         """What changed outside since a complete stage was built, such as people's verdicts; empty when nothing did."""
         return Standing(self).since(self.stages[name])
@@ -134,7 +140,10 @@ class Pipeline(Chain):
         ]
 
     def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
-        """Of each stage that trains or samples: what its preflight found, why it would stop, or what it waits for."""
+        """Of each stage that trains or samples: what its preflight found, why it would stop, or what it waits for.
+
+        And of those that can foresee what they would be refused for.
+        """
         for stage in self.order():
             if not (stage.trains or stage.makes is Completions):
                 continue
@@ -149,6 +158,25 @@ class Pipeline(Chain):
                 yield stage.name, checked.metrics
             except (PreflightError, StageError) as error:
                 yield stage.name, error
+        for stage in self.order():
+            if stage.foresee is not None:
+                try:
+                    self._foresee(stage)
+                    yield stage.name, {"warnings": []}
+                except TrueupError as error:
+                    found, expected, next_step = error.found, error.expected, error.next_step
+                    yield stage.name, PreflightError(error.where, found=found, expected=expected, next_step=next_step)
+
+    def foresee(self) -> None:
+        """Raise what a stage that is not built yet would be refused for once the others are."""
+        for stage in self.order():
+            if stage.foresee is not None and not stage.makes(self.path(stage.name)).is_there():
+                self._foresee(stage)
+
+    def _foresee(self, stage: Stage) -> None:
+        if stage.foresee is not None:
+            context = Context(run=self.run, run_dir=self.folder, out=self.path(stage.name))
+            stage.foresee(self.run.section(stage.name), context)
 
     def missing_files(self, besides: str = "") -> list[str]:
         """What the stages of this run, `besides` left out, will look for and not find: a line for each file."""

@@ -78,6 +78,10 @@ class Stage:
     says: Callable[[Metrics, RunFile], list[str]] = lambda metrics, run: []  # the figures that matter, and what is off
     how_far: Callable[[Path], str] = lambda run_dir: ""  # of a half-built stage, beyond "partial"
     judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
+    foresee: Callable[[Any, Context], Any] | None = None  # raises what it would be refused for, before anything trains
+    flags: tuple[str, ...] = ()  # keys of its section that are options of its command as well
+    apart: tuple[str, ...] = ()  # keys of its section that change nothing of what it makes
+    afterwards: Callable[[Any, Context], list[str]] = lambda config, context: []  # at each call, once it is complete
     since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
 
     @property

@@ -1,0 +1,109 @@
+"""The receipt of an export: how far each way of loading it is from the trained model, and which one to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from trueup.export.measuring import Distance
+from trueup.run.files import file_sha256, write_text
+
+NAME = "receipt.json"
+NEAR = 0.002  # nats per token: what rounding alone costs; ways this near to each other are equally good
+OURS = {"record.json", "plan.json", NAME}  # of the stage's folder, no part of what is exported
+
+
+class Way(BaseModel):
+    """One way of loading what was exported. `kl` and `agreement` are None where `why_not` says why."""
+
+    name: str  # adapter_4bit, adapter_16bit, merged, gguf_q8_0 ...
+    path: str  # in the export's folder
+    how: str  # in words: who loads what
+    stands_alone: bool  # whether it needs no base beside it
+    kl_nats_per_token: float | None = None
+    agreement: float | None = None
+    why_not: str | None = None
+
+    def measured(self, distance: Distance) -> Way:
+        """With the figures of a measurement."""
+        return self.model_copy(update={"kl_nats_per_token": distance.kl, "agreement": distance.agreement})
+
+    def unmeasured(self, why: str) -> Way:
+        """Without figures, and why."""
+        return self.model_copy(update={"why_not": why})
+
+
+class Tokens(BaseModel):
+    """The tokenizers that were exported against the one trained with, token for token."""
+
+    folders: list[str]
+    num_conversations: int  # rendered by each chat template, with and without an answer
+    same: bool
+    end_tokens: list[str]  # where generation stops, the trained one first
+    end_ids: list[int]
+
+
+class File(BaseModel):
+    """A file of the export."""
+
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+class Receipt(BaseModel):
+    """What left, and how well it was measured. KL is that of the trained model from the way it is loaded."""
+
+    version: int = 1
+    trained_as: str  # the model that was trained and judged, in words
+    base: str  # owner/name on the hub, or ./FOLDER
+    base_revision: str | None
+    texts: str  # what was measured on
+    num_tokens: int  # positions compared
+    arithmetic: str  # the dtype of hidden states while it was measured
+    rounding_kl: float | None  # what 16-bit arithmetic alone moves the trained model by on this machine, nats per token
+    moved_by_alignment: float | None  # KL that alignment moved the model by, from the evaluation, nats per token
+    ways: list[Way]
+    tokens: Tokens
+    ship: str | None  # name of a way
+    advice: list[str]
+    notes: list[str]
+    files: list[File] = []
+
+    def way(self, name: str) -> Way | None:
+        """The way of that name, if there is one."""
+        return next((way for way in self.ways if way.name == name), None)
+
+    def write(self, out: Path) -> None:
+        """Write receipt.json into the export's folder."""
+        write_text(out / NAME, self.model_dump_json(indent=2) + "\n")
+
+
+def choose(ways: Sequence[Way], moved: float | None) -> tuple[str | None, list[str]]:
+    """(name of the way to ship, advice in sentences): the nearest, and of equally near ones the first that needs no
+    base. Ways further off than alignment moved the model are warned of."""
+    known = {way.name: way.kl_nats_per_token for way in ways if way.kl_nats_per_token is not None}
+    if not known:
+        return None, ["Nothing was measured, so that nothing is recommended."]
+    least = min(known.values())
+    near = [way for way in ways if way.name in known and known[way.name] <= least + NEAR]
+    best = next((way for way in near if way.stands_alone), near[0])
+    said = [f"Ship {best.path}, {best.how}: {known[best.name]:.4f} nats per token from the model that was trained."]
+    for way in ways:
+        if way is not best and moved is not None and known.get(way.name, 0.0) > moved:
+            said.append(
+                f"Do not judge by {way.path}, {way.how}: it is {known[way.name]:.4f} nats per token from the trained "
+                f"model, and all of alignment moved that by {moved:.4f}."
+            )
+    return best.name, said
+
+
+def files_of(out: Path) -> list[File]:
+    """Every file of the export with its size and SHA-256, sorted by path."""
+    return [
+        File(path=str(path.relative_to(out)), num_bytes=path.stat().st_size, sha256=file_sha256(path))
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name not in OURS
+    ]

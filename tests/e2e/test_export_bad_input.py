@@ -1,0 +1,74 @@
+"""An export that cannot be is refused in one message, before anything is loaded or written."""
+
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny import copy_of, open_run
+
+from trueup.cli.main import main
+from trueup.errors import ConfigError, ModelError
+from trueup.export import room
+from trueup.run.pipeline import Pipeline
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(scope="module")
+def folder(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of its own whose sft counts as aligned."""
+    folder = copy_of(pipeline, tmp_path_factory.mktemp("export") / "run")
+    (folder / "runs" / "tiny" / "round-1").mkdir(exist_ok=True)
+    return folder
+
+
+def refused(folder: Path, *typed: str) -> str:
+    result = CliRunner().invoke(main, [typed[0], str(folder / "run.yaml"), *typed[1:]], env={"COLUMNS": "200"})
+    assert result.exit_code == 2 and "Traceback" not in result.output, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", ["preflight", "run"])
+def test_a_disk_that_is_too_small_is_said_before_anything(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**5))
+    monkeypatch.setattr("trueup.models.base.load_base", lambda *_, **__: pytest.fail("loaded weights"))
+    said = refused(folder, command)
+    assert "0.0 GB free on the disk" in said and "--to adapter" in said
+
+
+def test_the_bytes_are_those_of_the_forms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An 8B model: 16 GB in bf16, 8.5 in q8_0 (34 bytes for 32 weights), and 5 % more."""
+    needed = 1.05 * (16e9 + 8.5e9)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(0, 0, needed + 1))
+    room.refuse_full_disk(tmp_path / "a" / "b", 8 * 10**9, ["bf16", "q8_0"], 0)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(0, 0, needed - 1))
+    with pytest.raises(Exception, match=r"25\.7 GB"):
+        room.refuse_full_disk(tmp_path / "a" / "b", 8 * 10**9, ["bf16", "q8_0"], 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("export.to=onnx", "adapter"),
+        ("export.to=[]", "export.to"),
+        ("export={merged: false, to: [merged]}", "leave one of the two out"),
+        ("export.base=model", "export.base"),
+        ("export.gguf_types=q5", "q4_0"),
+        ("export={adapter_for: 16bit}", ""),
+    ],
+)
+def test_options_that_cannot_be_are_refused_by_name(folder: Path, option: str, said: str) -> None:
+    if said:
+        with pytest.raises(ConfigError, match="export") as found:
+            open_run(folder, option)
+        assert said in str(found.value)
+    else:
+        assert "16-bit files" in refused(folder, "preflight", "--set", option, "--set", "adapter.kind=lora")
+
+
+def test_a_base_that_has_gone_is_said(folder: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        open_run(folder, "model.base=/gone/model").foresee()

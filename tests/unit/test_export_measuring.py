@@ -1,0 +1,75 @@
+"""The distance between two models is what plain logits give: exact KL, and the share of equal choices."""
+
+import pytest
+import torch
+from test_export_adapter import tiny
+from torch import Tensor
+
+from trueup.export.measuring import Trained
+from trueup.export.receipt import Way, choose
+
+ROWS = [([3, 4, 5], [6, 7]), ([8, 9], [10, 11, 12, 13]), ([20], [21])]
+
+
+def other() -> torch.nn.Module:
+    """A model like the tiny one, a little off, so that some of its choices differ."""
+    model = tiny()
+    for parameter in model.parameters():
+        parameter.data += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return model
+
+
+def logps(model: torch.nn.Module, whole: list[int]) -> Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([whole])).logits[0].log_softmax(-1)
+
+
+def by_hand() -> tuple[float, float]:
+    kl, same = [], []
+    for prompt, answer in ROWS:
+        places = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        p, q = (logps(model, prompt + answer)[places] for model in (tiny(), other()))
+        kl.append((p.exp() * (p - q)).sum(-1))
+        same.append((p.argmax(-1) == q.argmax(-1)).float())
+    return torch.cat(kl).mean().item(), torch.cat(same).mean().item()
+
+
+def test_it_is_the_kl_of_plain_logits() -> None:
+    trained = Trained.of(tiny(), ROWS, pad_id=0)
+    kl, agreement = by_hand()
+    assert kl > 1e-3 and 0 < agreement < 1
+    found = trained.distance(other())
+    assert (found.kl, found.agreement) == (pytest.approx(kl, rel=1e-3), pytest.approx(agreement))
+    read = (logps(other(), prompt + answer) for prompt, answer in ROWS)
+    found = trained.distance_of_logps(read)
+    assert (found.kl, found.agreement) == (pytest.approx(kl, rel=1e-3), pytest.approx(agreement))
+
+
+def test_a_model_is_at_no_distance_from_itself() -> None:
+    found = Trained.of(tiny(), ROWS, pad_id=0).distance(tiny())
+    assert (found.kl, found.agreement) == (pytest.approx(0, abs=1e-6), 1)
+
+
+def way(name: str, kl: float | None, *, alone: bool = False) -> Way:
+    return Way(name=name, path=name, how="", stands_alone=alone, kl_nats_per_token=kl)
+
+
+@pytest.mark.parametrize(
+    ("ways", "ship"),
+    [
+        ([way("adapter_4bit", 0.0), way("merged", 0.001, alone=True), way("adapter_16bit", 0.2)], "merged"),
+        ([way("adapter_4bit", 0.0), way("merged", 0.005, alone=True)], "adapter_4bit"),
+        ([way("merged", None, alone=True), way("adapter_16bit", 0.2)], "adapter_16bit"),
+        ([way("merged", 0.001, alone=True), way("gguf_q8_0", 0.002, alone=True)], "merged"),
+        ([way("merged", None, alone=True)], None),
+    ],
+)
+def test_the_nearest_is_shipped_and_of_equals_what_stands_alone(ways: list[Way], ship: str | None) -> None:
+    assert choose(ways, None)[0] == ship
+
+
+def test_what_is_further_off_than_alignment_moved_is_warned_of() -> None:
+    ways = [way("merged", 0.001, alone=True), way("adapter_16bit", 0.226)]
+    said = choose(ways, 0.009)[1]
+    assert len(said) == 2 and "0.2260" in said[1] and "0.0090" in said[1]
+    assert len(choose(ways, 0.3)[1]) == 1
