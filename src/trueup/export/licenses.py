@@ -9,6 +9,7 @@ from typing import Any
 
 from trueup.export.origin import Origin
 from trueup.models import base, packaged
+from trueup.run import reachable
 from trueup.run.base import PACKAGE, is_hub_id, is_package, of_hub
 
 TEXTS = {  # how license files begin -> the hub's identifier
