@@ -43,7 +43,7 @@ class Config(Section):
     license: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.+-]*$")
     """The license of the base by its identifier on the hub, such as `apache-2.0` or `llama3.1`; by default it is read
     from the base's card or its LICENSE file."""
-    num_prompts: PositiveInt = 24
+    num_prompts: PositiveInt = 20
     """Held-out prompts on which each way of loading what was exported is compared with the model that was trained."""
     push: str | None = None
     """The name on the hub, `owner/name`, that what was exported is pushed to, as private repositories; the token is

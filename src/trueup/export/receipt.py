@@ -31,7 +31,7 @@ class Way(BaseModel):
         if self.kl_nats_per_token is None or self.agreement is None:
             return f"{self.path}, {self.how}: not measured, {self.why_not}"
         return (
-            f"{self.path}, {self.how}: KL {self.kl_nats_per_token:.4f} nats per token, the same token chosen in "
+            f"{self.path}, {self.how}: KL {self.kl_nats_per_token:.5f} nats per token, the same token chosen in "
             f"{self.agreement:.1%}"
         )
 
@@ -99,7 +99,7 @@ def choose(ways: Sequence[Way], moved: float | None) -> tuple[str | None, list[s
     least = min(known.values())
     near = [way for way in ways if way.name in known and known[way.name] <= least + NEAR]
     best = next((way for way in near if way.stands_alone), near[0])
-    said = [f"Ship {best.path}, {best.how}: {known[best.name]:.4f} nats per token from the model that was trained."]
+    said = [f"Ship {best.path}, {best.how}: {known[best.name]:.5f} nats per token from the model that was trained."]
     for way in ways:
         if way is not best and moved is not None and known.get(way.name, 0.0) > moved:
             said.append(

@@ -13,7 +13,7 @@ from trueup.sampling.sample import sample
 from trueup.sampling.types import Sampling
 from trueup.training import proof
 
-MAX_NEW_TOKENS = 48  # of an answer: what comes later is measured by nobody
+MAX_NEW_TOKENS = 32  # of an answer: what comes later is measured by nobody
 LONGEST = 1024  # tokens of a prompt and its answer
 BATCH_SIZE = 32
 
