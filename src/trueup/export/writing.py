@@ -72,10 +72,11 @@ class Written:
 
     def _write(self) -> None:
         to, tokenizer = self.wanted.to, self.known.tokenizer
+        asked = texts.held_out(self.run)  # before the base: what is wrong with it is said at once
         self.say("the model that was trained")
         bare = base.load_base(self.run.model.base, four_bit=self.known.four_bit)
         model = adapters.load_adapter(bare, self.source, trainable=False).eval()
-        self.texts = texts.of_run(self.run, model, tokenizer, self.source, self.wanted.num_prompts)
+        self.texts = texts.answered(asked, model, tokenizer, self.source, self.wanted.num_prompts, self.run.seed)
         self.trained = Trained.of(model, self.texts.rows, tokenizer.pad_token_id)
         self.settings = bare.generation_config
         if "adapter" in to:
