@@ -5,8 +5,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 LLAMA := $(VENV)/.llama-cpp
 
-
-.PHONY: setup demo test faults lint clean
+.PHONY: setup demo test faults older lint docs reference package clean
 
 setup: $(STAMP)
 
@@ -18,6 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(VENV)/bin/trueup demo $(if $(HUMAN),--human) $(if $(SEED),--seed $(SEED)) $(if $(METHOD),--method $(METHOD))
+	@echo 'The command trueup is in $(VENV)/bin: `source $(VENV)/bin/activate` puts it on the PATH of this shell.'
 
 test: setup lint $(LLAMA)
 	$(VENV)/bin/python -m pytest
@@ -33,6 +33,10 @@ faults: setup
 	rm -rf build/faults
 	$(VENV)/bin/python tests/faults/trials.py build/faults $(or $(TRIALS),20)
 
+# Installs older versions of transformers and peft from the package index, and lets them read what is exported.
+older: setup
+	TRUEUP_OLDER=1 $(VENV)/bin/python -m pytest tests/architectures/test_older_readers.py
+
 # mypy and import-linter do not see the mapping of stages/ and feedback/ in an editable install: they read a copy.
 lint: setup
 	$(VENV)/bin/ruff check .
@@ -41,6 +45,22 @@ lint: setup
 	$(VENV)/bin/pip install --quiet --no-deps --target $(VENV)/installed .
 	MYPYPATH=$(VENV)/installed $(VENV)/bin/mypy -p trueup
 	PYTHONPATH=$(VENV)/installed $(VENV)/bin/lint-imports --no-cache
+
+# The documentation as a site in build/docs, without the network; every warning is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo build/docs/index.html
+
+# What is made from the code and committed: the schema of run files and two pages of reference.
+reference: setup
+	$(VENV)/bin/trueup schema > configs/run.schema.json
+	$(VENV)/bin/python docs/site/reference.py
+
+# The wheel and the source distribution in dist, checked as a package index would.
+package: setup
+	rm -rf dist build/lib
+	$(VENV)/bin/python -m build --outdir dist
+	$(VENV)/bin/twine check --strict dist/*
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

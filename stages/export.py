@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from trueup.errors import StageError
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Export, records
 from trueup.run.run_file import RunFile
@@ -40,6 +38,9 @@ class Config(Section):
     fitted anew."""
     base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+(@\S+)?$")
     """owner/name, or owner/name@revision, of the base on the hub, where model.base is a folder."""
+    license: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.+-]*$")
+    """The license of the base by its identifier on the hub, such as apache-2.0 or llama3.1, where neither the base's
+    card nor a LICENSE file says it."""
     num_prompts: PositiveInt = 24
     """Held-out prompts on which each way of loading what was exported is compared with the model that was trained."""
     push: str | None = None
@@ -102,26 +103,20 @@ def foresee(config: Config, context: Context) -> Known:
 
     known = checks.check(context.run, context.out, config.forms, config.gguf_types, config.adapter_for)
     if config.push is not None and not config.push_dry_run:
-        push.check(config.push, config.forms)
+        push.check(config.push, config.forms, private=not config.push_public)
     return known
 
 
-def afterwards(config: Config, folder: Path) -> list[str]:
+def afterwards(config: Config, context: Context) -> list[str]:
     """Push what was exported, where that is wanted; returns what to say of it."""
-    from trueup.export import push
+    from trueup.export import publish, push
 
     if config.push is None:
         return []
-    if not (folder / "receipt.json").exists():  # of an earlier version: its adapter names paths of this machine
-        raise StageError(
-            "export",
-            found="this export was made by an earlier version, whose files are not meant for others",
-            next_step="trueup export RUN.yaml --rebuild",
-        )
-    parcels = push.parcels(folder, config.push, config.forms)
-    if config.push_dry_run:
-        return push.lines(parcels)
-    return [f"pushed to {address}" for address in push.send(parcels, private=not config.push_public)]
+    with publish.staged(context, records(context.run_dir), config.push) as parcels:
+        if config.push_dry_run:
+            return push.lines(parcels)
+        return [f"pushed to {address}" for address in push.send(parcels, private=not config.push_public)]
 
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned | None:

@@ -51,7 +51,7 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Fake]:
             self.end_headers()
             self.wfile.write(text)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _handle
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 
         def log_message(self, *args: object) -> None:
             pass

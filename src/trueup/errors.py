@@ -54,6 +54,10 @@ class PortTakenError(ServerError):
     """Another program listens on the port that a server of ours should have."""
 
 
+class HubError(TrueupError):
+    """A hub refuses a name, a token or an upload, or cannot be asked."""
+
+
 class ReferenceProofError(TrueupError):
     """The reference proof failed: the reference is not the adapter it should be."""
 

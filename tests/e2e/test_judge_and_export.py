@@ -114,7 +114,7 @@ def test_the_merged_weights_are_the_policy(pipeline: Pipeline, context: Context)
     assert all(torch.equal(saved[key], original[key]) for key in original)
     tokenizer = AutoTokenizer.from_pretrained(context.out / "merged")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(pipeline.run.model.base).chat_template
-    card = (context.out / "README.md").read_text()
+    card = (context.out / "merged" / "README.md").read_text()
     assert saved.keys() == original.keys()
     record = json.loads((aligned.path / "record.json").read_text())
     assert f"| sft | `{record['fingerprint'][:16]}`" in card

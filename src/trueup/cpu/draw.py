@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 BLOCK = 256
 
 
-def draw(logits: Any, uniform: Any, temperature: float, top_p: float) -> tuple[Any, Any]:
+def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """One token per row, greedy for temperature 0, and its log-probability in nats: (rows,), (rows,).
 
     That is under the temperature (1 when greedy) and before top-p. `logits` is (rows, vocabulary) in fp32, `uniform`
@@ -24,7 +23,7 @@ def draw(logits: Any, uniform: Any, temperature: float, top_p: float) -> tuple[A
     return tokens, probabilities.gather(1, tokens[:, None])[:, 0].log()
 
 
-def _inverted(probabilities: Any, uniform: Any) -> Any:
+def _inverted(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Each row's distribution function, inverted at `uniform`. Two levels: the block of 256 tokens in which the running
     sum passes the number drawn, then the token within it.
     """
@@ -40,7 +39,7 @@ def _inverted(probabilities: Any, uniform: Any) -> Any:
     return (block * BLOCK + torch.minimum(token, last))[:, 0]
 
 
-def nucleus(probabilities: Any, top_p: float) -> Any:
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """Keep the smallest set of tokens whose probabilities reach `top_p` (Holtzman et al. 2020), zero the others."""
     ordered, order = probabilities.sort(-1, descending=True)
     kept = ordered * (ordered.cumsum(-1) - ordered < top_p)

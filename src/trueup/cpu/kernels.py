@@ -5,8 +5,6 @@ A library's matrix product needs the weight dense, and for 32 columns dequantizi
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ from trueup.cpu.kernel_source import ARGUMENTS, BLOCK, QUAD
 from trueup.cpu.linear import block_scales
 
 
-def fits(weight: Any) -> bool:
+def fits(weight: Tensor) -> bool:
     """True where a kernel reads `weight`, (M, K), as it is stored: NF4 in blocks of 64, or bf16."""
     return _kernel(weight) is not None
 
@@ -37,7 +35,7 @@ class Product:
     summed in fp32; else all is fp32.
     """
 
-    def __init__(self, weight: Any, high: Tensor | None = None, *, transposed: bool = False) -> None:
+    def __init__(self, weight: Tensor, high: Tensor | None = None, *, transposed: bool = False) -> None:
         kernel = _kernel(weight, transposed)
         if kernel is None:
             raise ValueError(f"no kernel for {type(weight).__name__} of {weight.dtype}")
@@ -71,16 +69,16 @@ class Product:
         self.kernel.run(self.arguments.array)
 
 
-def _shape(weight: Any) -> tuple[int, int]:
+def _shape(weight: Tensor) -> tuple[int, int]:
     rows, columns = getattr(weight, "quant_state", weight).shape
     return int(rows), int(columns)
 
 
-def _by_tiles(weight: Any) -> bool:
+def _by_tiles(weight: Tensor) -> bool:
     return precision.has_tiles() and _shape(weight)[0] % tile_operands.ROWS == 0
 
 
-def _kernel(weight: Any, transposed: bool = False) -> machine_code.Kernel | None:
+def _kernel(weight: Tensor, transposed: bool = False) -> machine_code.Kernel | None:
     state = getattr(weight, "quant_state", None)
     num_rows, num_columns = _shape(weight)
     if weight.device.type != "cpu" or num_rows % QUAD or num_columns % BLOCK:

@@ -84,11 +84,11 @@ def active_adapter(module: Any) -> str | None:
     return next((name for name in module.active_adapters if name in module.lora_A), None)
 
 
-def dequantize(weight: Any, dtype: torch.dtype) -> Tensor:
+def dequantize(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The dense weight, (out, in); where it is not 4-bit it may be the stored one."""
     state = getattr(weight, "quant_state", None)
     if state is None:
-        return weight.to(dtype)  # type: ignore[no-any-return]
+        return weight.to(dtype)
     dense: Tensor = torch.ops.bitsandbytes.dequantize_4bit.default(
         weight.data, block_scales(state), state.blocksize, state.quant_type, state.shape, dtype
     )

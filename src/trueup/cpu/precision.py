@@ -10,6 +10,7 @@ import types
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 
@@ -49,6 +50,6 @@ def flow_in_fp32(model: Any) -> None:
                 parameter.data = parameter.data.float()
 
 
-def _cast_linear(self: Any, x: Any) -> Any:
+def _cast_linear(self: torch.nn.Linear, x: Tensor) -> Tensor:
     bias = None if self.bias is None else self.bias.to(x.dtype)
     return functional.linear(x, self.weight.to(x.dtype), bias)

@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trueup.cpu import block
 from trueup.cpu.grouping import group
@@ -48,24 +49,15 @@ def knows(whole: Any) -> bool:
 
 def _forward(
     self: Any,
-    input_ids: Any = None,
-    attention_mask: Any = None,
-    position_ids: Any = None,
-    past_key_values: Any = None,
-    inputs_embeds: Any = None,
-    use_cache: Any = None,
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    if use_cache or past_key_values is not None or input_ids is None or not plain(self):
-        return self.usual_forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
+    # transformers 5.24 renames `past_key_values` to `cache`: what was not given is not passed on
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    cached = bool(given.get("use_cache")) or "past_key_values" in given or "cache" in given
+    if cached or input_ids is None or not plain(self):
+        return self.usual_forward(input_ids=input_ids, attention_mask=attention_mask, **given)
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

@@ -98,7 +98,9 @@ def _simulate(pipeline: Pipeline, seed: int, console: Console) -> None:
     tasks = project.client.pull(project.known[0]) if project.known else []
     with bars("collect") as bar:
         progress = bar.add_task("simulated thumbs", total=simulate.num_votes(tasks))
-        simulate.vote(simulate.hire(admin, seed), tasks, lambda done: bar.advance(progress, done))
+        hired = simulate.hire(admin, seed)
+        simulate.note(pipeline.folder / "store", hired)
+        simulate.vote(hired, tasks, lambda done: bar.advance(progress, done))
 
 
 def _stop(pipeline: Pipeline) -> None:

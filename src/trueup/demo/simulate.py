@@ -13,14 +13,17 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from trueup.demo import hidden_preference
 from trueup.errors import ServerError
+from trueup.export.story import SIMULATED
 from trueup.feedback.api import Api
 from trueup.feedback.connection import Connection
+from trueup.run.files import read_json, write_json
 
 NAMES = ("simulated-one", "simulated-two", "simulated-three")
 OVERLAP = 5  # the completions of every fifth prompt are judged by all three
@@ -32,6 +35,7 @@ class SimulatedAnnotator:
 
     name: str
     connection: Connection
+    user: str  # the id that its annotations bear
     threshold: float
     noise: float  # standard deviation of what the mood of the moment adds to the score
     seed: int
@@ -63,19 +67,34 @@ def sign_up(admin: Connection, name: str) -> Connection:
         return Connection(admin.url, str(answer.json()["token"]))
 
 
+def _user(account: Connection) -> str:
+    """The id of an account, as its annotations bear it."""
+    headers = {"Authorization": f"Token {account.token}"}
+    found = httpx.get(f"{account.url}/api/current-user/whoami", headers=headers, trust_env=False, timeout=30)
+    return str(found.json()["id"])
+
+
 def hire(admin: Connection, seed: int) -> list[SimulatedAnnotator]:
     """Three simulated annotators with distinct accounts, thresholds and noise."""
     draw = random.Random(seed)  # noqa: S311 - no secret
+    accounts = {name: sign_up(admin, name) for name in NAMES}
     return [
         SimulatedAnnotator(
             name=name,
-            connection=sign_up(admin, name),
+            connection=accounts[name],
+            user=_user(accounts[name]),
             threshold=0.5 + draw.uniform(-0.2, 0.2),
             noise=0.45 + draw.uniform(-0.05, 0.05),
             seed=seed,
         )
         for name in NAMES
     ]
+
+
+def note(store: Path, annotators: Sequence[SimulatedAnnotator]) -> None:
+    """Write beside their judgements that these are programs, for whoever reads the judgements later."""
+    known = (read_json(store / SIMULATED) or {}).get("annotators", [])
+    write_json(store / SIMULATED, {"annotators": [*known, *(annotator.user for annotator in annotators)]})
 
 
 def _seats(tasks: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:

@@ -143,9 +143,11 @@ def rope_factors(config: Any) -> Tensor | None:
     rope = config.rope_parameters
     if rope["rope_type"] != "llama3":
         return None
+    scaled: Tensor
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     exponents = torch.arange(0, head_dim(config), 2, dtype=torch.float32) / head_dim(config)
-    return torch.exp(-exponents * math.log(rope["rope_theta"])) / scaled
+    unscaled = torch.exp(-exponents * math.log(rope["rope_theta"]))
+    return unscaled / scaled
 
 
 class Names:

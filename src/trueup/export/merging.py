@@ -49,14 +49,14 @@ def merge(model: Any, dtype: torch.dtype) -> Any:
     bare = model.get_base_model()
     quantizer = getattr(bare, "hf_quantizer", None)
     merged = {
-        name: _linear(_merged_weight(layer), layer.get_base_layer().bias, dtype)
+        name: _linear(merged_weight(layer), layer.get_base_layer().bias, dtype)
         for name, layer in bare.named_modules()
         if hasattr(layer, "lora_A")
     }
     bare = model.unload()
     for name, module in list(bare.named_modules()):
         if name not in merged and _in_4_bits(module):
-            merged[name] = _linear(_dense(module), module.bias, dtype)
+            merged[name] = _linear(dense_weight(module), module.bias, dtype)
     for name, linear in merged.items():
         bare.set_submodule(name, linear)
     if quantizer is not None:
@@ -64,9 +64,9 @@ def merge(model: Any, dtype: torch.dtype) -> Any:
     return bare.to("cpu", dtype)
 
 
-def _merged_weight(layer: Any) -> Tensor:
+def merged_weight(layer: Any) -> Tensor:
     """W with the adapter "default" of a peft layer, in fp32."""
-    dense = _dense(layer.get_base_layer())
+    dense = dense_weight(layer.get_base_layer())
     if (variant := layer.lora_variant.get("default")) is not None:
         whole: Tensor = variant.merge_safe(layer, "default", dense)
         return whole
@@ -74,7 +74,7 @@ def _merged_weight(layer: Any) -> Tensor:
     return dense + update.float()
 
 
-def _dense(module: Any) -> Tensor:
+def dense_weight(module: Any) -> Tensor:
     """The weight of a linear map in fp32, dequantized where it is in 4 bits."""
     from bitsandbytes.functional import dequantize_4bit
 

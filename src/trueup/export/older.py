@@ -15,9 +15,10 @@ TOKENIZER_CLASSES = {  # classes that transformers 4 has no name for -> what rea
     "TokenizersBackend": "PreTrainedTokenizerFast",
 }
 OF_THIS_MACHINE = ("backend", "is_local", "local_files_only")  # how the tokenizer was loaded here, nothing of itself
+OF_ROPE = ("rope_theta", "partial_rotary_factor")
 LORA = {  # of adapter_config.json: what every version of peft knows
     *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping"),
-    *("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "bias"),
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias"),
     *("fan_in_fan_out", "init_lora_weights", "layers_to_transform", "layers_pattern"),
     *("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
 }
@@ -43,9 +44,9 @@ def _model(folder: Path) -> None:
     written = read_json(path) or {}
     before = AutoConfig.from_pretrained(folder).to_dict()
     write_json(path, written | older_keys(written))
-    if (after := AutoConfig.from_pretrained(folder).to_dict()) != before:
+    after = AutoConfig.from_pretrained(folder).to_dict()
+    if changed := sorted(key for key, value in before.items() if after.get(key) != value):
         write_json(path, written)
-        changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
         raise ModelError(
             str(path),
             found=f"with the names of transformers 4 beside them, {', '.join(changed)} are read otherwise",
@@ -65,12 +66,11 @@ def older_keys(config: dict[str, Any]) -> dict[str, Any]:
         rope = rope["full_attention"]
     if "rope_theta" not in rope:
         return found
-    found["rope_theta"] = rope["rope_theta"]
-    if (share := rope.get("partial_rotary_factor")) is not None:
-        found["partial_rotary_factor"] = share
-    if config.get("model_type") == "gpt_neox":
-        found |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": found.get("partial_rotary_factor", 1.0)}
-    scaling = {k: v for k, v in rope.items() if k not in ("rope_theta", "partial_rotary_factor") and v is not None}
+    theta, share = ("rotary_emb_base", "rotary_pct") if config.get("model_type") == "gpt_neox" else OF_ROPE
+    found[theta] = rope["rope_theta"]
+    if rope.get("partial_rotary_factor") is not None:
+        found[share] = rope["partial_rotary_factor"]
+    scaling = {k: v for k, v in rope.items() if k not in OF_ROPE and v is not None}
     if scaling.get("rope_type", "default") != "default":
         found["rope_scaling"] = scaling
     return found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
 from trueup.models import errors, families, hub, noise, packaged
 from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 VERY_LONG = 1_000_000_000  # tokens: the context of a base that does not say how long it is
 
@@ -191,7 +194,7 @@ def skeleton(base: str, *, four_bit: bool) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def compute_dtype() -> Any:
+def compute_dtype() -> torch.dtype:
     """fp16 on GPUs below compute capability 8.0, such as a T4; else bf16.
 
     On CPUs without bf16 arithmetic `cpu.accelerate` makes it fp32 once the model is loaded.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueup.errors import ModelError
 from trueup.models import adapters, causal
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def load_reward(model: Any, folder: Path, name: str = "reward") -> Any:
+
+def load_reward(model: Any, folder: Path, name: str = "reward") -> Tensor:
     """Load the reward adapter of `folder` into `model`, frozen; return its score weight, (1, hidden) in fp32."""
     tensors = adapters.saved_tensors(folder)
     heads = [tensor for key, tensor in tensors.items() if key.endswith("score.weight")]
@@ -18,10 +21,11 @@ def load_reward(model: Any, folder: Path, name: str = "reward") -> Any:
         raise ModelError(str(folder), found=f"{len(heads)} score heads", expected="a reward adapter with one")
     adapters.load_frozen(model, folder, name)
     adapters.copy_into(model, {key: tensor for key, tensor in tensors.items() if "lora_" in key}, name)
-    return heads[0].to(next(model.parameters()).device)
+    score: Tensor = heads[0].to(next(model.parameters()).device)
+    return score
 
 
-def scores(model: Any, head: Any, conversations: Sequence[Sequence[int]], name: str = "reward") -> Any:
+def scores(model: Any, head: Tensor, conversations: Sequence[Sequence[int]], name: str = "reward") -> Tensor:
     """The reward of each conversation, given as token ids (see `chat.template`), (conversations,) in fp32.
 
     Read at the last token, as the classifier was trained.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueup.data.dialogue import Messages
 from trueup.errors import ConfigError
@@ -15,6 +15,9 @@ from trueup.online.ppo.rollout import Experience
 from trueup.online.settings import Tracker
 from trueup.run.files import append_jsonl, read_jsonl, write_jsonl
 from trueup.run.stage import Metrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = dict[str, Any]
 
@@ -25,7 +28,7 @@ def describe(experience: Experience) -> Row:
     """What one rollout says, before the update: KL and entropy in nats per token, lengths in tokens."""
     mask = experience.mask
 
-    def mean(values: Any) -> float:
+    def mean(values: Tensor) -> float:
         return float(mathematics.masked_mean(values, mask))
 
     num_tokens = int(mask.sum())
@@ -86,7 +89,9 @@ class Log:
 
         absent = [kind for kind in report_to if find_spec(kind) is None]
         if absent:
-            raise ConfigError("report_to", found=f"not installed: {', '.join(absent)}", next_step="pip install it")
+            raise ConfigError(
+                "report_to", found=f"not installed: {', '.join(absent)}", next_step=f"pip install {' '.join(absent)}"
+            )
         self.metrics, self.completions = out / "metrics.jsonl", out / "completions.jsonl"
         self.num_torn = 0
         for path in (self.metrics, self.completions):

@@ -110,7 +110,8 @@ class Pipeline(Chain):
     def afterwards(self, name: str) -> list[str]:
         """Do what a complete stage does at each call, such as pushing what it made; returns what to say of it."""
         stage = self.stages[name]
-        return stage.afterwards(self.run.section(name), self.path(name))
+        context = Context(run=self.run, run_dir=self.folder, out=self.path(name))
+        return stage.afterwards(self.run.section(name), context)
 
     def since(self, name: str) -> str:
         """What changed outside since a complete stage was built, such as people's verdicts; empty when nothing did."""

@@ -81,7 +81,7 @@ class Stage:
     foresee: Callable[[Any, Context], Any] | None = None  # raises what it would be refused for, before anything trains
     flags: tuple[str, ...] = ()  # keys of its section that are options of its command as well
     apart: tuple[str, ...] = ()  # keys of its section that change nothing of what it makes
-    afterwards: Callable[[Any, Path], list[str]] = lambda config, folder: []  # done at each call, once it is complete
+    afterwards: Callable[[Any, Context], list[str]] = lambda config, context: []  # at each call, once it is complete
     since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
 
     @property

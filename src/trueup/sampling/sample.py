@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueup import cpu
 from trueup.chat.ending import end_ids
@@ -13,6 +13,9 @@ from trueup.chat.template import Chat
 from trueup.errors import StageError
 from trueup.sampling.kept import Kept, key_of
 from trueup.sampling.types import Engine, Generated, Run, Sampled, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_WIDER = 1.5  # times the shortest prompt and answer of a chunk that is decoded together
 LARGEST_CHUNK = 512  # answers: what a killed stage loses
@@ -168,10 +171,10 @@ def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sa
         eos_token_id=list(ends),
         **(chosen if sampling.temperature > 0 else {"do_sample": False}),
     )
-    steps: list[Any] = []  # log-probabilities of each token chosen, (rows,)
-    latest: list[Any] = []
+    steps: list[Tensor] = []  # log-probabilities of each token chosen, (rows,)
+    latest: list[Tensor] = []
 
-    def note(so_far: Any, scores: Any) -> Any:  # called before temperature and top-p, once per token
+    def note(so_far: Tensor, scores: Tensor) -> Tensor:  # called before temperature and top-p, once per token
         if latest:
             steps.append(latest.pop().gather(-1, so_far[:, -1:])[:, 0])
         latest.append(torch.log_softmax(scores.float() / (sampling.temperature or 1.0), -1))

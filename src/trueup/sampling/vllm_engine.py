@@ -1,6 +1,7 @@
 """Rollouts by vLLM on a GPU: a 4-bit base of its own stays loaded, and the policy's adapter is hot-loaded each time.
 
-vLLM is no dependency: it brings its own CUDA build of torch. `pip install vllm` on the machine with the GPU.
+vLLM is no dependency: it needs another OpenCV than Label Studio's SDK, so that pip cannot resolve both at once.
+Installed afterwards, on the machine with the GPU, 0.30 keeps torch and transformers; later versions replace them.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def refuse_unfit(model: Any) -> None:
             "engine: vllm",
             found="; ".join(faults),
             expected=f"vllm, a GPU, and a LoRA or QLoRA adapter of rank {RANKS[-1]} at most",
-            next_step="pip install vllm on a machine with a GPU, or set engine: auto",
+            next_step="pip install 'vllm==0.30.*' on a machine with a GPU, or set engine: auto",
         )
 
 

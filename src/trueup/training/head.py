@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def install(whole: Any, *, with_entropy: bool = False) -> None:
@@ -21,8 +24,8 @@ def install(whole: Any, *, with_entropy: bool = False) -> None:
     patched = whole.forward
 
     @functools.wraps(type(whole).forward)  # `generate` reads the signature, and leaves out what is not there
-    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
-        if not fused_lm_head:
+    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Tensor | None = None, **kwargs: Any) -> Any:
+        if not fused_lm_head or labels is None:
             return patched(*args, labels=labels, **kwargs) if labels is not None else patched(*args, **kwargs)
         from trl.trainer.utils import FusedCausalLMOutput
 
@@ -33,7 +36,7 @@ def install(whole: Any, *, with_entropy: bool = False) -> None:
         mask = targets != -100
         logps, entropy = token_logps(hidden[mask], output_layer(self), targets[mask], with_entropy=with_entropy)
 
-        def scatter(values: Any) -> Any:
+        def scatter(values: Tensor) -> Tensor:
             return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
 
         filled = scatter(logps)

@@ -6,13 +6,16 @@ The loss alone proves nothing: a fresh LoRA against the bare base also gives ln 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trueup.chat.batch import pad
 from trueup.chat.template import Encoded
 from trueup.errors import ReferenceProofError
 from trueup.models import adapters, causal, errors
 from trueup.run.stage import Metrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 0.05  # nats on any token, of equal weights in the same batch
 # Nats per token, on average, between equal weights in another batch or on another processor: bf16 caused up to 0.05,
@@ -74,7 +77,7 @@ def prove_loss(loss: float, expected: float, artifact: Path) -> float:
     return loss
 
 
-def _logps(model: Any, batch: dict[str, Any], name: str | None) -> Any:
+def _logps(model: Any, batch: dict[str, Any], name: str | None) -> Tensor:
     import torch
 
     was_training = model.training

@@ -1,0 +1,146 @@
+"""What the records of a run say to a stranger: what was learned from, who judged, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trueup.export.markdown import code, escape
+from trueup.export.receipt import Receipt
+from trueup.run.artifacts import read_jsonl
+from trueup.run.files import read_json
+from trueup.run.goal import verdict as in_words
+from trueup.run.goal import won_by
+
+SIMULATED = "simulated.json"  # in the run's store: the ids of annotators that are programs
+Records = Sequence[dict[str, Any]]  # record.json of each complete stage, oldest first
+
+
+def trained_on(records: Records) -> str:
+    """How many demonstrations it was fine-tuned on, and the method of alignment, a sentence."""
+    sft = _last(records, "sft")
+    if sft is None:
+        return "What it was fine-tuned on is not recorded."
+    held_out = sft["metrics"].get("num_held_out") or 0
+    return (
+        f"Supervised fine-tuning saw {_many(sft['metrics'].get('num_train', 0), 'demonstration')}"
+        + (f", {held_out:,} more were held out" if held_out else "")
+        + "."
+    )
+
+
+def judges(records: Records, round_dir: Path, method: str) -> str:
+    """Who judged what a round learned from: people, programs, nobody; and how far they agreed."""
+    functions = _functions(records, method)
+    said = []
+    if functions:
+        said.append(f"The method was rewarded by functions: {functions}.")
+    collect = _last(records, "collect")
+    if collect is None:
+        return " ".join([*said, "Nobody's judgements are recorded in this run."])
+    metrics, counts = collect["metrics"], collect["metrics"].get("counts", {})
+    if "num_judged" in metrics:
+        said.append(
+            f"It learned from {_many(metrics['num_judged'], 'preference')} that existed before"
+            f"{_over(metrics, 'over')}; who gave them is not recorded."
+        )
+        return " ".join(said)
+    people = {str(row["annotator"]) for row in _annotations(round_dir)}
+    programs = set((read_json(round_dir.parent / "store" / SIMULATED) or {}).get("annotators", ()))
+    number, simulated = metrics.get("num_annotators", len(people)), len(people & programs)
+    who = _many(number, "annotator")
+    if simulated and simulated >= number:
+        who += ", **all simulated by a program: no person judged**,"
+    elif simulated:
+        who += f", {simulated} of them simulated by a program,"
+    said.append(
+        f"{who} gave {_many(counts.get('votes', 0), 'judgement')} (thumb up or down){_over(metrics)}; "
+        f"{metrics.get('share_up', 0):.0%} are thumbs up."
+    )
+    agreement = metrics.get("agreement")
+    said.append(
+        "No two annotators judged the same answer, so their agreement is not known."
+        if agreement is None
+        else f"Where two judged the same answer they agree in {agreement:.0%} of {metrics['num_compared']:,} cases."
+    )
+    return " ".join(said)
+
+
+def verdict(records: Records, fingerprint: str) -> str:
+    """Whether it got better, who says so, and with what interval; of the weights with this fingerprint alone."""
+    of_these = [r for r in records if r["stage"] == "evaluate" and r["inputs"].get("aligned") == fingerprint]
+    if not of_these:
+        return "These weights were not evaluated: whether they are better than their base is not known."
+    metrics = of_these[-1]["metrics"]
+    functions = metrics.get("reward_functions")
+    judge = (
+        f"the functions that were optimized ({', '.join(code(name) for name in functions)}); no person was asked"
+        if functions
+        else "the run's reward model, which learned from the same judgements; no person judged these answers"
+    )
+    lengths = (metrics[label].get("mean_length_tokens") for label in ("sft", "aligned"))
+    before, after = (f"{length:.1f}" for length in lengths)
+    return (
+        f"{in_words(won_by(metrics))} The judge is {judge}. KL from the fine-tuned model: "
+        f"{metrics['kl_nats_per_token']:.3f} nats per token; mean length {before} tokens before, {after} after."
+    )
+
+
+def measured(receipt: Receipt) -> str:
+    """How far each way of loading the export is from the model that was trained: sentences and a table."""
+    rows = "".join(
+        f"| {escape(way.path)} | {escape(way.how)} | {_figure(way.kl_nats_per_token, '.4f')} | "
+        f"{_figure(way.agreement, '.1%')} | {escape(way.why_not or '')} |\n"
+        for way in receipt.ways
+    )
+    moved = receipt.moved_by_alignment
+    said = [
+        f"Trained and judged was {escape(receipt.trained_as)}. Each way of loading this export was compared with it on "
+        f"{escape(receipt.texts)} ({receipt.num_tokens:,} tokens).",
+        *(
+            []
+            if moved is None
+            else [f"For comparison: alignment itself moved the model by {moved:.4f} nats per token."]
+        ),
+        *(escape(note) for note in receipt.notes),
+    ]
+    head = "| what | loaded how | KL, nats per token | same greedy token | |\n|---|---|---|---|---|\n"
+    return "\n".join(said) + f"\n\n{head}{rows}"
+
+
+def brief(metrics: dict[str, Any]) -> str:
+    """A few figures of a stage, for one cell of a table."""
+    numbers = [
+        f"{key} {value:.4g}"
+        for key, value in metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return ", ".join(numbers[:6]).replace("_", "\\_")
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else format(value, form)
+
+
+def _functions(records: Records, method: str) -> str:
+    aligned = _last(records, method)
+    named = (aligned or {}).get("config", {}).get("reward_functions") or {}
+    return ", ".join(f"{code(name)} (weight {weight:g})" for name, weight in named.items())
+
+
+def _annotations(round_dir: Path) -> list[dict[str, Any]]:
+    path = round_dir / "collect" / "annotations.jsonl"
+    return list(read_jsonl(path)) if path.exists() else []
+
+
+def _over(metrics: dict[str, Any], how: str = "of answers to") -> str:
+    return f" {how} {_many(metrics['num_prompts'], 'prompt')}" if "num_prompts" in metrics else ""
+
+
+def _last(records: Records, stage: str) -> dict[str, Any] | None:
+    return next((record for record in reversed(records) if record["stage"] == stage), None)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

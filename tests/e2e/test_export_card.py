@@ -1,0 +1,170 @@
+"""The cards of an export: what the hub's own client reads of them, and what their blocks print when they are run."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from tiny import copy_of, open_run
+
+from trueup.export import card
+from trueup.export.receipt import Receipt
+from trueup.models import adapters, base
+from trueup.run.artifacts import records
+from trueup.run.pipeline import Pipeline
+from trueup.sampling.sample import sample
+from trueup.sampling.types import Sampling
+
+SYSTEM = "Be brief.\n```\n</script><b>*You* sell tents.</b> {{ 1 + 1 }}"
+
+
+@pytest.fixture(scope="module")
+def run(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A run whose aligned adapter is DPO's, evaluated at temperature 0 under a system message; export is built."""
+    folder = copy_of(pipeline, tmp_path_factory.mktemp("card") / "run")
+    model = folder / "model"
+    shutil.copytree(pipeline.run.model.base, model, dirs_exist_ok=True)
+    (model / "README.md").write_text("---\nlicense: llama3.2\n---\n")
+    settings = (f"model.base={model}", f"data.system={json.dumps(SYSTEM)}", "evaluate.temperature=0")
+    made = open_run(folder, *settings)
+    shutil.copytree(made.path("sft"), made.path("dpo"))
+    made.execute("export", use_stale=True)
+    return made
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return [
+        t.content
+        for t in MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+        if t.type == "fence" and t.info == language
+    ]
+
+
+def body(text: str) -> str:
+    return text.split("---\n", 2)[2]
+
+
+def cards(run: Pipeline) -> dict[str, str]:
+    """The cards as they are, by folder."""
+    return {form: (run.path("export") / form / "README.md").read_text() for form in ("adapter", "merged")}
+
+
+def test_the_hubs_client_reads_the_front_matter(run: Pipeline) -> None:
+    common = {"pipeline_tag": "text-generation", "license": "llama3.2"}
+    expected = {
+        "adapter": {"library_name": "peft", "tags": ["trueup", "dpo", "lora"]} | common,
+        "merged": {"library_name": "transformers", "tags": ["trueup", "dpo"]} | common,
+    }
+    for form, text in cards(run).items():
+        assert ModelCard(text).data.to_dict() == expected[form]  # the base is a folder: no id of the hub to name
+        assert "More Information Needed" not in text
+
+
+def rendered(run: Pipeline, form: str, **changes: Any) -> str:
+    """The card of a form of the same export, of another run file."""
+    values = run.run
+    for section, change in changes.items():
+        values = values.model_copy(update={section: getattr(values, section).model_copy(update=change)})
+    receipt = Receipt.model_validate_json((run.path("export") / "receipt.json").read_text())
+    out = run.path("export").with_name("export.copy")
+    shutil.copytree(run.path("export"), out)
+    try:
+        (out / "gguf").mkdir()
+        (out / "gguf" / "tiny.q8_0.gguf").write_bytes(b"")
+        names = {"merged": "ada/tiny", "adapter": "ada/tiny-adapter", "gguf": "ada/tiny-GGUF"}
+        card.write(out, receipt, values, records(run.folder), names)
+        return (out / form / "README.md").read_text()
+    finally:
+        shutil.rmtree(out)
+
+
+def test_a_base_of_the_hub_and_its_relation_are_named(run: Pipeline) -> None:
+    (source,) = run.run.data.sources("demonstrations")
+    data = {"demonstrations": (source.model_copy(update={"path": Path("hub:ada/words:train")}),)}
+    found = {
+        form: ModelCard(rendered(run, form, export={"base": "owner/model@v1"}, data=data)).data
+        for form in ("adapter", "merged", "gguf")
+    }
+    assert {form: (data["base_model"], data["base_model_relation"]) for form, data in found.items()} == {
+        "adapter": ("owner/model", "adapter"),
+        "merged": ("owner/model", "finetune"),
+        "gguf": ("ada/tiny", "quantized"),
+    }
+    assert all(data["datasets"] == ["ada/words"] for data in found.values())
+    assert found["gguf"]["library_name"] == "gguf"
+
+
+def test_an_unknown_license_is_said_and_asked_for(run: Pipeline, tmp_path: Path) -> None:
+    readme = Path(run.run.model.base) / "README.md"
+    readme.rename(tmp_path / "README.md")
+    try:
+        text = rendered(run, "adapter")
+        assert ModelCard(text).data.get("license") is None
+        assert "The license of the base is not known" in text and "`export.license`" in text
+        assert ModelCard(rendered(run, "adapter", export={"license": "cc-by-4.0"})).data["license"] == "cc-by-4.0"
+    finally:
+        (tmp_path / "README.md").rename(readme)
+
+
+def test_texts_of_the_run_are_no_markup(run: Pipeline) -> None:
+    text = body(cards(run)["adapter"])
+    assert blocks(text, "") == [SYSTEM + "\n"]
+    html = MarkdownIt("gfm-like", {"linkify": False}).render(text)
+    assert "</script>" not in html and "<b>" not in html
+
+
+def test_the_card_says_what_was_measured(run: Pipeline) -> None:
+    receipt = Receipt.model_validate_json((run.path("export") / "receipt.json").read_text())
+    for text in cards(run).values():
+        for way in receipt.ways:
+            assert f"{way.kl_nats_per_token:.4f} | {way.agreement:.1%}" in text
+        assert "These weights were not evaluated" in text
+        assert "Supervised fine-tuning saw 36 demonstrations" in text
+        assert "<p>Made with trueup" in MarkdownIt("gfm-like", {"linkify": False}).render(body(text))
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_the_transformers_block_answers_as_the_policy_does(run: Pipeline, form: str, tmp_path: Path) -> None:
+    for folder, source in (
+        ("adapter", run.path("export")),
+        ("merged", run.path("export")),
+        ("model", run.folder.parents[1]),
+    ):
+        shutil.copytree(source / folder, tmp_path / folder)
+    (code,) = blocks(body(cards(run)[form]), "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "TRUEUP_CACHE": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    model = adapters.load_adapter(base.load_base(run.run.model.base, four_bit=True), run.path("dpo"), trainable=False)
+    asked = [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": "What can you do for me?"}]]
+    greedy = Sampling(max_new_tokens=8, temperature=0, top_p=1, batch_size=1, seed=0)
+    (answer,) = sample(model, base.load_tokenizer(run.run.model), asked, greedy)
+    assert answer.text.strip() and done.stdout.strip() == answer.text.strip()
+
+
+def test_vllm_is_given_options_that_it_has_or_another_form(run: Pipeline) -> None:
+    merged = rendered(run, "merged")
+    (command,) = [block for block in blocks(merged, "bash") if block.startswith("vllm")]
+    assert shlex.split(command) == ["vllm", "serve", "ada/tiny", "--dtype", "bfloat16"]
+    in_4_bits = rendered(run, "adapter")
+    assert not [block for block in blocks(in_4_bits, "bash") if block.startswith("vllm")]
+    assert "Serve `ada/tiny` instead" in in_4_bits
+
+
+def test_ollama_and_llama_cpp_are_given_the_gguf_where_there_is_one(run: Pipeline) -> None:
+    found = blocks(rendered(run, "gguf"), "bash")
+    assert found == ["ollama run hf.co/ada/tiny-GGUF\n", "llama-cli -hf ada/tiny-GGUF --temp 0 -n 8 -cnv\n"]
+    assert "trueup export RUN.yaml --to gguf" in cards(run)["merged"]
