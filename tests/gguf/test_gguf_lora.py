@@ -41,7 +41,7 @@ def adapter(folder: Path, base: Path, strength: float = 0.05, **options: Any) ->
         ("mistral", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
         ("qwen2", {}),
         ("qwen3", {}),
-        ("gemma", {"strength": 1.0}),
+        ("gemma", {"strength": 0.5}),
         ("phi3", {}),
     ],
 )
