@@ -63,7 +63,6 @@ def test_the_same_distributions(made: Made, kind: str, prompts: int, least: floa
     """`least`: agreement of the likeliest token; `most`: KL from the merged model, nats per token."""
     read = torch.cat(list(gguf_logps.logps(made.files[kind], made.ids[:prompts])))
     right = torch.cat(made.right[:prompts])
-    print(kind, len(right), "tokens", agreement(right, read), kl(right, read))
     assert agreement(right, read) >= least
     assert kl(right, read) < most
 
@@ -77,7 +76,6 @@ def test_the_lora_on_the_bases_gguf(made: Made) -> None:
         torch.cat(list(gguf_logps.logps(path, rows, adapter)))
         for path, adapter in ((made.files["f16"], None), (on_base, None), (on_base, lora))
     )
-    print(kl(whole, bare), kl(whole, added), agreement(whole, added))
     assert kl(whole, bare) > 0.02
     assert kl(whole, added) < 0.1 * kl(whole, bare)
     assert agreement(whole, added) >= 0.97
