@@ -17,8 +17,10 @@ CORPUS = [
     "<b>bold</b> & more... ------ ====== 3.14 1,000,000 ½ ² Ⅷ 😀👍🏽 naïve café e\u0301",
 ]
 # What is compared: contractions, digits, line ends, scripts, marks, spaces before and after
+UNMERGED = "xylograph"
 TEXTS = [
     *CORPUS,
+    f"{UNMERGED}!",
     "Hello",
     " Hello",
     "  two  spaces ",
@@ -47,12 +49,12 @@ def _bpe(splitter: Any, special: list[str], *, ignore_merges: bool = False) -> T
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(
-        [*CORPUS, *TEXTS] * 2,
+        [text for text in TEXTS if UNMERGED not in text] * 3,
         trainers.BpeTrainer(vocab_size=900, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     state = json.loads(raw.to_str())
-    assert "(really" not in state["model"]["vocab"]
-    state["model"]["vocab"]["(really"] = len(state["model"]["vocab"])
+    assert UNMERGED not in state["model"]["vocab"]
+    state["model"]["vocab"][UNMERGED] = len(state["model"]["vocab"])
     state["model"]["ignore_merges"] = ignore_merges
     raw = Tokenizer.from_str(json.dumps(state))
     raw.pre_tokenizer = splitter
