@@ -83,8 +83,8 @@ def text(choices: Choices, name: str, folder: Path) -> tuple[str, list[str]]:
     written = files("trueup.run").joinpath("template.yaml").read_text(encoding="utf-8")
     for mark, value in {
         "NAME": name,
+        "METHODS": f"{', '.join(methods[:-1])} or {methods[-1]}",  # before METHOD, with which it begins
         "METHOD": f"{choices.method:{len('METHOD')}}",
-        "CHOICES": f"{', '.join(methods[:-1])} or {methods[-1]}",
         "BASE": json.dumps(choices.base, ensure_ascii=False) if _needs_quotes(choices.base) else choices.base,
         "PROMPTS": PROMPTS[choices.feedback],
         "PREFERENCES": PREFERENCES[choices.feedback],
