@@ -28,10 +28,12 @@ $(LLAMA): | $(STAMP)
 	  $(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[gguf]' \
 	  && touch $@ || echo 'llama-cpp-python could not be built: the tests that need it will be skipped.'
 
-# Kills every stage at TRIALS of its file operations and compares; half an hour at 20. Its table is in docs/reliability.md.
+# Kills every stage at TRIALS of its file operations (drawn by SEED), cuts the power, fills a real disk (needs root), and
+# compares. More than an hour; what was tried is kept in build/faults, and the same command goes on. docs/reliability.md has the tables.
 faults: setup
-	rm -rf build/faults
-	$(VENV)/bin/python tests/faults/trials.py build/faults $(or $(TRIALS),20)
+	$(VENV)/bin/python tests/faults/trials.py build/faults/killed --trials $(or $(TRIALS),20) --seed $(or $(SEED),0)
+	$(VENV)/bin/python tests/faults/power_cut.py build/faults/cut
+	$(VENV)/bin/python tests/faults/full_disk.py build/faults/killed
 
 # Installs older versions of transformers and peft from the package index, and lets them read what is exported.
 older: setup

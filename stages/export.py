@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Form = Literal["adapter", "merged", "gguf", "ollama"]
 PUSHING = ("push", "push_public", "push_dry_run")
-GGUFType = Literal["f16", "q8_0", "q4_0"]
+GGUFType = Literal["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
 def _listed(value: Any) -> Any:
@@ -32,7 +32,8 @@ class Config(Section):
     """What is written: `adapter` (for peft and vLLM), `merged` (whole weights), `gguf` (for llama.cpp), `ollama` (a
     Modelfile and the GGUF that it names)."""
     gguf_types: Annotated[tuple[GGUFType, ...], BeforeValidator(_listed), Field(min_length=1)] = ("f16", "q8_0", "q4_0")
-    """The types of the GGUF files: `f16` (16 bits), `q8_0` (8 bits with scales) and `q4_0` (4 bits with scales)."""
+    """The types of the GGUF files: `f16` and `bf16` (16 bits), or blocks of 8 bits (`q8_0`), 5 bits (`q5_1`, `q5_0`)
+    or 4 bits (`q4_1`, `q4_0`), with a scale each, and an offset too for those that end in 1."""
     adapter_for: Literal["4bit", "16bit"] = "4bit"
     """The base that the exported adapter is put on: the one in 4 bits that it was trained on (`4bit`), or the one in 16
     bits (`16bit`), for which it is fitted anew."""
@@ -80,13 +81,13 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     history = records(context.run_dir)
     made = summing.receipt(written, history, aligned.fingerprint())
     made.write(context.out)
-    card.write(context.out, made, context.run, history)
+    unsaid = card.write(context.out, made, context.run, history)
     merged = made.way("merged")
     return {
         "merge_kl_nats_per_token": None if merged is None else merged.kl_nats_per_token,
         "ways": {way.name: way.kl_nats_per_token for way in made.ways},
         "ship": made.ship,
-        "said": [*made.advice, *made.notes],
+        "said": [*made.advice, *made.notes, *unsaid],
         "preflight": made.tokens.model_dump(),
     }
 

@@ -59,7 +59,11 @@ class Page:
     def write(self, path: Path) -> Path:
         """Write the file aside, then rename it; return `path`."""
         aside = path.with_name(path.name + ".tmp")
-        aside.write_text(self.render(), encoding="utf-8", errors="replace")
+        try:
+            aside.write_text(self.render(), encoding="utf-8", errors="replace")
+        except OSError:
+            aside.unlink(missing_ok=True)  # on a full disk it takes space and is of no use
+            raise
         aside.replace(path)
         return path
 

@@ -108,7 +108,9 @@ def test_what_was_sampled_again_is_said_in_words(run_file: Path) -> None:
     assert "the completions were sampled again" in row(said(0, "status", str(run_file)), "collect")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "\ufeff", '{"metrics": '])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "\ufeff", '{"metrics": ', '{"metrics": 3}', '{"inputs": []}', '{"version": 1, "data": {"d": 3}}']
+)
 def test_a_torn_record_is_said_with_the_command_that_builds_it_again(run_file: Path, text: str) -> None:
     (folder(run_file, "sft") / "record.json").write_text(text)
     status = said(0, "status", str(run_file))
@@ -219,6 +221,15 @@ def test_a_moved_project_is_the_same_project(run_file: Path, tmp_path: Path) -> 
     assert "complete" in row(status, "sft")
     assert "complete" in row(status, "sample")
     assert "complete already" in said(0, "sample", str(moved / "run.yaml"))
+
+
+def test_a_base_that_is_not_there_is_said_and_asks_nobody_to_build_again(run_file: Path) -> None:
+    (run_file.parent / "model").rename(run_file.parent / "away")
+    status = said(0, "status", str(run_file))
+    assert "complete" in row(status, "sft")
+    assert f"model.base: {run_file.parent / 'model'}: no such folder" in status
+    assert "--rebuild" not in status
+    assert "next: correct model.base in the run file" in said(2, "sample", str(run_file))
 
 
 def test_a_relative_base_is_looked_for_beside_the_run_file(

@@ -9,7 +9,7 @@ way through the operation and stays full. LOG gets a line for each operation and
 that numbers go on when the same stage is started again.
 
 What is seen are the calls of Python, and the calls that hand a file to safetensors or to torch.save. Nothing else is
-changed: each trial is a plain new process.
+changed. `watch_all` has to come before the libraries are imported, `begin` in the process that is to end.
 """
 
 import builtins
@@ -25,22 +25,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT, LOG = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
-FAULTS = [(how, f"{kind}\t{name}", number) for how, kind, name, number in json.loads(sys.argv[3])]
+Fault = tuple[str, str, int]  # how, the operation, which time
 FILLS = {"open", "write", "save_file", "save", "mkdir", "copyfile"}  # operations that take space
 open_file = io.open
-seen = Counter(LOG.read_text().splitlines() if LOG.exists() else [])
-log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+root: Path | None = None  # nothing is seen before `begin`
+faults: list[Fault] = []
+seen: Counter[str] = Counter()
+log = -1
 full = within = False
 
 
+def begin(folder: Path, note: Path, asked: str) -> None:
+    """From now on, note operations below `folder` in `note`, and make the faults in the JSON `asked` happen."""
+    global root, log
+    seen.update(note.read_text().splitlines() if note.exists() else [])
+    log = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    faults.extend((how, f"{kind}\t{name}", number) for how, kind, name, number in json.loads(asked))
+    root = folder.resolve()
+
+
 def below(path: Any, folder: int | None = None) -> Path | None:
-    """The path from ROOT, when it is below it; `folder` is an open one that the path starts from."""
+    """The path from the root, when it is below it; `folder` is an open one that the path starts from."""
+    if root is None:
+        return None
     try:
         if isinstance(path, int):
             path = Path(f"/proc/self/fd/{path}").readlink()
         start = Path.cwd() if folder is None else Path(f"/proc/self/fd/{folder}").readlink()
-        return Path(os.path.normpath(start / path)).relative_to(ROOT)
+        return Path(os.path.normpath(start / path)).relative_to(root)
     except (OSError, TypeError, ValueError):
         return None
 
@@ -77,7 +89,7 @@ def at(kind: str, name: Path | None, whole: Callable[[], Any], half: Callable[[]
 def happens(kind: str, line: str, whole: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
     """Do an operation, or what is to happen at it."""
     global full
-    how = next((how for how, what, number in FAULTS if what == line and seen[line] >= number), None)
+    how = next((how for how, what, number in faults if what == line and seen[line] >= number), None)
     if how is None or full:
         return whole()
     os.write(log, f"fault\t{how}\t{line}\n".encode())
@@ -148,17 +160,23 @@ def watch(module: Any, name: str, which: int = 0, torn: bool = False) -> None:
     setattr(module, name, watched)
 
 
-def main() -> None:
+def watch_all(libraries: bool = True) -> None:
+    """Make operations of all calls that are seen; without `libraries`, those of torch and safetensors are not."""
     builtins.open = io.open = opened
     for name in ("rename", "replace", "mkdir", "unlink", "remove", "rmdir", "fsync", "truncate"):
         watch(os, name)
     watch(shutil, "copyfile", 1, torn=True)
-    if sys.argv[4] != "collect":  # which loads no torch
+    if libraries:
         import safetensors.torch
         import torch
 
         watch(safetensors.torch, "save_file", 1, torn=True)
         watch(torch, "save", 1, torn=True)
+
+
+def main() -> None:
+    begin(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    watch_all(libraries=sys.argv[4] != "collect")  # which loads none
     sys.argv[1:] = sys.argv[4:]
     from trueup.cli.main import main as trueup
 

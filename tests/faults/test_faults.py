@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from trials import Faults
+from built import Built
+from trials import chain, last
 
 AT = {  # stage -> (how, kind of operation, file), each at its last one; the stages in an order that can be built
     "sft": [("torn", "save", "optimizer.pt"), ("after", "replace", "record.json.tmp")],
@@ -19,15 +20,15 @@ AT = {  # stage -> (how, kind of operation, file), each at its last one; the sta
 
 
 @pytest.fixture(scope="module")
-def every(tmp_path_factory: pytest.TempPathFactory) -> Faults:
-    return Faults(tmp_path_factory.mktemp("faults") / "run")
+def every(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return Built(tmp_path_factory.mktemp("faults") / "run")
 
 
 @pytest.mark.parametrize("stage", AT)
 def test_a_stage_that_is_killed_or_finds_the_disk_full_ends_as_one_that_was_left_alone(
-    every: Faults, stage: str
+    every: Built, stage: str
 ) -> None:
     every.build(stage)
-    asked = [every.last(stage, *at) for at in AT[stage]]
-    befell, wrong = every.chain(stage, asked)
+    asked = [last(every, stage, *at) for at in AT[stage]]
+    befell, wrong = chain(every, stage, asked)
     assert (len(befell), wrong) == (len(asked), [])

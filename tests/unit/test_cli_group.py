@@ -31,6 +31,10 @@ def full_disk() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/file")
 
 
+def no_permission() -> None:
+    raise OSError(errno.EACCES, os.strerror(errno.EACCES), "runs/x/file")
+
+
 def odd_key() -> None:
     raise KeyError(f"uid of {PASSWORD}")
 
@@ -47,7 +51,7 @@ def interrupted() -> None:
     raise KeyboardInterrupt
 
 
-WAYS = {f.__name__: f for f in (wrapped, full_disk, odd_key, no_memory, plain_error, interrupted)}
+WAYS = {f.__name__: f for f in (wrapped, full_disk, no_permission, odd_key, no_memory, plain_error, interrupted)}
 
 
 @click.group(cls=Group, params=[debug_option()])
@@ -117,7 +121,8 @@ def test_without_a_run_folder_the_log_is_in_the_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("way", "code", "said", "logged"),
     [
-        ("full_disk", 2, "runs/x/file: No space left on device", True),
+        ("full_disk", 2, "runs/x/file: the disk is full\n  next: free some space", False),
+        ("no_permission", 2, "runs/x/file: Permission denied\n  next: get the right to do that", True),
         ("wrapped", 2, "model.base: broken\n  next: trueup sft RUN.yaml\n", True),
         ("no_memory", 2, "out of memory\n  next: trueup plan", True),
         ("plain_error", 2, "model.base: nothing\n  next: set it\n", False),

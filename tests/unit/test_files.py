@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,21 @@ def test_the_hub_is_streamed_by_name_and_split(monkeypatch: pytest.MonkeyPatch) 
             raise ConnectionError("no such data set")
         return [{"prompt": f"{name} {split} {streaming}"}]
 
+    monkeypatch.setattr("trueup.data.hub.is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert records(Path("hub:owner/name:test")) == [{"prompt": "owner/name test True"}]
     assert records(Path("hub:owner/name")) == [{"prompt": "owner/name train True"}]
     with pytest.raises(DataError, match="cannot be fetched: no such data set"):
         records(Path("hub:owner/none"))
+    monkeypatch.setattr("trueup.data.hub.is_reachable", lambda: False)
+    with pytest.raises(DataError, match=r"the hub at \S+ does not answer\n  next: check the connection"):
+        records(Path("hub:owner/name"))  # not `load`, which would try for a minute
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="next: unset HF_HUB_OFFLINE"):
+        records(Path("hub:owner/name"))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "d.jsonl")
+    with pytest.raises(DataError, match="not a regular file"):
+        records(tmp_path / "d.jsonl")

@@ -135,6 +135,7 @@ def test_a_stream_of_the_hub_that_breaks_off_is_said(monkeypatch: pytest.MonkeyP
         yield {"prompt": "b"}
         raise ConnectionError("reset by peer")
 
+    monkeypatch.setattr("trueup.data.hub.is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError, match="the stream broke off after 2 rows: reset by peer"):
         list(DataFile(Path("hub:owner/name")).records(Faults()))

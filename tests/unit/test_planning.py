@@ -165,7 +165,7 @@ def test_a_shape_comes_from_the_folder_the_hub_or_our_table(
     with pytest.raises(ModelError, match=r"no config\.json"):
         shapes.of_base(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-    with pytest.raises(ModelError, match="no shape to plan with"):
+    with pytest.raises(ModelError, match=r"has no num_attention_heads \(model_type t5\)"):
         shapes.of_base(str(tmp_path))
 
 

@@ -28,10 +28,10 @@ def doctor(run_file: Path | None, overrides: tuple[str, ...]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from trueup.cli import machine
-    from trueup.models import hub
+    from trueup.run import reachable
 
     with ThreadPoolExecutor(2) as pool:  # what waits for an answer waits together
-        asked, gpus = pool.submit(hub.is_reachable), pool.submit(machine.ask_driver)
+        asked, gpus = pool.submit(reachable.is_reachable), pool.submit(machine.ask_driver)
         written, port, data_dir = _of_run_file(run_file, overrides)
         groups: dict[str, list[Fact]] = {
             "software": list(machine.software()),

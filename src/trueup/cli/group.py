@@ -18,6 +18,12 @@ WAITING = 3  # exit code: nothing is wrong, people have not finished
 INTERRUPTED = 130  # as a shell says of SIGINT
 DEBUG = "trueup.debug"  # key of click's meta: tracebacks are shown
 DOCUMENT = "trueup.document"  # key of click's meta: what --json prints, where it is asked for
+CURES = {  # of an error of the system that is no fault of ours
+    errno.EACCES: "get the right to do that, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOTDIR: "move the file away that is where a folder should be",
+    errno.EEXIST: "move the file away that is where a folder should be",
+}
 FOLDER = "trueup.run_folder"  # key of click's meta: the folder of the run, once it is known
 
 
@@ -96,9 +102,11 @@ def _say(error: Exception, ctx: click.Context) -> int:
         from trueup.cli import fault_log
 
         log = fault_log.keep(error, ctx.meta.get(FOLDER))
-        if log is None and not ctx.meta.get(DEBUG):
-            traceback.print_exception(error)
-        told = f"the traceback is in {log}" if log else "the traceback is above, no log could be written"
+        told = f"the traceback is in {log}" if log else "no log could be written; --debug shows the traceback"
+        if log is None and code == 1:
+            told = "the traceback is above, no log could be written"
+            if not ctx.meta.get(DEBUG):
+                traceback.print_exception(error)
         report = "; please report it with the output of `trueup doctor`" if code == 1 else ""
         lines.append(f"  {told}{report}")
     click.echo("error: " + "\n".join(lines), err=True)
@@ -109,9 +117,13 @@ def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
     """(what to say, the exit code, whether the traceback is worth a log)."""
     if isinstance(error, TrueupError):
         return [str(error).replace(" RUN.yaml", f" {run_file}")], 2, isinstance(error.__cause__, Exception)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or Path.cwd()  # a failed write does not name its file
+        return [visible(f"{where}: the disk is full\n  next: free some space, then repeat the command")], 2, False
     if isinstance(error, OSError):
         found = f"{error.filename}: {error.strerror}" if error.filename else _first_line(error)
-        return [visible(found)], 2, True
+        cure = CURES.get(error.errno or 0)
+        return [visible(found + (f"\n  next: {cure}, then repeat the command" if cure else ""))], 2, True
     if _is_out_of_memory(error):
         return ["out of memory", f"  next: trueup plan {run_file} says what fits, and what would make it fit"], 2, True
     return [f"a fault of trueup itself: {visible(_first_line(error))}"], 1, True

@@ -39,6 +39,13 @@ class DataFile:
         if str(self.path).startswith(hub.HUB):
             yield from hub.rows(str(self.path))
             return
+        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for, and a device never ends
+            raise DataError(
+                str(self.path),
+                found="not a regular file",
+                expected="a file, which can be read more than once",
+                next_step="write the rows into a file, and name that",
+            )
         try:
             with _opened(self.path) as stream:
                 yield from self._of_stream(stream, faults)
@@ -49,7 +56,11 @@ class DataFile:
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(str(self.path), found=f"broken gzip: {error}", next_step="fetch the file again") from None
         except OSError as error:
-            raise DataError(str(self.path), found=f"cannot be read: {error.strerror or error}") from None
+            raise DataError(
+                str(self.path),
+                found=f"cannot be read: {error.strerror or error}",
+                next_step="get the right to read it, or copy it again",
+            ) from None
 
     def _of_stream(self, stream: Any, faults: Faults) -> Records:
         head: bytes = stream.peek(CHUNK)

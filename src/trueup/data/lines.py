@@ -38,6 +38,7 @@ class Lines:
             str(self._path),
             found=f"line {number} is longer than {MAX_BYTES >> 20} MiB",
             expected="a row on each line",
+            next_step="look whether the file holds rows at all, and write each on a line of its own",
         )
 
     def _by_line_feed(self) -> Iterator[bytes]:

@@ -80,8 +80,12 @@ def from_config(config: dict[str, Any], where: str) -> Shape:
             family=family,
         )
     except (KeyError, TypeError, ValueError) as error:
+        what = f"config.json has no {error.args[0]}" if isinstance(error, KeyError) else f"config.json: {error}"
         raise ModelError(
-            where, found=f"no shape to plan with ({error!r})", expected="a decoder that trueup trains"
+            where,
+            found=f"{what} (model_type {family})",
+            expected="the configuration of a decoder that trueup trains",
+            next_step="set model.base to a model of a family in docs/models.md",
         ) from None
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trueup.errors import StageError
-from trueup.run.files import file_sha256, read_json, read_jsonl, write_json, write_jsonl
+from trueup.run.files import file_sha256, read_jsonl, write_json, write_jsonl
+from trueup.run.record import read_record
 
 __all__ = [
     "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
@@ -42,7 +43,7 @@ class Artifact:
 
     def record(self) -> dict[str, Any]:
         """The record.json. Raises StageError when the folder is not complete, or its record cannot be read."""
-        value = read_json(self.path / "record.json")
+        value = read_record(self.path / "record.json")
         if value is None:
             stage = self.path.name
             raise StageError(

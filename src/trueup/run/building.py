@@ -15,6 +15,7 @@ from trueup.errors import StageError
 from trueup.run import files
 from trueup.run.artifacts import Artifact
 from trueup.run.identity import MadeOf
+from trueup.run.record import read_record
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Context, Stage
 from trueup.run.standing import Standing, begun
@@ -79,7 +80,7 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
 
 def _is_complete(stage: Stage, standing: Standing, out: Path, now: MadeOf) -> bool:
     """True when all was made and only the last rename was lost."""
-    record = files.read_json(out / "record.json")
+    record = read_record(out / "record.json")
     if record is None or standing.differences(stage, record, now, strict=True):
         return False
     return not stage.makes(out).altered()
@@ -89,7 +90,7 @@ def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bo
     """A half-built stage goes on only when it is still made of the same things; an empty one begins anew."""
     plan = out / "plan.json"
     if begun(out) and plan.exists():
-        before = files.read_json(plan)
+        before = read_record(plan)
         if before is None:
             found = f"{plan} is empty or torn: nothing says what {out.name} was begun from"
         else:

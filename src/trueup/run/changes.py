@@ -110,6 +110,8 @@ def _change(name: str, then: object, now: object) -> str:
 
 
 def _base(then: dict[str, Any], now: dict[str, Any], folder: Path) -> list[str]:
+    if now.get("missing"):  # it cannot be compared; what needs it refuses to begin
+        return []
     if "files" in then and "files" in now:
         if then["files"] == now["files"]:
             return []

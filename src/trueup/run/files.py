@@ -55,9 +55,13 @@ def write_json(path: Path, value: object) -> None:
 
 def _write(path: Path, fill: Any) -> None:
     aside = path.with_name(path.name + ".tmp")
-    with aside.open("w", encoding="utf-8") as out:
-        fill(out)
-        _flush(out)
+    try:
+        with aside.open("w", encoding="utf-8") as out:
+            fill(out)
+            _flush(out)
+    except BaseException:
+        aside.unlink(missing_ok=True)  # on a full disk it takes space and is of no use
+        raise
     rename(aside, path)
 
 

@@ -122,9 +122,9 @@ def _base(run: RunFile, folder: Path, hashes: Hashes) -> dict[str, Any]:
         return {"name": name}
     if base.is_hub_id(name):
         return {"name": name, "commit": base.cached_commit(name)}
-    named = {"name": relative(Path(name), folder)}
+    named: dict[str, Any] = {"name": relative(Path(name), folder)}
     if not Path(name).is_dir():
-        return named
+        return named | {"missing": True}
     return named | {
         "files": {str(file.relative_to(name)): hashes.of(file) for file in base.files(Path(name))},
     }

@@ -103,9 +103,21 @@ class Pipeline(Chain):
         return Standing(self).states()
 
     def says(self, name: str) -> list[str]:
-        """The figures of a complete stage that matter, and what is off with them."""
+        """The figures of a complete stage that matter, and what is off with them.
+
+        Raises StageError when its record lacks them.
+        """
         stage = self.stages[name]
-        return stage.says(stage.makes(self.path(name)).record()["metrics"], self.run)
+        artifact = stage.makes(self.path(name))
+        try:
+            return stage.says(artifact.record().get("metrics", {}), self.run)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StageError(
+                str(artifact.path / "record.json"),
+                found=f"its figures are not those of {name} ({type(error).__name__}: {error})",
+                expected="the record as trueup wrote it",
+                next_step=f"restore the file, or: trueup {name} RUN.yaml --rebuild",
+            ) from None
 
     def afterwards(self, name: str) -> list[str]:
         """Do what a complete stage does at each call, such as pushing what it made; returns what to say of it."""

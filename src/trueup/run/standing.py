@@ -11,9 +11,9 @@ from trueup.run import lock
 from trueup.run.artifacts import Artifact
 from trueup.run.chain import Chain
 from trueup.run.changes import MadeAgain, changes
-from trueup.run.files import read_json
 from trueup.run.hashes import Hashes
 from trueup.run.identity import MadeOf, made_of
+from trueup.run.record import read_record
 from trueup.run.stage import Context, Stage
 
 At = tuple[str, int]  # a stage of a round
@@ -88,7 +88,7 @@ class Standing:
 
     def remembered(self, name: str, found: list[str]) -> tuple[str, ...]:
         """The overrides that a stage was built with and whose absence is among what was found."""
-        record = read_json(self.chain.path(name) / "record.json") or {}
+        record = read_record(self.chain.path(name) / "record.json") or {}
         return tuple(
             override
             for override in record.get("overrides", ())
@@ -109,7 +109,7 @@ class Standing:
         if not stage.makes(final).is_there():
             how_far = self._how_far(stage, final.with_name(f"{name}.partial"))
             return State(name, "partial", how_far) if how_far else State(name, "missing")
-        if read_json(final / "record.json") is None:
+        if read_record(final / "record.json") is None:
             return State(name, "broken", "record.json is empty or torn; --rebuild keeps the old folder aside")
         own = self.own_faults(name, self.chain.run.round)
         before = self.stale_inputs(stage)
@@ -151,7 +151,7 @@ class Standing:
         return stage.makes(self.chain.path(stage.name))
 
     def _made(self, artifact: Artifact) -> object:
-        return (read_json(artifact.path / "record.json") or {}).get("fingerprint")
+        return (read_record(artifact.path / "record.json") or {}).get("fingerprint")
 
 
 def begun(out: Path) -> bool:
