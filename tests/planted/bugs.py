@@ -897,7 +897,7 @@ BUGS = [
         "src/trueup/chat/preflight.py",
         'return not any("preflight" in record',
         'return bool("preflight") or any("preflight" in record',
-        ("tests/e2e/test_commands.py::test_in_a_pipe_a_stage_is_quiet_and_its_figures_are_json",),
+        ("tests/e2e/test_terminal.py::test_in_a_pipe_a_stage_is_quiet_and_its_figures_are_json",),
     ),
     Bug(
         "a new run file keeps batches that do not fit",
