@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trueup.export.origin import Origin
-from trueup.models import base, hub, packaged
+from trueup.models import base, packaged
+from trueup.run import reachable
 from trueup.run.base import PACKAGE, is_hub_id, is_package, of_hub
 
 TEXTS = {  # how license files begin -> the hub's identifier
@@ -74,7 +75,7 @@ def _fetched(hub_id: str) -> Path | None:
     known = try_to_load_from_cache(name, "README.md", revision=revision)
     if isinstance(known, str):
         return Path(known)
-    if constants.is_offline_mode() or not hub.is_reachable():
+    if constants.is_offline_mode() or not reachable.is_reachable():
         return None
     try:
         return Path(hf_hub_download(name, "README.md", revision=revision))
