@@ -24,6 +24,7 @@ from trueup.run.stage import Waiting
 OURS = "our own server"  # whose port may change
 PATIENCE_S = 3600  # how long a run that waits bears a server that is away
 LONGEST_PAUSE_S = 60.0
+SPEED_OF_LAST_S = 3600  # by which time left is told: people pause
 
 
 class Project:
@@ -63,7 +64,7 @@ class Project:
         if self.settings.url is None:
             address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
         watch, whole = Watch(self.client, number), True
-        with bars("collect") as bar:
+        with bars("collect", speed_of_last_s=SPEED_OF_LAST_S) as bar:
             task = bar.add_task("thumbs", total=wanted)
             while True:
                 found = self._patiently(functools.partial(watch.look, whole=whole))

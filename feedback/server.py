@@ -31,9 +31,9 @@ def start(data_dir: Path, port: int, progress: Callable[[str], None] = lambda te
         _close_to_others(data_dir)
     else:
         _refuse_taken(port)
-        progress("making Label Studio's environment")
+        progress("making Label Studio's environment, once")
         folder = environment.folder()
-        progress("making Label Studio's database")
+        progress("making Label Studio's database; the first takes about a minute")
         process = _launch(folder, data_dir, port)
     connection, began = connect(data_dir), time.monotonic()
     while (process.poll() is None if process else is_running(data_dir)) and time.monotonic() - began < START_LIMIT_S:

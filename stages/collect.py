@@ -26,8 +26,11 @@ class Config(Section):
     """How much is labelled before the snapshot is frozen."""
 
     annotations_per_completion: PositiveInt = 1
-    min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)  # of the completions
-    held_out_fraction: float = Field(default=0.15, ge=0, lt=1)  # of the prompts
+    """People who judge each completion."""
+    min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)
+    """The share of the completions that have to be judged before the judgements are frozen."""
+    held_out_fraction: float = Field(default=0.15, ge=0, lt=1)
+    """The share of the prompts whose judgements nothing is trained on, and that measure the reward model."""
 
 
 def run(config: Config, context: Context, completions: Completions | None = None) -> Metrics:

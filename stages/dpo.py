@@ -14,7 +14,7 @@ from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(AlignmentSection, TrainerSection):
-    """Field names are trl.DPOConfig's own."""
+    """Alignment by DPO on pairs. The keys are those of trl.DPOConfig."""
 
     arguments_of = "trl.trainer.dpo_config.DPOConfig"
     set_elsewhere: ClassVar = dict.fromkeys(
@@ -31,14 +31,19 @@ class Config(AlignmentSection, TrainerSection):
         "the loss is eq. 7 of Rafailov et al. 2023, each pair with its weight",
     )
 
-    beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
+    beta: PositiveFloat = 0.1
+    """The KL coefficient, without a unit: the larger it is, the nearer the policy stays to the reference."""
     learning_rate: PositiveFloat = 5e-5
+    """The learning rate of AdamW at the first step, without a unit; it falls linearly to 0."""
     num_train_epochs: PositiveFloat = 2
+    """Passes over the pairs (epochs)."""
     per_device_train_batch_size: PositiveInt = 4
+    """Pairs in memory at once."""
     gradient_accumulation_steps: PositiveInt = 2
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    max_length: PositiveInt = 512  # tokens, prompt + completion
-    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    """Batches of `per_device_train_batch_size` pairs that make one optimizer step."""
+    max_length: PositiveInt = 512
+    """The maximum length of prompt and answer together, on either side of a pair, in tokens; longer ones are cut there
+    and counted, and left out where nothing of an answer remains."""
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

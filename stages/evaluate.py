@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -22,14 +23,25 @@ if TYPE_CHECKING:
 class Config(Section):
     """How the held-out prompts are answered."""
 
-    num_completions: PositiveInt = 2  # a prompt
+    num_completions: PositiveInt = 2
+    """Completions for each held-out prompt."""
     max_new_tokens: PositiveInt = 64
-    temperature: NonNegativeFloat = 1.0  # 0: greedy
+    """The maximum length of a completion, in tokens; longer ones are cut."""
+    temperature: NonNegativeFloat = 1.0
+    """The sampling temperature, a factor that divides the logits; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: each token is drawn from the likeliest ones that together hold this share of the probability; 1
+    draws from all."""
     batch_size: PositiveInt = 64
-    engine: Engine = "auto"  # merged: faster, with a dense copy in memory; vllm: on a GPU
-    baselines: tuple[Baseline, ...] = ()  # what the aligned model is compared with besides SFT
-    few_shot: tuple[Shot, ...] = ()  # the examples of baseline few_shot; else data.few_shot
+    """Completions that are sampled at once."""
+    engine: Engine = "auto"
+    """What samples: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of transformers;
+    `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    baselines: tuple[Baseline, ...] = ()
+    """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
+    (`system_prompt`), the base shown examples (`few_shot`). None by default."""
+    few_shot: tuple[Shot, ...] = ()
+    """The examples of the baseline `few_shot`; by default those of `data.few_shot`."""
 
 
 def run(
@@ -46,6 +58,7 @@ def run(
     the method optimized judge.
     """
     import functools
+    import os
 
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -64,6 +77,7 @@ def run(
     from trueup.sampling.kept import Kept
     from trueup.sampling.sample import engine_bytes, refuse_beyond_context, used
     from trueup.sampling.types import Sampling
+    from trueup.training import curves
 
     method = context.run.section(context.run.method)
     parts: list[rewards.Part] = []
@@ -93,16 +107,21 @@ def run(
     done: dict[str, list[Sampled]] = {}
     metrics: Metrics = {}
     with bars("evaluate") as bar:
+
+        def shown(what: str, total: int) -> Callable[[int], None]:
+            return functools.partial(bar.advance, bar.add_task(what, total=total))
+
         for label, (name, put) in contestants.items():
-            advance = functools.partial(bar.advance, bar.add_task(f"answers of {label}", total=len(prompts)))
-            kept = Kept(context.out, f"answers-{label}")
+            advance, kept = shown(f"answers of {label}", len(prompts)), Kept(context.out, f"answers-{label}")
             done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance, kept)
-    if head is not None:
-        judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done)
-    else:
-        texts = {label: [one.text for one in found] for label, found in done.items()}
-        judge, scores = "reward_functions", {label: rewards.total(parts, prompts, texts[label]) for label in texts}
-    kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature)
+        if head is not None:
+            advance = shown("rewards", len(done) * len(prompts))
+            judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done, advance)
+        else:
+            texts = {label: [one.text for one in found] for label, found in done.items()}
+            judge, scores = "reward_functions", {label: rewards.total(parts, prompts, texts[label]) for label in texts}
+        advance = shown("KL", len(prompts) * (1 + (reference.path != sft.path)))
+        kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], config.temperature, advance)
     ids = [row["id"] for row in rows]
     won = {
         label: intervals.win_rate(intervals.wins(scores["aligned"], scores[label]), ids) for label in ("sft", *framed)
@@ -133,8 +152,15 @@ def run(
     )
     write_json(context.out / "report.json", figures)
     title = f"{context.run.name}: SFT against {context.run.method}"
-    made = records(context.run_dir)
-    report.write(context.out / "report.html", title=title, figures=figures, answers=answers, records=made)
+    made, drawn = records(context.run_dir), curves.write(context.run_dir, context.run.name)
+    report.write(
+        context.out / "report.html",
+        title=title,
+        figures=figures,
+        answers=answers,
+        records=made,
+        curves=None if drawn is None else os.path.relpath(drawn, context.out),
+    )
     return figures
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Form = Literal["adapter", "merged", "gguf", "ollama"]
 PUSHING = ("push", "push_public", "push_dry_run")
-GGUFType = Literal["f16", "q8_0", "q4_0"]
+GGUFType = Literal["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 
 def _listed(value: Any) -> Any:
@@ -32,26 +32,28 @@ class Config(Section):
     """What is written: `adapter` (for peft and vLLM), `merged` (whole weights), `gguf` (for llama.cpp), `ollama` (a
     Modelfile and the GGUF that it names)."""
     gguf_types: Annotated[tuple[GGUFType, ...], BeforeValidator(_listed), Field(min_length=1)] = ("f16", "q8_0", "q4_0")
-    """The types of the GGUF files."""
+    """The types of the GGUF files: `f16` and `bf16` (16 bits), or blocks of 8 bits (`q8_0`), 5 bits (`q5_1`, `q5_0`)
+    or 4 bits (`q4_1`, `q4_0`), with a scale each, and an offset too for those that end in 1."""
     adapter_for: Literal["4bit", "16bit"] = "4bit"
-    """The base that the exported adapter is put on: the 4-bit one it was trained on, or the 16-bit one, for which it is
-    fitted anew."""
+    """The base that the exported adapter is put on: the one in 4 bits that it was trained on (`4bit`), or the one in 16
+    bits (`16bit`), for which it is fitted anew."""
     base: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+(@\S+)?$")
-    """owner/name, or owner/name@revision, of the base on the hub, where model.base is a folder."""
+    """The base's name on the hub, `owner/name` or `owner/name@revision`, where `model.base` is a folder; by default
+    such a base has no name there."""
     license: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.+-]*$")
-    """The license of the base by its identifier on the hub, such as apache-2.0 or llama3.1, where neither the base's
-    card nor a LICENSE file says it."""
+    """The license of the base by its identifier on the hub, such as `apache-2.0` or `llama3.1`; by default it is read
+    from the base's card or its LICENSE file."""
     num_prompts: PositiveInt = 24
     """Held-out prompts on which each way of loading what was exported is compared with the model that was trained."""
     push: str | None = None
-    """owner/name on the hub, where what was exported is pushed to, as private repositories. The token is taken from the
-    environment variable HF_TOKEN."""
+    """The name on the hub, `owner/name`, that what was exported is pushed to, as private repositories; the token is
+    taken from the environment variable HF_TOKEN. By default nothing is pushed."""
     push_public: bool = False
-    """Push to public repositories."""
+    """Push to public repositories instead of private ones."""
     push_dry_run: bool = False
     """Only list what would be pushed."""
     merged: bool = True
-    """False is the former way to say `to: adapter`."""
+    """Whether merged weights may be written; `false` is the former way to say `to: adapter`."""
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Config:
@@ -79,13 +81,13 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     history = records(context.run_dir)
     made = summing.receipt(written, history, aligned.fingerprint())
     made.write(context.out)
-    card.write(context.out, made, context.run, history)
+    unsaid = card.write(context.out, made, context.run, history)
     merged = made.way("merged")
     return {
         "merge_kl_nats_per_token": None if merged is None else merged.kl_nats_per_token,
         "ways": {way.name: way.kl_nats_per_token for way in made.ways},
         "ship": made.ship,
-        "said": [*made.advice, *made.notes],
+        "said": [*made.advice, *made.notes, *unsaid],
         "preflight": made.tokens.model_dump(),
     }
 

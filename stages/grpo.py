@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Config(RewardSettings, AlignmentSection, TrainerSection):
-    """Field names are trl.GRPOConfig's own. Temperature 1: the policy that samples is the one trained."""
+    """Alignment by GRPO against a reward, at temperature 1: the policy that samples is the one that trains.
+
+    Most keys are those of trl.GRPOConfig.
+    """
 
     arguments_of = "trl.trainer.grpo_config.GRPOConfig"
     set_elsewhere: ClassVar = dict.fromkeys(
@@ -26,19 +29,30 @@ class Config(RewardSettings, AlignmentSection, TrainerSection):
         "the policy that samples is the one trained; rewards are weighted in reward_functions",
     )
 
-    beta: float = Field(default=0.04, gt=0)  # KL coefficient: the pull toward the reference
+    beta: float = Field(default=0.04, gt=0)
+    """The KL coefficient, without a unit: the larger it is, the nearer the policy stays to the reference."""
     learning_rate: PositiveFloat = 5e-5
+    """The learning rate of AdamW at the first step, without a unit; it falls linearly to 0."""
     max_steps: PositiveInt = 60
-    num_generations: int = Field(default=8, ge=2)  # completions per prompt: the group an advantage is relative to
-    per_device_train_batch_size: PositiveInt = 32  # completions per step
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    num_iterations: PositiveInt = 1  # updates on one rollout
-    max_completion_length: PositiveInt = 64  # tokens
-    save_steps: PositiveInt = 10  # steps between checkpoints, rounded up to whole rollouts: what a killed run loses
+    """The number of optimizer steps."""
+    num_generations: int = Field(default=8, ge=2)
+    """Completions for each prompt: the group within which rewards are compared."""
+    per_device_train_batch_size: PositiveInt = 32
+    """Completions in memory at once; a multiple of `num_generations`."""
+    num_iterations: PositiveInt = 1
+    """Optimizer steps on each rollout."""
+    max_completion_length: PositiveInt = 64
+    """The maximum length of a completion, in tokens; longer ones are cut."""
+    save_steps: PositiveInt = 10
+    """Optimizer steps between two checkpoints, rounded up to whole rollouts: a killed run loses at most these."""
 
-    max_prompt_tokens: PositiveInt = 256  # ours, like the rest: longer prompts are left out, counted and named
-    completions_steps: int = Field(default=10, gt=0)  # sample completions are written every so many steps
-    report_to: list[Tracker] = Field(default_factory=list)  # metrics.jsonl is always written
+    max_prompt_tokens: PositiveInt = 256
+    """The maximum length of a prompt, in tokens; longer prompts are left out, counted and named."""
+    completions_steps: int = Field(default=10, gt=0)
+    """Optimizer steps between two of those whose completions are written to completions.jsonl."""
+    report_to: list[Tracker] = Field(default=[])
+    """Where the metrics of each step go besides metrics.jsonl: `tensorboard`, `trackio` or `wandb`, which have to be
+    installed. Nowhere by default."""
 
 
 OURS = {*RewardSettings.model_fields, "max_prompt_tokens", "completions_steps", "report_to"}
@@ -59,7 +73,7 @@ def run(
     from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, scoring
-    from trueup.online import curves, prompts, rewards, watch
+    from trueup.online import prompts, rewards, watch
     from trueup.online.grpo import ResumableGRPOTrainer, between_rollouts
     from trueup.online.log import Log, summary
     from trueup.sampling.types import Sampling
@@ -89,9 +103,10 @@ def run(
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in asked]),
         callbacks=[watching],
     )
-    metrics = steps.train(trainer, context, start=policy, reference=policy, with_entropy=True, probe=encoded)
+    metrics = steps.train(
+        trainer, context, start=policy, reference=policy, with_entropy=True, own_log=True, probe=encoded
+    )
     logged = log.finish()
-    curves.write(logged, f"{context.run.name}: GRPO, step by step", context.out / "curves.html")
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")
     batch = config.per_device_train_batch_size
@@ -149,7 +164,7 @@ STAGE = Stage(
     reads=("prompts",),
     code=files_of_functions,
     says=says,
-    help="Align by a reward: group relative policy optimization, without a value.",
+    help="Align by a reward: group relative policy optimization.",
     batch="per_device_train_batch_size",
     smallest_batch=lambda values: int(values["num_generations"]),
     length="max_completion_length",

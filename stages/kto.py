@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Config(AlignmentSection, TrainerSection):
-    """Field names are trl.KTOConfig's own."""
+    """Alignment by KTO on single judgements. The keys are those of trl.KTOConfig."""
 
     arguments_of = "trl.trainer.kto_config.KTOConfig"
     set_elsewhere: ClassVar = {
@@ -26,14 +26,19 @@ class Config(AlignmentSection, TrainerSection):
         "undesirable_weight": "weights are measured, by eq. 9 of Ethayarajh et al. 2024",
     }
 
-    beta: PositiveFloat = 0.1  # KL coefficient: the pull toward the reference
+    beta: PositiveFloat = 0.1
+    """The KL coefficient, without a unit: the larger it is, the nearer the policy stays to the reference."""
     learning_rate: PositiveFloat = 5e-5
+    """The learning rate of AdamW at the first step, without a unit; it falls linearly to 0."""
     num_train_epochs: PositiveFloat = 1
-    per_device_train_batch_size: int = Field(default=8, ge=2)  # the KL is estimated from neighbours in a batch
+    """Passes over the judged answers (epochs)."""
+    per_device_train_batch_size: int = Field(default=8, ge=2)
+    """Judged answers in memory at once; at least 2, since the KL divergence is estimated from neighbours in a batch."""
     gradient_accumulation_steps: PositiveInt = 1
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    max_length: PositiveInt = 512  # tokens, prompt + completion
-    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    """Batches of `per_device_train_batch_size` judged answers that make one optimizer step."""
+    max_length: PositiveInt = 512
+    """The maximum length of prompt and answer together, in tokens; longer ones are cut there and counted, and left out
+    where nothing of the answer remains."""
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

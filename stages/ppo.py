@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Config(Settings, AlignmentSection):
-    """Field names are those of TRL's PPOConfig where it had them; see docs/ppo.md."""
+    """Alignment by PPO against a reward. The keys are those of TRL's PPOConfig where it had them; see docs/ppo.md."""
 
 
 def run(
@@ -133,7 +133,7 @@ STAGE = Stage(
     reads=("prompts",),
     code=files_of_functions,
     says=says,
-    help="Align by a reward: proximal policy optimization, every role on one base.",
+    help="Align by a reward: proximal policy optimization.",
     batch="micro_batch_size",
     length="max_new_tokens",
     plan=plan,

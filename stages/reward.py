@@ -12,18 +12,22 @@ from trueup.run.stage import Context, Metrics, Stage
 
 
 class Config(TrainerSection):
-    """Field names are trl.RewardConfig's own."""
+    """The training of the reward model on pairs. The keys are those of trl.RewardConfig."""
 
     arguments_of = "trl.trainer.reward_config.RewardConfig"
     set_elsewhere: ClassVar = {"center_rewards_coefficient": "the loss is Bradley and Terry's alone"}
 
     learning_rate: PositiveFloat = 1e-4
+    """The learning rate of AdamW at the first step, without a unit; it falls linearly to 0."""
     num_train_epochs: PositiveFloat = 1
+    """Passes over the pairs (epochs)."""
     per_device_train_batch_size: PositiveInt = 4
+    """Pairs in memory at once."""
     gradient_accumulation_steps: PositiveInt = 2
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    max_length: PositiveInt = 512  # tokens; longer pairs are dropped, and counted
-    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    """Batches of `per_device_train_batch_size` pairs that make one optimizer step."""
+    max_length: PositiveInt = 512
+    """The maximum length of prompt and answer together, on either side of a pair, in tokens; longer pairs are left out
+    and counted."""
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:

@@ -24,14 +24,22 @@ if TYPE_CHECKING:
 
 
 class Config(Section):
-    """How many completions, and how they are sampled."""
+    """How many completions people will judge, and how these are sampled."""
 
-    num_completions: PositiveInt = 4  # a prompt
+    num_completions: PositiveInt = 4
+    """Completions for each prompt."""
     max_new_tokens: PositiveInt = 64
-    temperature: NonNegativeFloat = 1.0  # 0: greedy
+    """The maximum length of a completion, in tokens; longer ones are cut and counted."""
+    temperature: NonNegativeFloat = 1.0
+    """The sampling temperature, a factor that divides the logits; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: each token is drawn from the likeliest ones that together hold this share of the probability; 1
+    draws from all."""
     batch_size: PositiveInt = 64
-    engine: Engine = "auto"  # merged: faster, with a dense copy in memory; vllm: on a GPU
+    """Completions that are sampled at once."""
+    engine: Engine = "auto"
+    """What samples: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of transformers;
+    `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
 
 
 def run(config: Config, context: Context, policy: Adapter) -> Metrics:

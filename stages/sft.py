@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Config(TrainerSection):
-    """Field names are trl.SFTConfig's own."""
+    """Supervised fine-tuning on the demonstrations. The keys are those of trl.SFTConfig."""
 
     arguments_of = "trl.trainer.sft_config.SFTConfig"
     set_elsewhere: ClassVar = dict.fromkeys(
@@ -27,14 +27,22 @@ class Config(TrainerSection):
     )
 
     learning_rate: PositiveFloat = 3e-4
+    """The learning rate of AdamW at its highest, without a unit: it rises for `warmup_steps` and then falls linearly to
+    0."""
     num_train_epochs: PositiveFloat = 4
+    """Passes over the demonstrations (epochs); the adapter of the epoch with the lowest held-out loss is kept (with
+    AdaLoRA, that of the last)."""
     per_device_train_batch_size: PositiveInt = 8
+    """Demonstrations in memory at once."""
     gradient_accumulation_steps: PositiveInt = 1
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    max_length: PositiveInt = 512  # tokens, prompt + completion
+    """Batches of `per_device_train_batch_size` demonstrations that make one optimizer step."""
+    max_length: PositiveInt = 512
+    """The maximum length of a demonstration, prompt and answer together, in tokens; longer ones are cut there and
+    counted, and left out where nothing of the answer remains."""
     warmup_steps: NonNegativeInt = 5
-    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)  # of the prompts
-    save_steps: PositiveInt = 10  # optimizer steps between checkpoints: what a killed run loses at most
+    """Optimizer steps in which the learning rate rises from 0 to `learning_rate`."""
+    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """The share of the prompts whose demonstrations are not trained on, and measure the loss after each epoch."""
 
 
 def run(config: Config, context: Context) -> Metrics:

@@ -34,7 +34,7 @@ class Hub:
     repos: dict[str, Repository] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
     broken: bool = False  # uploads of large files fail
-    fake: Fake | None = None
+    fake: Fake = field(default_factory=lambda: Fake("", lambda asked: (404, {}, b"")))
 
     def answer(self, asked: Asked) -> Answer:
         path = unquote(asked.path.partition("?")[0])
@@ -62,9 +62,9 @@ class Hub:
             assert isinstance(body, dict)
             name = f"{body['organization']}/{body['name']}"
             self.repos.setdefault(name, Repository(body.get("visibility") == "private"))
-            return {"url": f"{self.fake.url if self.fake else ''}/{name}"}
+            return {"url": f"{self.fake.url}/{name}"}
         if path.endswith(".git/info/lfs/objects/batch"):
-            assert isinstance(body, dict) and self.fake
+            assert isinstance(body, dict)
             href = {o["oid"]: f"{self.fake.url}/lfs/{o['oid']}" for o in body["objects"]}
             return {"objects": [o | {"actions": {"upload": {"href": href[o["oid"]]}}} for o in body["objects"]]}
         name = "/".join(path.removeprefix("/api/models/").split("/")[:2])

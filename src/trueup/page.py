@@ -27,6 +27,10 @@ class Page:
         """A paragraph; line breaks stay."""
         return self._add("text", text=text)
 
+    def link(self, text: str, address: str) -> Page:
+        """A link to another page. `address` is relative, and ours: nothing is fetched until somebody follows it."""
+        return self._add("link", text=text, address=address)
+
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Page:
         """A table; each row has a cell for each name of `header`. Numbers stand on the right, None is a dash.
 

@@ -1,32 +1,52 @@
-"""One progress line for whatever takes long."""
+"""Progress on standard error, with time left, for whatever takes long; in a pipe, nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 
-def bars(title: str) -> Any:
-    """A rich progress bar: what is done, counts, time gone and time left."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def bars(title: str, *, speed_of_last_s: float = 30) -> Any:
+    """A rich progress bar: what is done, counts, time gone and time left.
+
+    Time left is what the speed of the last `speed_of_last_s` seconds gives.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn(f"{title:9} {{task.description:22}}"), BarColumn(24), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return _progress(
+        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), speed_estimate_period=speed_of_last_s
+    )
+
+
+def track(title: str, what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+    """Yield `items`, of which there are `total`, under a bar."""
+    with bars(title) as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 @contextmanager
 def spinner(title: str) -> Iterator[Callable[[str], None]]:
-    """A turning line; call what it yields to change the words."""
-    from rich.console import Console
+    """A turning line with the time gone, for what nobody can foresee; call what it yields to change the words."""
     from rich.markup import escape
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Console().status(title) as status:
-        yield lambda text: status.update(escape(text))
+    with _progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as line:
+        task = line.add_task(title, total=None)
+        yield lambda text: line.update(task, description=escape(text))
+
+
+def _progress(*columns: Any, **options: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    disable = not console.is_terminal
+    return Progress(*columns, console=console, disable=disable, redirect_stdout=sys.stdout.isatty(), **options)

@@ -18,7 +18,8 @@ import torch
 from families import CASES, tokenizer
 from older_reader import read
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from tiny import make_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trueup.export import older
 
@@ -70,7 +71,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if "lora_" in name:
             parameter.data = torch.randn_like(parameter) * 0.2
     model.save_pretrained(made)
-    tokenizer().save_pretrained(made)
+    make_model(root / "bytes")
+    AutoTokenizer.from_pretrained(root / "bytes").save_pretrained(made)  # byte-level BPE, as most models have
     older.settle(root / "base")
     for folder in (*found.values(), made):
         older.settle(folder)

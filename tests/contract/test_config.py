@@ -129,7 +129,7 @@ def test_a_missing_file_and_broken_yaml_exit_2_without_traceback(tmp_path: Path)
     assert "run.yaml:2: not YAML" in broken.output
 
 
-@pytest.mark.parametrize("command", [["--help"], ["status", "run.yaml"], ["init", "new.yaml"]])
+@pytest.mark.parametrize("command", [["--help"], ["ppo", "--help"], ["status", "run.yaml"], ["init", "new.yaml"]])
 def test_commands_that_build_nothing_import_nothing_heavy(tmp_path: Path, command: list[str]) -> None:
     write(tmp_path, "name: x\n")
     heavy = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "pandas", "numpy", "scipy", "matplotlib")

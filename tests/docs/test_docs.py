@@ -154,3 +154,15 @@ def test_the_site_builds_without_a_warning_and_without_the_network(tmp_path: Pat
     assert {path.stem for path in PAGES} <= {path.stem for path in pages}
     fetched = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"')
     assert not [found for page in pages for found in fetched.findall(page.read_text(encoding="utf-8"))]
+
+
+def test_ci_elsewhere_runs_the_same_command_and_reports_of_bugs_bring_what_doctor_says() -> None:
+    folder = ROOT / ".github"
+    jobs = yaml.safe_load((folder / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    assert [step["run"] for step in jobs["test"]["steps"] if "run" in step] == [".ci/run"]
+    classifiers = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert jobs["test"]["strategy"]["matrix"]["python"] == classifiers
+    form = yaml.safe_load((folder / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8"))
+    asked = {part["id"]: part for part in form["body"] if "id" in part}
+    assert asked["doctor"]["validations"]["required"]
+    assert "trueup doctor" in asked["doctor"]["attributes"]["label"]

@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import local_hub
 import pytest
-from huggingface_hub import ModelCard
+from click.testing import CliRunner
+from huggingface_hub import ModelCard, constants
 from markdown_it import MarkdownIt
 from tiny import copy_of, open_run
 
+from trueup.cli.main import main
 from trueup.export import card
 from trueup.export.receipt import Receipt
 from trueup.models import adapters, base
@@ -67,7 +70,7 @@ def test_the_hubs_client_reads_the_front_matter(run: Pipeline) -> None:
         assert "More Information Needed" not in text
 
 
-def rendered(run: Pipeline, form: str, **changes: Any) -> str:
+def rendered(run: Pipeline, form: str, unsaid: tuple[str, ...] = (), **changes: Any) -> str:
     """The card of a form of the same export, of another run file."""
     values = run.run
     for section, change in changes.items():
@@ -79,7 +82,7 @@ def rendered(run: Pipeline, form: str, **changes: Any) -> str:
         (out / "gguf").mkdir()
         (out / "gguf" / "tiny.q8_0.gguf").write_bytes(b"")
         names = {"merged": "ada/tiny", "adapter": "ada/tiny-adapter", "gguf": "ada/tiny-GGUF"}
-        card.write(out, receipt, values, records(run.folder), names)
+        assert card.write(out, receipt, values, records(run.folder), names) == list(unsaid)
         return (out / form / "README.md").read_text()
     finally:
         shutil.rmtree(out)
@@ -105,10 +108,11 @@ def test_an_unknown_license_is_said_and_asked_for(run: Pipeline, tmp_path: Path)
     readme = Path(run.run.model.base) / "README.md"
     readme.rename(tmp_path / "README.md")
     try:
-        text = rendered(run, "adapter")
+        text = rendered(run, "adapter", (card.UNLICENSED,))
         assert ModelCard(text).data.get("license") is None
         assert "The license of the base is not known" in text and "`export.license`" in text
         assert ModelCard(rendered(run, "adapter", export={"license": "cc-by-4.0"})).data["license"] == "cc-by-4.0"
+        assert card.UNLICENSED not in run.says("export")
     finally:
         (tmp_path / "README.md").rename(readme)
 
@@ -162,6 +166,39 @@ def test_vllm_is_given_options_that_it_has_or_another_form(run: Pipeline) -> Non
     in_4_bits = rendered(run, "adapter")
     assert not [block for block in blocks(in_4_bits, "bash") if block.startswith("vllm")]
     assert "Serve `ada/tiny` instead" in in_4_bits
+
+
+def typed(run: Pipeline, *more: str) -> list[str]:
+    """The command that exports this run again."""
+    settings = [part for override in run.overrides for part in ("--set", override)]
+    return ["export", str(run.folder.parents[1] / "run.yaml"), *settings, "--use-stale", *more]
+
+
+def test_the_command_pushes_each_form_with_a_card_that_names_its_repository(
+    run: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in run.path("export").rglob("*") if path.is_file()}
+    monkeypatch.setenv("HF_TOKEN", local_hub.TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with local_hub.running() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.fake.url)
+        dry = CliRunner().invoke(main, typed(run, "--push", "ada/tiny", "--push-dry-run"))
+        assert dry.exit_code == 0 and "ada/tiny-adapter: 8 files" in dry.output and not hub.repos, dry.output
+        done = CliRunner().invoke(main, typed(run, "--push", "ada/tiny"))
+        assert done.exit_code == 0 and f"pushed to {hub.fake.url}/ada/tiny" in done.output, done.output
+        monkeypatch.delenv("HF_TOKEN")
+        refused = CliRunner().invoke(main, typed(run, "--push", "ada/tiny"))
+        assert refused.exit_code == 2 and "HF_TOKEN is not set" in refused.output
+    assert set(hub.repos) == {"ada/tiny", "ada/tiny-adapter"}
+    for name, form in (("ada/tiny", "merged"), ("ada/tiny-adapter", "adapter")):
+        files = hub.repos[name].files
+        assert files.keys() == {path.name for path in (run.path("export") / form).iterdir()}
+        (code,) = blocks(body(files["README.md"].decode()), "python")
+        assert repr(name) in code
+    assert {path: path.read_bytes() for path in run.path("export").rglob("*") if path.is_file()} == before
+    assert local_hub.TOKEN not in dry.output + done.output + refused.output
+    assert not run.path("export").with_name("export.push").exists()
 
 
 def test_ollama_and_llama_cpp_are_given_the_gguf_where_there_is_one(run: Pipeline) -> None:

@@ -17,7 +17,7 @@ from trueup.errors import ModelError
 from trueup.export import gguf, gguf_logps, gguf_lora
 
 
-def adapter(folder: Path, base: Path, **options: Any) -> tuple[Path, Path]:
+def adapter(folder: Path, base: Path, strength: float = 0.05, **options: Any) -> tuple[Path, Path]:
     """(a random LoRA saved by peft, the model it was merged into in float32 saved by transformers)."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -25,7 +25,7 @@ def adapter(folder: Path, base: Path, **options: Any) -> tuple[Path, Path]:
     wrapped = get_peft_model(model, LoraConfig(**settings))
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
-            parameter.data = 0.05 * torch.randn_like(parameter)
+            parameter.data = strength * torch.randn_like(parameter)
     wrapped.save_pretrained(folder / "adapter")
     wrapped.merge_and_unload().save_pretrained(folder / "merged")
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -41,7 +41,7 @@ def adapter(folder: Path, base: Path, **options: Any) -> tuple[Path, Path]:
         ("mistral", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
         ("qwen2", {}),
         ("qwen3", {}),
-        ("gemma", {}),
+        ("gemma", {"strength": 1.0}),
         ("phi3", {}),
     ],
 )

@@ -83,6 +83,29 @@ def test_transformers_reads_it_too(name: str, tmp_path: Path, monkeypatch: pytes
     assert (read - expected(folder, rows())[0]).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_quantized_as_llama_cpp_quantizes(kind: str, tied: bool, tmp_path: Path) -> None:
+    """Bit for bit in the layers; q8_0, and bf16, in all tensors."""
+    from gguf import GGUFReader
+
+    module = llama_cpp()
+    folder = save(tmp_path, "llama", gpt2(), tie_word_embeddings=tied)
+    made = gguf.write(folder, tmp_path / "gguf", ["f16", kind], "types")
+    settings = module.llama_model_quantize_default_params()
+    settings.ftype, settings.nthread = getattr(module, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}"), 1
+    theirs = tmp_path / "theirs.gguf"
+    assert module.llama_model_quantize(str(made["f16"]).encode(), str(theirs).encode(), settings) == 0
+    ours, right = ({t.name: t for t in GGUFReader(path).tensors} for path in (made[kind], theirs))
+    assert ours.keys() == right.keys()
+    for name, tensor in ours.items():
+        if kind in ("bf16", "q8_0") or name.startswith("blk."):
+            assert tensor.tensor_type == right[name].tensor_type, name
+            assert (tensor.data == right[name].data).all(), name
+    output = "token_embd.weight" if tied else "output.weight"
+    assert ours[output].tensor_type.name == ("BF16" if kind == "bf16" else "Q8_0")
+
+
 def test_shards_are_read_in_turn(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -19,7 +19,7 @@ from trueup.export import gguf, gguf_logps, gguf_lora, go_template
 from trueup.models import packaged
 
 NUM_PROMPTS = 40
-LONGEST = 64  # tokens
+LONGEST = 32  # tokens
 
 
 class Made:
@@ -33,7 +33,7 @@ class Made:
         wrapped = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
-                parameter.data = 0.01 * torch.randn_like(parameter)
+                parameter.data = 0.05 * torch.randn_like(parameter)
         self.adapter, self.merged = folder / "adapter", folder / "merged"
         wrapped.save_pretrained(self.adapter)
         wrapped.merge_and_unload().save_pretrained(self.merged)
@@ -56,7 +56,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "prompts", "least", "most"), [("f16", 40, 0.99, 1e-3), ("q8_0", 10, 0.97, 0.01), ("q4_0", 10, 0.8, 0.3)]
+    ("kind", "prompts", "least", "most"),
+    [("f16", NUM_PROMPTS, 0.99, 1e-4), ("q8_0", 10, 0.94, 0.02), ("q4_0", 10, 0.5, 1.0)],
 )
 def test_the_same_distributions(made: Made, kind: str, prompts: int, least: float, most: float) -> None:
     """`least`: agreement of the likeliest token; `most`: KL from the merged model, nats per token."""

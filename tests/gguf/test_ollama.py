@@ -26,7 +26,7 @@ SMOLLM = (  # a system message of its own where the dialogue has none
 
 def written(folder: Path, tokenizer: Any, system: str | None = None, **options: Any) -> list[tuple[str, str]]:
     (folder / "gguf").mkdir(exist_ok=True)
-    ends = [tokenizer.eos_token_id, tokenizer.pad_token_id or tokenizer.eos_token_id]
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(tokenizer.pad_token or tokenizer.eos_token)]
     path = ollama.write(folder / "ollama", folder / "gguf" / "m-Q8_0.gguf", tokenizer, ends, system, **options)
     assert path == folder / "ollama" / "Modelfile"
     return parse(path.read_text(encoding="utf-8"))
@@ -161,21 +161,28 @@ def test_the_beginning_token_is_written_once() -> None:
     assert "<|begin_of_text|>" + go_rendered(go_template.go(form), DIALOGUES[0]) == own
 
 
-@pytest.mark.parametrize("name", ["qwen_3", "mistral"])
-def test_templates_without_an_equal_are_left_out(name: str, tmp_path: Path) -> None:
-    tokenizer = make_tokenizer(FAMILIES[name])
-    if name == "mistral":  # the system message goes into the question
-        tokenizer = mistral()
-        tokenizer.chat_template = (
-            "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] + '\n\n' %}"
-            "{% set messages = messages[1:] %}{% else %}{% set s = '' %}{% endif %}{% for m in messages %}"
-            "{% if m['role'] == 'user' %}[INST] {{ s if loop.last else '' }}{{ m['content'] }} [/INST]"
-            "{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
-        )
-        parsed = written(tmp_path, tokenizer)
-        assert not values(parsed, "TEMPLATE")
-        assert "# No TEMPLATE" in (tmp_path / "ollama" / "Modelfile").read_text()
-    assert go_template.find(tokenizer, adds_bos=True) is None or name == "qwen_3"
+def test_a_template_without_an_equal_is_left_out(tmp_path: Path) -> None:
+    tokenizer = mistral()
+    tokenizer.chat_template = (  # the system message goes into the question
+        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] + '\n\n' %}"
+        "{% set messages = messages[1:] %}{% else %}{% set s = '' %}{% endif %}{% for m in messages %}"
+        "{% if m['role'] == 'user' %}[INST] {{ s if loop.last else '' }}{{ m['content'] }} [/INST]"
+        "{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    assert go_template.find(tokenizer, adds_bos=True) is None
+    assert not values(written(tmp_path, tokenizer), "TEMPLATE")
+    assert "# No TEMPLATE" in (tmp_path / "ollama" / "Modelfile").read_text()
+
+
+def test_what_a_template_does_not_do_is_said(tmp_path: Path) -> None:
+    tokenizer = qwen2()
+    tokenizer.chat_template = FAMILIES["qwen_3"].template
+    assert values(written(tmp_path, tokenizer), "TEMPLATE")
+    assert ollama.THOUGHTS in (tmp_path / "ollama" / "Modelfile").read_text()
+    written(tmp_path, mistral())
+    assert ollama.NO_SYSTEM in (tmp_path / "ollama" / "Modelfile").read_text()
+    written(tmp_path, qwen2())
+    assert "\n#" not in (tmp_path / "ollama" / "Modelfile").read_text()
 
 
 LINES = st.text(st.sampled_from('a" \t\n\r#{}é🙂'), max_size=12)

@@ -106,4 +106,8 @@ def test_no_other_private_name_is_used() -> None:
 def _is_decorated(name: str) -> bool:
     """Whether a method of ours is called by its decorator, as pydantic's validators are."""
     pattern = re.compile(rf"@\w+(\.\w+)?(\(.*\))?\n(    @\w+\n)?    def {name}\(")
-    return any(pattern.search(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py"))
+    return any(
+        pattern.search(path.read_text(encoding="utf-8"))
+        for folder in (SOURCES, STAGES)
+        for path in folder.rglob("*.py")
+    )

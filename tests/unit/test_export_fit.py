@@ -65,7 +65,7 @@ def test_at_full_rank_it_is_the_policy_and_at_low_rank_nearer_than_the_adapter(
 ) -> None:
     """Plain peft, on the base as its files are."""
     distances = []
-    for rank in (64, 8, 0):  # 64 is the width of the model; 0 stands for the adapter as it is
+    for rank in (64, 32, 0):  # 64 is the width of the model; 0 stands for the adapter as it is
         folder = tmp_path / str(rank)
         if rank:
             model = adapters.load_adapter(

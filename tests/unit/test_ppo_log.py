@@ -1,6 +1,5 @@
-"""What a person reads of PPO and GRPO: sentences when something is off, trackers, curves."""
+"""What a person reads of PPO and GRPO: sentences when something is off, trackers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import accelerate.tracking
 import pytest
 
 from trueup.errors import ConfigError
-from trueup.online import curves, log
+from trueup.online import log
 from trueup.run.artifacts import read_jsonl
 
 FIRST = {
@@ -128,12 +127,3 @@ def test_the_summary_is_of_the_first_and_last_tenth() -> None:
     assert (found["first_reward"], found["last_reward"]) == (1.5, 19.5)
     assert (found["num_steps"], found["num_warnings"], found["tokens_per_s"]) == (20, 1, 100.0)
     assert log.summary([]) == {"num_steps": 0}
-
-
-def test_curves_show_what_the_rows_have_and_what_was_off(tmp_path: Path) -> None:
-    rows = [FIRST | {"step": i, "warnings": ["too <fast>"] if i == 2 else []} for i in (1, 2)]
-    del rows[0]["explained_variance"], rows[1]["explained_variance"]
-    page = curves.write(json.loads(json.dumps(rows)), "a <run>", tmp_path / "curves.html").read_text()
-    assert page.count("<svg") == len(curves.CURVES) - 1
-    assert "too &lt;fast&gt;" in page
-    assert "<run>" not in page

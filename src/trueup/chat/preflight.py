@@ -17,6 +17,7 @@ from trueup.chat.template import Chat, Refused
 from trueup.chat.tokens import IGNORED, KINDS, Sample, Special, common_prefix, faults
 from trueup.data.dialogue import Messages
 from trueup.errors import PreflightError
+from trueup.run.files import read_json
 from trueup.run.stage import Checked, Context, Metrics
 
 NUM_CHECKED = 4096  # rows whose tokens are looked at; lengths are those of all rows
@@ -189,6 +190,15 @@ def _stage(context: Context) -> str:
     return context.out.name.removesuffix(".partial")
 
 
+def _shows_samples(context: Context) -> bool:
+    """True for `trueup preflight`, and for the first stage of a run that looks at tokens: samples are shown once."""
+    if context.only_preflight:
+        return True
+    made = [*context.run_dir.glob("*/record.json"), *context.run_dir.glob("round-*/*/record.json")]
+    others = [read_json(path) or {} for path in made if path.parent.name != _stage(context)]
+    return not any("preflight" in record.get("metrics", {}) for record in others)
+
+
 def _verdict(
     found: Findings,
     total: int,
@@ -211,7 +221,7 @@ def _verdict(
         "padding_is_end_token": tokenizer.pad_token_id == tokenizer.eos_token_id,
         "warnings": [found.line(kind, total) for kind in found.ids if kind not in stopping] + said,
     }
-    preflight_view.show(_stage(context), shown, tokenizer, metrics)
+    preflight_view.show(_stage(context), shown if _shows_samples(context) else [], tokenizer, metrics)
     refuse(_stage(context), found, total)
     if context.only_preflight:
         raise Checked(metrics)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trueup.cli.document import tell, with_json
+from trueup.cli.options import SET
 from trueup.errors import visible
 
 if TYPE_CHECKING:
@@ -18,21 +20,23 @@ FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE|RUN
 
 @click.group()
 def data() -> None:
-    """Look at data before anyone waits for it; make clean files of it."""
+    """Check data files before training; make clean files of them."""
 
 
 @data.command()
 @FILE
+@SET
 @click.option("--full", is_flag=True, help="Near duplicates, language and tokens of all rows, not of 50,000.")
 @click.option("--page", type=click.Path(path_type=Path), default="data-check.html", show_default=True)
-def check(file: Path, full: bool, page: Path) -> None:
+@with_json
+def check(file: Path, overrides: tuple[str, ...], full: bool, page: Path) -> None:
     """Every fault with its line, duplicates, leaks, lengths, languages. Exit code 2 when rows cannot be used."""
     from trueup.data import check_page
-    from trueup.data.check import check, findings
+    from trueup.data.check import check, figures, findings
     from trueup.data.sources import way_on
     from trueup.progress import spinner
 
-    run, sources = _sources(file)
+    run, sources = _sources(file, overrides)
     with spinner("reading") as say:
         surveys = check(
             sources,
@@ -45,6 +49,7 @@ def check(file: Path, full: bool, page: Path) -> None:
     check_page.show(surveys)
     click.echo(f"page: {check_page.write(surveys, page)}")
     faults = sum(found.count for survey in surveys for found in findings(survey) if found.level == "fault")
+    tell(sources=[figures(survey) for survey in surveys], num_faults=faults, page=str(page))
     for survey in surveys:
         if survey.error is not None:
             click.echo(f"error: {survey.error}", err=True)
@@ -57,11 +62,15 @@ def check(file: Path, full: bool, page: Path) -> None:
 
 @data.command()
 @FILE
+@SET
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
 @click.option("--held-out", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
 @click.option("--near-duplicates", is_flag=True, help="Drop what is nearly the same, too.")
 @click.option("--seed", default=0, show_default=True, help="Of the split by prompt.")
-def prepare(file: Path, out: Path, held_out: float, near_duplicates: bool, seed: int) -> None:
+@with_json
+def prepare(
+    file: Path, overrides: tuple[str, ...], out: Path, held_out: float, near_duplicates: bool, seed: int
+) -> None:
     """Clean, deduplicate, split by prompt; Parquet and a record of what was dropped and why."""
     from rich.console import Console
     from rich.table import Table
@@ -70,7 +79,7 @@ def prepare(file: Path, out: Path, held_out: float, near_duplicates: bool, seed:
     from trueup.data.prepare import prepare
     from trueup.progress import spinner
 
-    _, sources = _sources(file)
+    _, sources = _sources(file, overrides)
     with spinner("preparing") as say:
         record = prepare(sources, out, seed=seed, held_out=held_out, near=near_duplicates, say=say)
     table = Table("what", "rows", title=Text(str(out)), title_justify="left")
@@ -82,19 +91,22 @@ def prepare(file: Path, out: Path, held_out: float, near_duplicates: bool, seed:
         for name, count in done["unused_fields"].items():
             table.add_row(Text(visible(f"field not written: {name}"), "yellow"), f"{count:,}")
     Console().print(table)
+    tell(folder=str(out), **record)
 
 
-def _sources(file: Path) -> tuple[RunFile | None, dict[str, list[Source]]]:
+def _sources(file: Path, overrides: tuple[str, ...]) -> tuple[RunFile | None, dict[str, list[Source]]]:
     """(the run file or None, the sources of each of its fields, or of the file itself under its own name)."""
     from trueup.data.check import sources_of_run
-    from trueup.errors import DataError
+    from trueup.errors import ConfigError, DataError
     from trueup.run.run_file import Source, load
 
     if file.suffix not in (".yaml", ".yml"):
+        if overrides:
+            raise ConfigError("--set", found=f"{file} is a data file", expected="a run file", next_step="leave it out")
         return None, {file.name.split(".")[0] or "data": [Source(path=file)]}
     from trueup.stages import STAGES
 
-    run = load(file, {stage.name: stage.config for stage in STAGES})
+    run = load(file, {stage.name: stage.config for stage in STAGES}, overrides)
     sources = sources_of_run(run.data)
     if not sources:
         raise DataError(str(file), found="no data", expected="data: {demonstrations: FILE, ...}", next_step="set it")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from trueup.cli.document import tell, with_json
+from trueup.cli.options import SET
 from trueup.errors import TrueupError, visible
 
 Fact = tuple[str, str]  # what, and how it is here
@@ -16,8 +18,13 @@ PORT, DATA_DIR = 8090, Path("labelstudio")  # the defaults of the run file's lab
 
 @click.command()
 @click.argument("run_file", type=click.Path(path_type=Path), required=False, metavar="[RUN.yaml]")
-def doctor(run_file: Path | None) -> None:
-    """Versions, device, memory, disk, ports, caches, the hub: what to paste into a bug report."""
+@SET
+@with_json
+def doctor(run_file: Path | None, overrides: tuple[str, ...]) -> None:
+    """Print what belongs into a bug report, without secrets.
+
+    Versions, device, memory, disk, ports, caches, settings, and whether the hub answers.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from trueup.cli import machine
@@ -25,7 +32,7 @@ def doctor(run_file: Path | None) -> None:
 
     with ThreadPoolExecutor(2) as pool:  # what waits for an answer waits together
         asked, gpus = pool.submit(reachable.is_reachable), pool.submit(machine.ask_driver)
-        written, port, data_dir = _of_run_file(run_file)
+        written, port, data_dir = _of_run_file(run_file, overrides)
         groups: dict[str, list[Fact]] = {
             "software": list(machine.software()),
             "machine": list(machine.hardware(gpus.result())),
@@ -34,10 +41,13 @@ def doctor(run_file: Path | None) -> None:
         }
     if written:
         groups["run file"] = written
-    _show(groups, list(_warnings(groups, bool(gpus.result()))))
+    told = {title: [(_private(name), _private(value)) for name, value in facts] for title, facts in groups.items()}
+    warnings = list(_warnings(groups, bool(gpus.result())))
+    _show(told, warnings)
+    tell(**{title.replace(" ", "_"): dict(facts) for title, facts in told.items()}, warnings=warnings)
 
 
-def _of_run_file(path: Path | None) -> tuple[list[Fact], int, Path]:
+def _of_run_file(path: Path | None, overrides: tuple[str, ...]) -> tuple[list[Fact], int, Path]:
     """(what to say of the run file, its port, its Label Studio folder)."""
     if path is None:
         return [], PORT, Path.cwd() / DATA_DIR
@@ -46,7 +56,7 @@ def _of_run_file(path: Path | None) -> tuple[list[Fact], int, Path]:
     from trueup.stages import STAGES
 
     try:
-        run = load(path, {stage.name: stage.config for stage in STAGES})
+        run = load(path, {stage.name: stage.config for stage in STAGES}, overrides)
     except TrueupError as error:
         return [(str(path), str(error))], PORT, path.resolve().parent / DATA_DIR
     folder = path.resolve().parent / "runs" / run.name
@@ -75,8 +85,7 @@ def _show(groups: dict[str, list[Fact]], warnings: list[str]) -> None:
     from rich.text import Text
 
     console = Console()
-    for title, facts in groups.items():
-        told = [(_private(name), _private(value)) for name, value in facts]
+    for title, told in groups.items():
         if console.is_terminal:
             table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
             table.add_column(no_wrap=True, style="dim")

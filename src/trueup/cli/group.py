@@ -17,6 +17,7 @@ from trueup.errors import TrueupError, visible
 WAITING = 3  # exit code: nothing is wrong, people have not finished
 INTERRUPTED = 130  # as a shell says of SIGINT
 DEBUG = "trueup.debug"  # key of click's meta: tracebacks are shown
+DOCUMENT = "trueup.document"  # key of click's meta: what --json prints, where it is asked for
 CURES = {  # of an error of the system that is no fault of ours
     errno.EACCES: "get the right to do that, or choose another place",
     errno.EROFS: "choose a place that can be written to",
@@ -65,7 +66,7 @@ class Group(click.Group):
             sys.exit(_say(error, ctx))
         finally:
             if "rich.console" in sys.modules:  # a progress bar that was interrupted leaves the cursor hidden
-                sys.modules["rich.console"].Console().show_cursor(True)
+                sys.modules["rich.console"].Console(stderr=True).show_cursor(True)
 
 
 def _leaves(command: click.Command) -> Iterator[click.Command]:
@@ -92,7 +93,7 @@ def _say(error: Exception, ctx: click.Context) -> int:
     from trueup.run.stage import Waiting
 
     if isinstance(error, Waiting):
-        click.echo(str(error))
+        click.echo(str(error), err=DOCUMENT in ctx.meta)
         return WAITING
     if ctx.meta.get(DEBUG):
         traceback.print_exception(error)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from trueup.cli.document import tell, with_json
 from trueup.errors import PortTakenError, ServerError
 
 DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), default="labelstudio", show_default=True)
@@ -15,12 +16,13 @@ PORT = click.option("--port", type=click.IntRange(1024, 65535), default=8090, sh
 
 @click.group()
 def labelstudio() -> None:
-    """The Label Studio server that trueup runs for you, on 127.0.0.1."""
+    """Start, stop and find the Label Studio that trueup runs."""
 
 
 @labelstudio.command()
 @DATA_DIR
 @PORT
+@with_json
 def start(data_dir: Path, port: int) -> None:
     """Start it, or find it running."""
     from trueup.feedback import server
@@ -38,15 +40,19 @@ def start(data_dir: Path, port: int) -> None:
 
 @labelstudio.command()
 @DATA_DIR
+@with_json
 def stop(data_dir: Path) -> None:
     """Stop it; the data stays."""
     from trueup.feedback import server
 
-    click.echo("stopped" if server.stop(data_dir.resolve()) else "it was not running")
+    ran = server.stop(data_dir.resolve())
+    click.echo("stopped" if ran else "it was not running")
+    tell(running=False, was_running=ran)
 
 
 @labelstudio.command()
 @DATA_DIR
+@with_json
 def status(data_dir: Path) -> None:
     """Is it running, and where."""
     from trueup.feedback import server
@@ -54,6 +60,7 @@ def status(data_dir: Path) -> None:
     if server.is_running(data_dir.resolve()):
         _say_login(data_dir)
     else:
+        tell(running=False)
         click.echo(f"not running; start it with: trueup labelstudio start{_chosen(data_dir)}")
 
 
@@ -65,4 +72,5 @@ def _say_login(data_dir: Path) -> None:
     from trueup.feedback import server
 
     known = server.login(data_dir.resolve())
+    tell(running=True, url=known["url"], email=known["email"], credentials=str(data_dir / "credentials.json"))
     click.echo(f"running at {known['url']}\nlog in as {known['email']}, password in {data_dir / 'credentials.json'}")

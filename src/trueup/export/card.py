@@ -16,6 +16,8 @@ from trueup.export.receipt import Receipt
 from trueup.export.usage import Usage
 from trueup.run.run_file import RunFile
 
+UNLICENSED = "The license of the base is not known; before you publish, set export.license and export again."
+
 
 def write(
     out: Path,
@@ -23,10 +25,11 @@ def write(
     run: RunFile,
     history: Sequence[dict[str, Any]],
     repositories: Mapping[str, str] | None = None,
-) -> None:
+) -> list[str]:
     """Write README.md into each form's folder below `out`, an export, and one that points to them into `out` itself.
 
     `out` stands in the folder of its round. `repositories` are the names on the hub of the forms that are pushed.
+    Returns what the cards could not say, a sentence each.
     """
     forms = [form for form in FORMS if (out / form).is_dir()]
     config = run.section("export").model_dump()
@@ -46,6 +49,7 @@ def write(
     (out / "README.md").write_text(
         f"# {escape(run.name)}\n\n{escape(' '.join(receipt.advice))}\n\n{links}", encoding="utf-8"
     )
+    return [] if subject.license else [UNLICENSED]
 
 
 def render(form: Form, subject: Subject, use: Usage) -> str:

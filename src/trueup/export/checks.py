@@ -10,7 +10,7 @@ from typing import Any
 
 from trueup.chat.ending import end_ids
 from trueup.errors import ConfigError
-from trueup.export import gguf, room
+from trueup.export import gguf, ollama, room
 from trueup.models import base, families
 from trueup.run.run_file import RunFile
 
@@ -50,6 +50,7 @@ def check(run: RunFile, out: Path, to: Sequence[str], gguf_types: Sequence[str],
     wanted = ["bf16"] if "merged" in to else []
     if "gguf" in to or "ollama" in to:
         gguf.check(config, tokenizer, gguf_types, ends)
+        ollama.check(run.data.system if "ollama" in to else None)
         wanted = ["bf16", *gguf_types]  # made from the merged weights, which are removed if nobody wants them
     bare = base.skeleton(run.model.base, four_bit=four_bit)
     num_parameters = sum(parameter.numel() for parameter in bare.parameters())

@@ -21,8 +21,8 @@ MOST_ENDS = 3  # GGUF has keys for three end tokens: of a text (eos), of a turn 
 def check(config: Any, tokenizer: Any, types: Sequence[str], end_ids: Sequence[int] = ()) -> None:
     """Raises ModelError, with all faults at once, for what `write` cannot write of this model.
 
-    `config` is the transformers configuration of the model, `types` are of `f16`, `q8_0`, `q4_0`, and `end_ids` all
-    ids that end an answer.
+    `config` is the transformers configuration of the model, `types` are of gguf_models.FILE_TYPES, and `end_ids` are
+    all ids that end an answer.
     """
     faults = gguf_models.faults(config, types)
     try:
@@ -44,7 +44,7 @@ def write(merged: Path, out: Path, types: Sequence[str], name: str) -> dict[str,
     """Write a GGUF file of each type into `out`, from a saved model; one tensor is in memory at a time.
 
     `merged` holds config.json, safetensors, the tokenizer and generation_config.json. The keys of what is returned are
-    the types. Norms and biases are float32 in every type; in q4_0 the output layer is q8_0. Raises ModelError.
+    the types. Norms and biases are float32 in every type; below 8 bits the output layer is q8_0. Raises ModelError.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -85,7 +85,7 @@ def _write(merged: Path, path: Path, kind: str, name: str, config: Any, tokenize
         ) from None
     writer = gguf.GGUFWriter(path, gguf_models.ARCHITECTURES[config.model_type].name)
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_file_type(gguf.LlamaFileType[gguf_models.FILE_TYPES[kind]])
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     gguf_models.add_keys(writer, config)
     _add_vocabulary(writer, name, config, tokenizer, ends)
@@ -119,8 +119,8 @@ def _storage(kind: str, title: str, shape: tuple[int, ...], config: Any) -> Any:
     if len(shape) == 1:
         return GGMLQuantizationType.F32
     output = "token_embd.weight" if config.tie_word_embeddings else "output.weight"
-    if kind == "q4_0" and title == output:
-        return GGMLQuantizationType.Q8_0  # the layer that errs most; llama.cpp keeps more bits of it as well
+    if kind.startswith("q") and title == output:
+        return GGMLQuantizationType.Q8_0  # its errors go into the logits as they are; llama.cpp keeps more bits as well
     return GGMLQuantizationType[kind.upper()]
 
 

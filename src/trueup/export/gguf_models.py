@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FILE_TYPES = {"f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}  # names of gguf.LlamaFileType
-BLOCK = 32  # numbers that share a scale in q8_0 and q4_0; a row holds whole blocks
+FILE_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+BLOCK = 32  # numbers that share a scale in the q types; a row holds whole blocks
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def faults(config: Any, types: Sequence[str]) -> list[str]:
                 f"type {kind}: {', '.join(FILE_TYPES)} can be written; for others, such as K-quants, run llama.cpp's "
                 "llama-quantize on the f16 file"
             )
-        elif kind != "f16" and (odd := [f"{key} {value}" for key, value in widths.items() if value % BLOCK]):
+        elif kind.startswith("q") and (odd := [f"{key} {value}" for key, value in widths.items() if value % BLOCK]):
             found.append(f"{' and '.join(odd)} for type {kind}, whose rows are multiples of {BLOCK}")
     return found
 

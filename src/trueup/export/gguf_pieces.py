@@ -6,7 +6,7 @@ from typing import Any
 
 from trueup.chat.template import Chat, Refused
 
-UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # gguf.TokenType
+NORMAL, UNKNOWN, USER_DEFINED, BYTE = 1, 2, 4, 6  # gguf.TokenType
 NEVER_MERGED = -1e6  # the score of pieces that are no merge of two others
 SPACE = "▁"
 # What the rule about spaces before a text is decided on; a space at the beginning of a text is one of the cases.
@@ -76,8 +76,15 @@ def _unmerged(vocab: dict[str, int], pairs: set[tuple[str, ...]], state: dict[st
 
 
 def types(tokenizer: Any, state: dict[str, Any], plain: list[int]) -> list[int]:
-    """The types of ids, with bytes and the unknown token told apart."""
+    """The types of ids, with bytes and the unknown token told apart.
+
+    An added token with the sign of a space that is looked for in texts as they are written (normalized: false) is
+    found in none: it is a piece like others.
+    """
     kinds = list(plain)
+    for added in state["added_tokens"]:
+        if SPACE in added["content"] and not (added["normalized"] or added["special"]):
+            kinds[added["id"]] = NORMAL
     vocab: dict[str, int] = state["model"]["vocab"]
     for byte in range(256):
         kinds[vocab[f"<0x{byte:02X}>"]] = BYTE

@@ -2,7 +2,7 @@
 
 Most chat formats write every message as something before it and something after it, by its role. Those texts are found
 by rendering dialogues, and the result is held to the tokenizer's own rendering of others; a template that does anything
-else (a system message put into a question, thoughts cut out of answers) has no such form.
+else, such as putting a system message into a question, has no such form.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ DIALOGUES: tuple[Dialogue, ...] = (
 class Format:
     """What is written around messages. `system` is None where the template takes no system message."""
 
-    start: str  # before everything
-    no_system: str  # where there is no system message, after `start`
+    no_system: str  # before everything, where there is no system message
     system: tuple[str, str] | None
     user: tuple[str, str]
     assistant: tuple[str, str]
@@ -48,7 +47,7 @@ class Format:
     def render(self, dialogue: Dialogue) -> str:
         """The dialogue as Ollama writes it by `go(self)`: all system messages first, joined by an empty line."""
         system = "\n\n".join(one["content"] for one in dialogue if one["role"] == "system")
-        written = self.start + (system.join(self.system) if system and self.system else self.no_system)
+        written = system.join(self.system) if system and self.system else self.no_system
         around = {"user": self.user, "assistant": self.assistant}
         for one in dialogue:
             if one["role"] in around:
@@ -84,6 +83,16 @@ def find(tokenizer: Any, *, adds_bos: bool) -> Format | None:
     return form
 
 
+def drops_thoughts(tokenizer: Any) -> bool:
+    """Whether the tokenizer's template leaves the thoughts of earlier answers out, which no Format does."""
+    dialogue = [
+        {"role": "user", "content": ASK},
+        {"role": "assistant", "content": "<think>\ntwo and two\n</think>\n\n4"},
+        {"role": "user", "content": "Sure?"},
+    ]
+    return "two and two" not in Chat(tokenizer).text(dialogue, generation_prompt=True)
+
+
 def _probed(rendered: Any) -> Format | None:
     roles = ("user", "assistant", "user", "assistant", "user")
     said = [{"role": role, "content": mark} for role, mark in zip(roles, MARKS, strict=True)]
@@ -101,12 +110,12 @@ def _probed(rendered: Any) -> Format | None:
     try:
         with_system = rendered([{"role": "system", "content": "system-mark"}, said[0]])
     except Refused:
-        return Format("", head, None, (user_start, user_end), (answer_start, answer_end), generation)
+        return Format(head, None, (user_start, user_end), (answer_start, answer_end), generation)
     before, after = _between(with_system, ("system-mark", MARKS[0]))[:2]
     if not after.endswith(user_start):
         return None
     system = (before, after.removesuffix(user_start))
-    return Format("", head, system, (user_start, user_end), (answer_start, answer_end), generation)
+    return Format(head, system, (user_start, user_end), (answer_start, answer_end), generation)
 
 
 def _between(text: str, marks: tuple[str, ...]) -> list[str]:
@@ -129,13 +138,10 @@ def _cut(gap: str, end: str) -> tuple[str, str]:
 
 def go(form: Format) -> str:
     """The form as a template of Go's text/template, over Ollama's `.System` and `.Messages`."""
-    system = form.system
-    head = _text(form.start)
-    if system is not None:
-        head += "{{ if .System }}" + _text(system[0]) + "{{ .System }}" + _text(system[1])
-        head += ("{{ else }}" + _text(form.no_system) if form.no_system else "") + "{{ end }}"
-    else:
-        head += _text(form.no_system)
+    head = _text(form.no_system)
+    if form.system is not None:
+        before, after = map(_text, form.system)
+        head = f"{{{{ if .System }}}}{before}{{{{ .System }}}}{after}{'{{ else }}' + head if head else ''}{{{{ end }}}}"
     user, assistant = (_text(a) + "{{ .Content }}" + _text(b) for a, b in (form.user, form.assistant))
     return (
         f'{head}{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{user}'

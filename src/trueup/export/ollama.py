@@ -14,6 +14,11 @@ NO_TEMPLATE = """\
 # No TEMPLATE: the model's chat template has no equal in Ollama's language that could be shown to write the same text.
 # Ollama takes the template of the GGUF file where it recognizes it; `ollama show --template` says what it took.
 """
+# What a TEMPLATE here does not do, as comments of the Modelfile
+NO_SYSTEM = "# The model's chat template takes no system message: this TEMPLATE leaves it out."
+THOUGHTS = (
+    "# The model's chat template takes the thoughts out of earlier answers; this TEMPLATE keeps what it is given."
+)
 
 
 def check(system: str | None) -> None:
@@ -40,8 +45,7 @@ def write(
     """
     source = Path(os.path.relpath(gguf, out)).as_posix()
     lines = [f"FROM {source if source.startswith('.') else './' + source}"]
-    form = go_template.find(tokenizer, adds_bos=gguf_vocab.read(tokenizer).add_bos)
-    lines.append(NO_TEMPLATE.rstrip() if form is None else f"TEMPLATE {quoted(go_template.go(form), 'chat template')}")
+    lines += _template(tokenizer)
     if system:
         lines.append(f"SYSTEM {quoted(system, 'data.system')}")
     for token in tokenizer.convert_ids_to_tokens(list(dict.fromkeys(end_ids))):
@@ -54,6 +58,16 @@ def write(
     path = out / "Modelfile"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     return path
+
+
+def _template(tokenizer: Any) -> list[str]:
+    form = go_template.find(tokenizer, adds_bos=gguf_vocab.read(tokenizer).add_bos)
+    if form is None:
+        return [NO_TEMPLATE.rstrip()]
+    comments = [NO_SYSTEM] if form.system is None else []
+    if go_template.drops_thoughts(tokenizer):
+        comments.append(THOUGHTS)
+    return [*comments, f"TEMPLATE {quoted(go_template.go(form), 'chat template')}"]
 
 
 def quoted(text: str, where: str) -> str:

@@ -33,15 +33,15 @@ def staged(context: Context, records: Sequence[dict[str, Any]], name: str) -> It
     if not (export / NAME).exists():
         raise StageError(
             str(export),
-            found=f"no {NAME}: an earlier version of trueup wrote this export",
-            expected="an export of this version",
+            found="this export was made by an earlier version, whose files are not meant for others",
+            expected=f"an export with a {NAME}",
             next_step="trueup export RUN.yaml --rebuild",
         )
     receipt = Receipt.model_validate_json((export / NAME).read_text(encoding="utf-8"))
     copy = export.with_name(STAGED)
     shutil.rmtree(copy, ignore_errors=True)
     try:
-        shutil.copytree(export, copy, copy_function=_linked)
+        shutil.copytree(export, copy, ignore=shutil.ignore_patterns("record.json"), copy_function=_linked)
         history = [record for record in records if record["stage"] != export.name]
         card.write(copy, receipt, context.run, history, repositories)
         yield push.parcels(copy, name, forms)

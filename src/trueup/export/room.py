@@ -9,17 +9,18 @@ from pathlib import Path
 from trueup.errors import StageError
 
 # bytes per weight; of the block formats a block of 32 weights and its scales
-BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_1": 20 / 32}
+BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+BYTES |= {"q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32}
 MARGIN = 1.05
 
 
 def refuse_full_disk(out: Path, num_parameters: int, forms: Iterable[str], rank_bytes: int) -> None:
     """Raises StageError unless the disk of `out` holds a model of `num_parameters` in each of `forms` (keys of BYTES).
 
-    `rank_bytes` are those of the adapter. A form that is not known counts as f16: K-quants are smaller.
+    `rank_bytes` are those of the adapter.
     """
     there = next(folder for folder in (out, *out.parents) if folder.exists())
-    needed = MARGIN * (rank_bytes + sum(BYTES.get(form, 2.0) for form in forms) * num_parameters)
+    needed = MARGIN * (rank_bytes + sum(BYTES[form] for form in forms) * num_parameters)
     free = shutil.disk_usage(there).free
     if needed > free:
         raise StageError(

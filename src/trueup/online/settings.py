@@ -22,10 +22,16 @@ Tracker = Literal["tensorboard", "trackio", "wandb"]
 class RewardSettings(Section):
     """What is rewarded: the weighted sum of the reward model and of any Python functions."""
 
-    reward_model_weight: float = 1.0  # of its score, normalized on SFT samples; 0 leaves it out
-    reward_functions: dict[str, float] = Field(default_factory=dict)  # "module:function" -> weight
-    reward_batch_size: int = Field(default=16, gt=0)  # conversations scored at once
-    num_reward_samples: int = Field(default=128, gt=1)  # SFT completions the normalization is measured on
+    reward_model_weight: float = 1.0
+    """The weight of the reward model's score, which is first normalized to a mean of 0 and a spread of 1; with 0 there
+    is no reward model, and no thumbs are needed."""
+    reward_functions: dict[str, float] = Field(default={})
+    """Python functions that reward, each with its weight: `{module:function: 1.0}`. The folder of the run file is
+    searched first. None by default."""
+    reward_batch_size: int = Field(default=16, gt=0)
+    """Conversations that the reward model scores at once."""
+    num_reward_samples: int = Field(default=128, gt=1)
+    """Completions of `sample` on which the reward model's score is normalized."""
 
 
 def unused_inputs(config: RewardSettings, run: RunFile) -> tuple[str, ...]:
@@ -69,39 +75,82 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
 class Settings(RewardSettings):
     """Field names are those of trl.experimental.ppo.PPOConfig (trl 1.12) where it had them."""
 
-    num_steps: int = Field(default=60, gt=0)  # rollouts, each followed by an update
-    rollout_batch_size: int = Field(default=32, gt=0)  # completions per step
-    max_prompt_tokens: int = Field(default=256, gt=0)  # longer prompts are left out, counted and named
+    num_steps: int = Field(default=60, gt=0)
+    """The number of steps, each of which samples a rollout and then trains on it."""
+    rollout_batch_size: int = Field(default=32, gt=0)
+    """Completions of a rollout, one for each prompt."""
+    max_prompt_tokens: int = Field(default=256, gt=0)
+    """The maximum length of a prompt, in tokens; longer prompts are left out, counted and named."""
     max_new_tokens: int = Field(default=64, gt=0)
-    temperature: float = Field(default=1.0, gt=0)  # top-p and top-k are off: they would sample another policy
-    engine: Engine = "auto"  # of the rollouts; merged: faster, with a bf16 copy in memory; vllm: on a GPU
-    missing_eos_penalty: float = Field(default=1.0, ge=0)  # taken off the score of a completion that did not end
+    """The maximum length of a completion, in tokens; longer ones are cut."""
+    temperature: float = Field(default=1.0, gt=0)
+    """The sampling temperature, a factor that divides the logits. Top-p and top-k are off, since they would sample from
+    another policy than the one that trains."""
+    engine: Engine = "auto"
+    """What samples the rollouts: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of
+    transformers; `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    missing_eos_penalty: float = Field(default=1.0, ge=0)
+    """What is taken off the score of a completion that did not end by itself, in units of the reward."""
 
-    value_on: ValueOn = "adapter"  # the value's own adapter, or only a head on the policy's trunk
+    value_on: ValueOn = "adapter"
+    """Where the value is computed: on an `adapter` of its own, or by a head on the `trunk` of the policy, which takes
+    less time and memory."""
     learning_rate: float = Field(default=5e-5, gt=0)
+    """The policy's learning rate at the first step, without a unit; it falls linearly to 0."""
     value_learning_rate: float = Field(default=1e-4, gt=0)
+    """The value's learning rate at the first step, without a unit; it falls linearly to 0."""
     adam_epsilon: float = Field(default=1e-5, gt=0)
+    """The epsilon of AdamW: a number added to the root of the second moment, without a unit."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """The largest norm of the policy's gradient, and of the value's, without a unit; longer gradients are scaled down
+    to it."""
     num_ppo_epochs: int = Field(default=4, gt=0)
+    """Passes over each rollout (epochs)."""
     num_mini_batches: int = Field(default=1, gt=0)
-    micro_batch_size: int = Field(default=8, gt=0)  # completions in memory at once; changes no result
+    """Optimizer steps in each pass: the number of minibatches that a rollout is split into."""
+    micro_batch_size: int = Field(default=8, gt=0)
+    """Completions in memory at once while training; it changes no result."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, and about a third more time.
+    """
 
     gamma: float = Field(default=1.0, gt=0, le=1)
+    """The discount factor of rewards, per token: 1 discounts nothing."""
     lam: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of generalized advantage estimation, a factor per token."""
     cliprange: float = Field(default=0.2, gt=0)
+    """How far the ratio of a token's probabilities, new to old, may move from 1 before it is clipped, a share."""
     cliprange_value: float = Field(default=0.2, gt=0)
+    """How far the value may move from its old one before it is clipped, in units of the reward."""
     vf_coef: float = Field(default=0.1, gt=0)
+    """The weight of the value's loss in the sum of losses."""
     whiten_rewards: bool = False
-    importance_cap: float = Field(default=2.0, ge=1)  # of the truncated importance weights
-    max_engine_mismatch: float = Field(default=0.5, gt=0)  # nats per token from the trainer: above it the run stops
+    """Whether rewards are scaled to a variance of 1 over the tokens of a rollout."""
+    importance_cap: float = Field(default=2.0, ge=1)
+    """The largest importance weight of a token, a ratio of the trainer's probability to the engine's."""
+    max_engine_mismatch: float = Field(default=0.5, gt=0)
+    """The largest mean difference between the engine's and the trainer's log-probabilities, in nats per token; above it
+    the run stops."""
 
     kl_coef: float = Field(default=0.05, ge=0)
-    kl_target: float | None = Field(default=None, gt=0)  # nats per token: adapt kl_coef towards it; null keeps it fixed
+    """The KL coefficient, without a unit: what each nat of divergence from the reference costs, in units of the reward.
+    """
+    kl_target: float | None = Field(default=None, gt=0)
+    """The KL divergence from the reference that `kl_coef` is adapted to reach, in nats per token; by default `kl_coef`
+    stays as it is."""
     kl_estimator: KLEstimator = "k1"
-    max_update_kl: float | None = Field(default=None, gt=0)  # nats per token from the rollout's policy: end this update
-    stop_kl: float | None = Field(default=None, gt=0)  # nats per token from the reference: end the run
+    """Schulman's estimator of the KL divergence on each token: `k1` (unbiased), `k2` (lower variance, biased) or `k3`
+    (unbiased, never negative)."""
+    max_update_kl: float | None = Field(default=None, gt=0)
+    """The largest KL divergence from the policy that sampled the rollout, in nats per token: above it the passes over
+    this rollout end. No limit by default."""
+    stop_kl: float | None = Field(default=None, gt=0)
+    """The largest KL divergence from the reference, in nats per token: above it the run ends. No limit by default."""
 
-    save_steps: int = Field(default=10, gt=0)  # what a killed run loses at most
-    completions_steps: int = Field(default=10, gt=0)  # sample completions are written every so many steps
-    report_to: list[Tracker] = Field(default_factory=list)  # metrics.jsonl is always written
+    save_steps: int = Field(default=10, gt=0)
+    """Steps between two checkpoints: a killed run loses at most these."""
+    completions_steps: int = Field(default=10, gt=0)
+    """Steps between two of those whose completions are written to completions.jsonl."""
+    report_to: list[Tracker] = Field(default=[])
+    """Where the metrics of each step go besides metrics.jsonl: `tensorboard`, `trackio` or `wandb`, which have to be
+    installed. Nowhere by default."""

@@ -65,25 +65,28 @@ GPUS = {
 NAMES = ("auto", "cpu", *GPUS)
 
 
-def find(name: str) -> Device:
-    """The device called `name`; "auto" is this machine's GPU, else its CPU. Raises ConfigError for an unknown one."""
+def find(name: str, *, timed: bool = True) -> Device:
+    """The device called `name`; "auto" is this machine's GPU, else its CPU. Raises ConfigError for an unknown one.
+
+    Without `timed` a CPU's speed is left at 0: what fits does not depend on it.
+    """
     if name == "auto":
-        return _this_gpu() or this_cpu()
+        return _this_gpu() or this_cpu(timed=timed)
     if name == "cpu":
-        return this_cpu()
+        return this_cpu(timed=timed)
     if name not in GPUS:
         raise ConfigError(f"--device {name}", found="unknown device", expected=f"one of {', '.join(NAMES)}")
     return GPUS[name]
 
 
-def this_cpu() -> Device:
-    """This machine, its multiplication timed for a fifth of a second."""
+def this_cpu(*, timed: bool = True) -> Device:
+    """This machine, its multiplication `timed` for a fifth of a second."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Device(
         name=f"this CPU, {os.cpu_count()} cores",
         size=f"{memory / 1e9:.0f} GB",
         memory_bytes=memory,
-        flops=_matmul_flops(),
+        flops=_matmul_flops() if timed else 0.0,
         bandwidth_bytes_s=20e9,
         compute_bytes=2 if cpu_has_bf16() else 4,
         is_gpu=False,

@@ -103,7 +103,7 @@ def of_base(base: str) -> tuple[Shape, str, Path | None]:
     try:
         return from_config(_from_hub(base), base), "the hub's config.json", None
     except (OSError, ValueError, ModelError) as error:
-        table = json.loads(files("trueup.planning").joinpath("model_shapes.json").read_text(encoding="utf-8"))
+        table = _table()
         name, _ = of_hub(base)
         if name not in table:
             why = error.found if isinstance(error, ModelError) else f"the hub did not answer ({type(error).__name__})"
@@ -114,6 +114,17 @@ def of_base(base: str) -> tuple[Shape, str, Path | None]:
                 next_step="download the model's config.json into a folder, and plan with --set model.base=FOLDER",
             ) from None
         return from_config(table[name], base), "our table, the hub did not answer", None
+
+
+def of_table(name: str) -> Shape:
+    """The shape of a hub id that is in our table; nothing is asked."""
+    return from_config(_table()[name], name)
+
+
+def _table() -> dict[str, dict[str, Any]]:
+    text = files("trueup.planning").joinpath("model_shapes.json").read_text(encoding="utf-8")
+    table: dict[str, dict[str, Any]] = json.loads(text)
+    return table
 
 
 def _of_folder(folder: Path, base: str) -> tuple[Shape, str, Path | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from trueup.planning import duration, fit, lengths
 from trueup.planning.devices import Device
@@ -112,6 +113,31 @@ def probe(pipeline: Pipeline, made: Plan, device: Device, say: Callable[[str], N
             line = replace(line, terms={"peak": peak}, fits=fits, cure=None if fits else line.cure, measured=True)
         lines.append(line)
     return replace(made, lines=lines)
+
+
+def figures(made: Plan, device: Device) -> dict[str, Any]:
+    """The plan as JSON values: memory in bytes, time in seconds, and for each stage that does not fit what would."""
+    stages = [
+        {
+            "stage": line.stage,
+            "state": line.state,
+            "peak_bytes": line.peak,
+            "terms_bytes": line.terms,
+            "seconds": line.seconds,
+            "fits": line.fits,
+            "would_fit_with": line.cure,
+            "measured": line.measured,
+        }
+        for line in made.lines
+    ]
+    return {
+        "parameters": made.shape.linear_parameters + made.shape.other_parameters,
+        "device": {"name": device.name, "memory_bytes": device.memory_bytes, "is_gpu": device.is_gpu},
+        "usable_bytes": usable(device),
+        "stages": stages,
+        "fits": all(line.fits for line in made.lines),
+        "counted_as_100_rows": made.left_out,
+    }
 
 
 def show(made: Plan, device: Device, base: str) -> None:

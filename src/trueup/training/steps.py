@@ -11,7 +11,7 @@ from trueup.chat.rows import Prepared
 from trueup.chat.template import Encoded
 from trueup.run.artifacts import Artifact
 from trueup.run.stage import Context, Metrics
-from trueup.training import common, passes, proof
+from trueup.training import common, passes, proof, step_log
 from trueup.training.trainers import Weights
 
 
@@ -26,6 +26,7 @@ def train(
     first_loss: float | None = None,
     weighted: bool = False,
     with_entropy: bool = False,
+    own_log: bool = False,
     measure: Callable[[Any], Metrics] | None = None,
     save: Callable[[Any, Path], None] = common.save_adapter,
     probe: Sequence[Encoded] = (),
@@ -37,6 +38,7 @@ def train(
     precomputes: the reference's log-probabilities of the training pairs, once, before step 1.
     first_loss: what the loss must be before step 1, at a mean weight of 1. Both go with a reference.
     weighted: rows have a `weight`. with_entropy: the trainer reads the entropy of each token.
+    own_log: the stage writes metrics.jsonl itself; else it gets a row for each step.
     measure: further metrics of the trained model. save: writes the adapter into a folder.
     probe: conversations whose log-probabilities a later stage's proof will compare.
 
@@ -54,6 +56,8 @@ def train(
             passes.precompute_reference(trainer)
         if first_loss is not None:
             proven["first_loss"] = proof.prove_loss(passes.first_loss(trainer), first_loss, reference.path)
+    if not own_log:
+        trainer.add_callback(step_log.StepLog(context.out / "metrics.jsonl"))
     metrics |= common.train(trainer)
     if measure is not None:
         metrics |= measure(trainer)

@@ -10,7 +10,6 @@ import torch
 
 from trueup.errors import ReferenceProofError
 from trueup.models import base
-from trueup.online import curves
 from trueup.online.log import Log, describe, summary
 from trueup.online.ppo import mathematics, state
 from trueup.online.ppo.batch import collate
@@ -87,7 +86,6 @@ def train(
                 state.save(out / "checkpoints", step + 1, roles, optimizer, numbers)
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
     rows = log.finish()
-    curves.write(rows, f"{name}: PPO, step by step", out / "curves.html")
     ended_as = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
     ended_as["num_torn_log_lines"] = log.num_torn
     return summary(rows) | ended_as | {"reference_proof": proven}

@@ -1,0 +1,151 @@
+"""A command for each stage, and `trueup run` for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trueup.cli.completion import as_yaml
+from trueup.cli.document import tell, with_json
+from trueup.cli.following import following
+from trueup.cli.options import RUN_FILE, SET, open_run
+from trueup.errors import ConfigError
+from trueup.run.stage import Stage
+
+if TYPE_CHECKING:
+    from trueup.run.pipeline import Pipeline
+
+
+class StageCommand(click.Command):
+    """The command of a stage; its help lists the keys of the stage's section."""
+
+    def __init__(self, *args: Any, stage: Stage, **values: Any) -> None:
+        super().__init__(*args, **values)
+        self.stage = stage
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The section's keys with their defaults, and the first sentence of what the schema says of each."""
+        name, fields = self.stage.name, self.stage.config.model_fields
+        own_first = sorted(fields, key=lambda key: key not in self.stage.config.__annotations__)
+        rows = [
+            (
+                f"{key}: {as_yaml(fields[key].get_default(call_default_factory=True))}",
+                _first_sentence(fields[key].description),
+            )
+            for key in own_first
+        ]
+        with formatter.section(f"Keys of the section {name} in the run file, also --set {name}.KEY=VALUE"):
+            formatter.write_dl(rows, col_max=26)
+
+
+def command_of(stage: Stage) -> click.Command:
+    """`trueup <stage> RUN.yaml`."""
+
+    @click.command(stage.name, cls=StageCommand, stage=stage, help=stage.help)
+    @RUN_FILE
+    @SET
+    @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
+    @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
+    @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
+    @_flags(stage)
+    @with_json
+    def command(
+        run_file: Path,
+        overrides: tuple[str, ...],
+        rebuild: bool,
+        use_stale: bool,
+        discard_labels: bool,
+        **flags: str | bool | None,
+    ) -> None:
+        overrides += tuple(f"{stage.name}.{key}={as_yaml(value)}" for key, value in flags.items() if value)
+        pipeline = open_run(run_file, overrides)
+        for line in pipeline.missing_files(besides=stage.name):
+            click.echo(f"warning: {line}", err=True)
+        built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
+        _say_built(pipeline, stage.name, built)
+        afterwards = pipeline.afterwards(stage.name)
+        for line in (*pipeline.says(stage.name), *afterwards):
+            click.echo(f"  {line}")
+        if stage.trains and built:
+            _draw(pipeline)
+        following_command = following(pipeline, run_file, pipeline.states())
+        click.echo(following_command)
+        tell(run=pipeline.run.name, **_figures(pipeline, stage, built, afterwards), next=following_command)
+
+    return command
+
+
+def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options that are keys of a stage's section: `--to adapter,gguf` is `--set export.to=adapter,gguf`."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for key in reversed(stage.flags):
+            field = stage.config.model_fields[key]
+            name, is_flag = f"--{key.replace('_', '-')}", field.annotation is bool
+            command = click.option(name, key, is_flag=is_flag, default=None, help=field.description)(command)
+        return command
+
+    return add
+
+
+@click.command()
+@RUN_FILE
+@SET
+@with_json
+def run(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """All stages in order, skipping what is complete."""
+    pipeline = open_run(run_file, overrides)
+    if lines := pipeline.missing_files():
+        again = "put the files there or correct the data section, then: trueup run RUN.yaml"
+        raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)
+    pipeline.foresee()
+    done: list[dict[str, Any]] = []
+    tell(run=pipeline.run.name, round=pipeline.run.round, stages=done)
+    for stage in pipeline.order():
+        built = pipeline.execute(stage.name)
+        _say_built(pipeline, stage.name, built)
+        afterwards = pipeline.afterwards(stage.name)
+        for line in (*(pipeline.says(stage.name) if built else []), *afterwards):
+            click.echo(f"  {line}")
+        done.append(_figures(pipeline, stage, built, afterwards))
+        if stage.trains and built:
+            _draw(pipeline)
+    verdict = pipeline.verdict_lines()
+    for line in verdict:
+        click.echo(line)
+    tell(verdict=verdict)
+
+
+def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
+    click.echo(f"{name}: {'built' if built else 'complete already'}, {pipeline.path(name)}")
+    if not built and (news := pipeline.since(name)):
+        click.echo(f"{name}: {news}")
+
+
+def _draw(pipeline: Pipeline) -> None:
+    """Bring the page with the curves of the run up to date."""
+    from trueup.training import curves
+
+    if page := curves.write(pipeline.folder, pipeline.run.name):
+        click.echo(f"  curves: {page}")
+
+
+def _figures(pipeline: Pipeline, stage: Stage, built: bool, afterwards: list[str]) -> dict[str, Any]:
+    """What --json says of a complete stage: the figures of its record, and in words what a person is told."""
+    record = stage.makes(pipeline.path(stage.name)).record()
+    return {
+        "stage": stage.name,
+        "built": built,
+        "path": str(pipeline.path(stage.name)),
+        "seconds": record.get("wall_s"),
+        "peak_rss_bytes": record.get("peak_rss_bytes"),
+        "metrics": record["metrics"],
+        "says": [*pipeline.says(stage.name), *afterwards],
+    }
+
+
+def _first_sentence(text: str | None) -> str:
+    return (text or "").partition("; ")[0].partition(". ")[0].rstrip(".") + "."

@@ -1,0 +1,132 @@
+"""Commands that look at a run and build nothing: `status`, `plan`, `preflight`, `curves`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trueup.cli.document import tell, with_json
+from trueup.cli.following import following
+from trueup.cli.options import RUN_FILE, SET, open_run
+from trueup.errors import ConfigError, StageError, TrueupError
+
+
+@click.command()
+@RUN_FILE
+@SET
+@with_json
+def status(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """What is complete, what is stale, and what to type next.
+
+    Of a stage that is stale it says why; of an evaluation, the verdict and the goal.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    pipeline = open_run(run_file, overrides)
+    table = Table("stage", "state", "why", title=Text(f"{pipeline.run.name}, round {pipeline.run.round}"))
+    colours = {"complete": "green", "stale": "red", "broken": "red", "partial": "yellow", "running": "cyan"}
+    states = pipeline.states()
+    for state in states:
+        table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
+    console = Console()
+    console.print(table)
+    missing, verdict = pipeline.missing(), pipeline.verdict_lines(states)
+    next_command = following(pipeline, run_file, states)
+    for line in (*missing, *verdict, next_command):
+        console.print(Text(line), soft_wrap=True)
+    tell(
+        run=pipeline.run.name,
+        round=pipeline.run.round,
+        method=pipeline.run.method,
+        stages=[asdict(state) | {"path": str(pipeline.path(state.stage))} for state in states],
+        missing=missing,
+        verdict=verdict,
+        next=next_command,
+    )
+
+
+@click.command()
+@RUN_FILE
+@SET
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, t4, 24gb or 80gb.")
+@click.option("--probe", is_flag=True, help="Measure two real steps of each training stage, here.")
+@with_json
+def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -> None:
+    """What each stage needs in memory and time, and what would fit.
+
+    Loads no weights; times and memory are predicted, unless --probe measures them.
+    """
+    from trueup.planning import devices, table
+
+    pipeline = open_run(run_file, overrides)
+    chosen = devices.find(device)
+    made = table.make(pipeline, chosen)
+    if probe:
+        from trueup.progress import spinner
+
+        if device != "auto" and chosen.name != devices.find("auto", timed=False).name:
+            raise ConfigError("--probe", found=f"--device {device}", expected="this machine", next_step="leave one out")
+        with spinner("probing") as say:
+            made = table.probe(pipeline, made, chosen, say)
+    table.show(made, chosen, pipeline.run.model.base)
+    tell(run=pipeline.run.name, base=pipeline.run.model.base, **table.figures(made, chosen))
+
+
+@click.command()
+@RUN_FILE
+@SET
+@with_json
+def preflight(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """Are the tokens right: templates, masks, end tokens.
+
+    Shows three samples of each stage as the model gets them, and which are cut or left out. Loads no weights.
+    """
+    from trueup.errors import PreflightError
+
+    stages: dict[str, Any] = {}
+    pipeline = open_run(run_file, overrides)
+    tell(run=pipeline.run.name, stages=stages)
+    for name, found in pipeline.preflight():
+        if isinstance(found, PreflightError):
+            stages[name] = {"good": False, "error": found.found}
+            click.echo(f"error: {found}", err=True)
+        elif isinstance(found, TrueupError):
+            stages[name] = {"good": None, "waits_for": found.found}
+            click.echo(f"{name}: not yet, {found.found}")
+        else:
+            number = len(found["warnings"])
+            stages[name] = {"good": True, **found}
+            click.echo(f"{name}: {number:,} warning{'s' * (number > 1)}" if number else f"{name}: good")
+    if any(found["good"] is False for found in stages.values()):
+        sys.exit(2)
+
+
+@click.command()
+@RUN_FILE
+@SET
+@with_json
+def curves(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """Draw the losses and rewards of each training stage.
+
+    One page for all rounds of the run, runs/<name>/curves.html; of a stage that still trains, as far as it is.
+    """
+    from trueup.training import curves
+
+    pipeline = open_run(run_file, overrides)
+    page = curves.write(pipeline.folder, pipeline.run.name)
+    if page is None:
+        first = next(stage.name for stage in pipeline.order() if stage.trains)
+        raise StageError(
+            str(pipeline.folder),
+            found="no stage has logged a training step",
+            expected="metrics.jsonl of a training stage",
+            next_step=f"trueup {first} RUN.yaml",
+        )
+    click.echo(f"curves: {page}")
+    tell(page=str(page), stages=curves.rows_of_stages(pipeline.folder))

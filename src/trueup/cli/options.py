@@ -1,0 +1,43 @@
+"""What the commands of a run have in common: its file, --set, and the run they open."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trueup.cli.completion import complete_override
+from trueup.cli.group import remember_folder, remember_run_file
+from trueup.stages import STAGES
+
+if TYPE_CHECKING:
+    from trueup.run.pipeline import Pipeline
+
+RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override the run file; may be given several times.",
+    shell_complete=complete_override,
+)
+
+
+def open_run(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
+    """The run of a run file. Messages of this command name the file, and its log is in the run's folder."""
+    from trueup.run.pipeline import Pipeline
+    from trueup.run.run_file import load
+
+    remember_run_file(run_file, overrides)
+    run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
+    pipeline = Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
+    remember_folder(pipeline.folder)
+    return pipeline
+
+
+def typed(run_file: Path, overrides: tuple[str, ...]) -> str:
+    """The run file and its overrides as a shell reads them."""
+    return " ".join([shlex.quote(str(run_file)), *(f"--set {shlex.quote(override)}" for override in overrides)])
