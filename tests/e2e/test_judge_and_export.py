@@ -114,6 +114,9 @@ def test_the_merged_weights_are_the_policy(
         assert len(begun) == total  # or the time left would be wrong
 
     monkeypatch.setattr(progress, "parts", noted)
+    for torn in ("merged/tokenizer_config.json", "adapter/adapter_config.json"):  # as an export that was killed left
+        (context.out / torn).parent.mkdir()
+        (context.out / torn).write_text('{"half')
     aligned = Adapter(pipeline.path("sft"))
     metrics = export.run(export.Config(), context, aligned=aligned)
     assert len(begun) == 4  # the trained one; merging, and measuring it; the adapter on 16 bits
