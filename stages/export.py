@@ -70,12 +70,12 @@ class Config(Section):
 def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     """Write what was aligned in each form, measure how far each is from it, and say so in a receipt and a card."""
     from trueup.export import card, summing, writing
-    from trueup.progress import spinner
+    from trueup.progress import parts
 
     known = foresee(config, context)
     settings = config.model_dump(include={"gguf_types", "adapter_for", "base", "num_prompts"})
     wanted = writing.Wanted(to=config.forms, **settings)
-    with spinner("export") as say:
+    with parts("export", writing.num_parts(wanted, known)) as say:
         written = writing.Written(context.run, aligned.path, context.out, known, wanted, say)
         written.write()
     history = records(context.run_dir)

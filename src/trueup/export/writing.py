@@ -39,6 +39,14 @@ class Wanted:
     num_prompts: int
 
 
+def num_parts(wanted: Wanted, known: Known) -> int:
+    """How many parts an export `says` that it goes through."""
+    to = set(wanted.to)
+    on_16_bits = "adapter" in to and known.four_bit and not known.saved_in_4_bits
+    gguf_files = 1 + len(wanted.gguf_types) if to & {"gguf", "ollama"} else 0
+    return 1 + (to != {"adapter"}) + ("merged" in to) + on_16_bits + gguf_files
+
+
 @dataclass
 class Written:
     """An export as it grows."""
