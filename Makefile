@@ -50,7 +50,7 @@ lint: setup
 
 # The documentation as a site in build/docs, without the network; every warning is an error.
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo build/docs/index.html
 
 # What is made from the code and committed: the schema of run files and two pages of reference.
