@@ -42,7 +42,7 @@ UNKNOWN: dict[str, set[str]] = {
 }
 OTHERWISE: dict[str, set[str]] = {
     "4.57.6": set(),
-    "4.53.3": set(),
+    "4.53.3": {"Llama, YaRN rotation"},
     "4.51.3": {"Llama, YaRN rotation", "Qwen2, sliding window in use"},
     "4.48.3": {"Llama, YaRN rotation", "Qwen2, sliding window in use"},
     "4.45.2": {"Llama, YaRN rotation", "Qwen2, sliding window in use"},
