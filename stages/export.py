@@ -70,12 +70,12 @@ class Config(Section):
 def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     """Write what was aligned in each form, measure how far each is from it, and say so in a receipt and a card."""
     from trueup.export import card, summing, writing
-    from trueup.progress import spinner
+    from trueup.progress import parts
 
     known = foresee(config, context)
     settings = config.model_dump(include={"gguf_types", "adapter_for", "base", "num_prompts"})
     wanted = writing.Wanted(to=config.forms, **settings)
-    with spinner("export") as say:
+    with parts("export", writing.num_parts(wanted, known)) as say:
         written = writing.Written(context.run, aligned.path, context.out, known, wanted, say)
         written.write()
     history = records(context.run_dir)
@@ -87,16 +87,14 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         "merge_kl_nats_per_token": None if merged is None else merged.kl_nats_per_token,
         "ways": {way.name: way.kl_nats_per_token for way in made.ways},
         "ship": made.ship,
-        "said": [*made.advice, *made.notes, *unsaid],
+        "said": [*(way.in_words() for way in made.ways), *made.advice, *made.notes, *unsaid],
         "preflight": made.tokens.model_dump(),
     }
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
-    """What merging cost, and what to ship."""
-    cost = metrics["merge_kl_nats_per_token"]
-    merged = [] if cost is None else [f"merged weights: KL from the trained model {cost:.4f} nats per token"]
-    return [*merged, *metrics.get("said", ())]
+    """How far each way of loading it is from the model that was trained, and which one to ship."""
+    return list(metrics.get("said", ()))  # which exports of earlier versions lack
 
 
 def foresee(config: Config, context: Context) -> Known:

@@ -33,6 +33,15 @@ def track(title: str, what: str, items: Iterable[Item], total: int) -> Iterator[
 
 
 @contextmanager
+def parts(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over `total` parts, which may take unequally long; call what it yields as each begins, with its name."""
+    with bars(title, speed_of_last_s=3600) as bar:
+        task, begun = bar.add_task("", total=total), iter(range(total + 1))
+        yield lambda text: bar.update(task, completed=next(begun, total), description=text)
+        bar.update(task, completed=total)
+
+
+@contextmanager
 def spinner(title: str) -> Iterator[Callable[[str], None]]:
     """A turning line with the time gone, for what nobody can foresee; call what it yields to change the words."""
     from rich.markup import escape

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,8 @@ def said(version: str, exported: dict[str, Path], tmp_path_factory: pytest.TempP
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--python", str(python), *wanted]
     subprocess.run(install, check=True)
     (site,) = root.glob("lib/python*/site-packages")
-    (site / "zz_ours.pth").write_text(sysconfig.get_path("purelib") + "\n")  # after its own
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "zz_ours.pth").write_text("\n".join(ours) + "\n")  # after its own
     folders = [str(folder) for folder in exported.values()]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(root / "home")}
     subprocess.run([str(python), str(READER), str(out), *folders], check=True, env=environment)

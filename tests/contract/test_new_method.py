@@ -50,6 +50,8 @@ def test_it_is_trained_judged_and_exported_as_any_other(folder: Path, monkeypatc
     judged = run.artifact("evaluate", "test").record()
     assert judged["inputs"]["aligned"] == made["fingerprint"]
     assert "SFT against orpo" in (run.path("evaluate") / "report.html").read_text()
+    assert 'href="../../curves.html"' in (run.path("evaluate") / "report.html").read_text()
+    assert "<h2>orpo, round 1</h2>" in (run.folder / "curves.html").read_text()
     assert run.says("orpo")[0].startswith(f"{made['metrics']['num_pairs']} pairs trained")
     with pytest.raises(ConfigError, match=r"no argument of trl\.ORPOConfig"):
         opened(folder, "orpo.trainer={wieght: 1}")

@@ -1,5 +1,7 @@
 """An export that cannot be is refused in one message, before anything is loaded or written."""
 
+import json
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -72,3 +74,17 @@ def test_options_that_cannot_be_are_refused_by_name(folder: Path, option: str, s
 def test_a_base_that_has_gone_is_said(folder: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
         open_run(folder, "model.base=/gone/model").foresee()
+
+
+def test_a_model_that_gguf_cannot_hold_is_said_before_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    olmo = config | {"model_type": "olmo", "architectures": ["OlmoForCausalLM"]}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(olmo))
+    base = f"model.base={tmp_path / 'model'}"
+    monkeypatch.setattr("trueup.models.base.load_base", lambda *_, **__: pytest.fail("loaded weights"))
+    open_run(folder, base).foresee()
+    said = refused(folder, "preflight", "--set", base, "--set", "export.to=gguf")
+    assert "export.to: gguf" in said and "olmo" in said

@@ -93,6 +93,16 @@ def test_a_stranger_gets_the_same_answers_from_both(pipeline: Pipeline, exported
     assert ours != of_base
 
 
+def test_without_held_out_prompts_the_recorded_texts_are_measured_on(pipeline: Pipeline, tmp_path: Path) -> None:
+    run = pipeline.run.model_copy(update={"data": pipeline.run.data.model_copy(update={"held_out": ()})})
+    where = Context(run=run, run_dir=pipeline.folder, out=tmp_path)
+    metrics = export.run(export.Config(to=("adapter",)), where, aligned=Adapter(pipeline.path("sft")))
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    assert "data.held_out is not set" in receipt["texts"] and receipt["num_tokens"] > 10
+    assert metrics["ways"]["adapter_4bit"] == pytest.approx(0, abs=1e-6)
+    assert any(line.startswith("adapter, the adapter on the base in 4 bits: KL 0.0000") for line in metrics["said"])
+
+
 def test_nothing_in_it_is_ours_or_of_this_machine(pipeline: Pipeline, exported: Path) -> None:
     names = {path.name for path in (exported / "adapter").iterdir()} - {"README.md"}
     assert names == {

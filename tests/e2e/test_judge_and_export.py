@@ -1,6 +1,8 @@
 """Evaluate and export on the tiny 4-bit Llama: a policy is even with itself; what is exported is what was trained."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trueup import progress
 from trueup.chat.template import Chat
 from trueup.evaluation import compare
 from trueup.models import adapters, base, causal, scoring
@@ -99,9 +102,24 @@ def test_scores_come_back_in_the_order_asked(pipeline: Pipeline, reward: RewardM
     assert compare.rewards(model, head, ids) == pytest.approx(alone, abs=0.02)
 
 
-def test_the_merged_weights_are_the_policy(pipeline: Pipeline, context: Context) -> None:
+def test_the_merged_weights_are_the_policy(
+    pipeline: Pipeline, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, begun = progress.parts, []
+
+    @contextmanager
+    def noted(title: str, total: int) -> Iterator[Callable[[str], None]]:
+        with shown(title, total) as say:
+            yield lambda text: (begun.append(text), say(text))[1]
+        assert len(begun) == total  # or the time left would be wrong
+
+    monkeypatch.setattr(progress, "parts", noted)
+    for torn in ("merged/tokenizer_config.json", "adapter/adapter_config.json"):  # as an export that was killed left
+        (context.out / torn).parent.mkdir()
+        (context.out / torn).write_text('{"half')
     aligned = Adapter(pipeline.path("sft"))
     metrics = export.run(export.Config(), context, aligned=aligned)
+    assert len(begun) == 4  # the trained one; merging, and measuring it; the adapter on 16 bits
     merged = AutoModelForCausalLM.from_pretrained(context.out / "merged", dtype=torch.bfloat16)
     probe = load_file(aligned.path / "probe.safetensors")
     recorded = probe.pop("logps")

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from trueup.cli.main import main
 from trueup.models import adapters, base
-from trueup.planning import devices, memory, shapes
+from trueup.planning import devices, memory, shapes, table
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
 from trueup.training import common
@@ -77,6 +77,22 @@ def test_the_command_says_what_is_complete_and_that_it_fits(pipeline: Pipeline) 
     assert "fits in 16 GB: yes" in result.output
     sft = next(line for line in result.output.splitlines() if " sft " in line)
     assert "complete" in sft
+
+
+@pytest.mark.parametrize(("device", "code"), [("auto", 0), ("t4", 2)])
+def test_a_probe_is_of_this_machine(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, device: str, code: int
+) -> None:
+    probed: list[str] = []
+
+    def probe(run: Pipeline, made: table.Plan, chosen: devices.Device, say: Any) -> table.Plan:
+        probed.append(chosen.name)
+        return made
+
+    monkeypatch.setattr(table, "probe", probe)
+    typed = ["plan", str(pipeline.folder.parents[1] / "run.yaml"), "--probe", "--device", device]
+    result = CliRunner().invoke(main, typed)
+    assert (result.exit_code, len(probed)) == (code, int(code == 0)), result.output
 
 
 def test_the_command_names_the_change_that_makes_it_fit(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ changed. `watch_all` has to come before the libraries are imported, `begin` in t
 """
 
 import builtins
+import contextlib
 import errno
 import io
 import json
@@ -96,7 +97,8 @@ def happens(kind: str, line: str, whole: Callable[[], Any], half: Callable[[], A
     if how in ("torn", "full") and half is not None:
         half()
     if how == "after":
-        whole()
+        with contextlib.suppress(OSError):  # a folder that is there already
+            whole()
     if how == "full":
         full = True
         used = shutil.disk_usage

@@ -41,7 +41,7 @@ def adapter(folder: Path, base: Path, strength: float = 0.05, **options: Any) ->
         ("mistral", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
         ("qwen2", {}),
         ("qwen3", {}),
-        ("gemma", {"strength": 1.0}),
+        ("gemma", {"strength": 0.5}),
         ("phi3", {}),
     ],
 )
@@ -55,7 +55,6 @@ def test_equals_the_merged_model(name: str, options: dict[str, Any], tmp_path: P
     (bare,) = gguf_logps.logps(on_base, rows())
     (added,) = gguf_logps.logps(on_base, rows(), lora)
     (whole,) = gguf_logps.logps(gguf.write(merged, tmp_path / "gguf", ["f16"], "merged")["f16"], rows())
-    print(name, kl(whole, bare), kl(whole, added), (whole - added).abs().max().item())
     assert kl(whole, bare) > 0.05  # the adapter does something
     assert kl(whole, added) < 2e-4
     assert kl(expected(merged, rows())[0], added) < 1e-3

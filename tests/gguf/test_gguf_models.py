@@ -67,7 +67,6 @@ def test_logits(name: str, tmp_path: Path) -> None:
         divergence[kind] = kl(right, read)
         if kind == "f16":
             assert agreement(right, read) >= 0.96
-    print(name, divergence)
     assert divergence["f16"] < 1e-3
     assert divergence["f16"] <= divergence["q8_0"] < 0.01
     assert divergence["q8_0"] < divergence["q4_0"] < 1.0
@@ -104,6 +103,13 @@ def test_quantized_as_llama_cpp_quantizes(kind: str, tied: bool, tmp_path: Path)
             assert (tensor.data == right[name].data).all(), name
     output = "token_embd.weight" if tied else "output.weight"
     assert ours[output].tensor_type.name == ("BF16" if kind == "bf16" else "Q8_0")
+
+
+def test_a_torn_file_is_said(tmp_path: Path) -> None:
+    llama_cpp()
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF\x03")
+    with pytest.raises(ModelError, match=r"llama\.cpp does not load it"):
+        list(gguf_logps.logps(tmp_path / "torn.gguf", rows()))
 
 
 def test_shards_are_read_in_turn(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from trueup.export import gguf, gguf_logps, gguf_lora, go_template
 from trueup.models import packaged
 
 NUM_PROMPTS = 40
-LONGEST = 32  # tokens
+LONGEST = 24  # tokens
 
 
 class Made:
@@ -33,7 +33,7 @@ class Made:
         wrapped = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
-                parameter.data = 0.05 * torch.randn_like(parameter)
+                parameter.data = 0.1 * torch.randn_like(parameter)
         self.adapter, self.merged = folder / "adapter", folder / "merged"
         wrapped.save_pretrained(self.adapter)
         wrapped.merge_and_unload().save_pretrained(self.merged)
@@ -63,7 +63,6 @@ def test_the_same_distributions(made: Made, kind: str, prompts: int, least: floa
     """`least`: agreement of the likeliest token; `most`: KL from the merged model, nats per token."""
     read = torch.cat(list(gguf_logps.logps(made.files[kind], made.ids[:prompts])))
     right = torch.cat(made.right[:prompts])
-    print(kind, len(right), "tokens", agreement(right, read), kl(right, read))
     assert agreement(right, read) >= least
     assert kl(right, read) < most
 
@@ -72,12 +71,11 @@ def test_the_lora_on_the_bases_gguf(made: Made) -> None:
     """Not the rounding of merged/ to bf16 (0.4 %): f16 weights and a float32 LoRA."""
     on_base = gguf.write(made.base, made.out, ["f16"], "base")["f16"]
     lora = gguf_lora.write(made.adapter, made.merged, made.out)
-    rows = made.ids[:6]
+    rows = made.ids[:4]
     whole, bare, added = (
         torch.cat(list(gguf_logps.logps(path, rows, adapter)))
         for path, adapter in ((made.files["f16"], None), (on_base, None), (on_base, lora))
     )
-    print(kl(whole, bare), kl(whole, added), agreement(whole, added))
     assert kl(whole, bare) > 0.02
     assert kl(whole, added) < 0.1 * kl(whole, bare)
     assert agreement(whole, added) >= 0.97

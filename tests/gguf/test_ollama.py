@@ -181,6 +181,10 @@ def test_what_a_template_does_not_do_is_said(tmp_path: Path) -> None:
     assert ollama.THOUGHTS in (tmp_path / "ollama" / "Modelfile").read_text()
     written(tmp_path, mistral())
     assert ollama.NO_SYSTEM in (tmp_path / "ollama" / "Modelfile").read_text()
+    tokenizer = qwen2()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + CHATML
+    written(tmp_path, tokenizer)
+    assert ollama.DATE in (tmp_path / "ollama" / "Modelfile").read_text()
     written(tmp_path, qwen2())
     assert "\n#" not in (tmp_path / "ollama" / "Modelfile").read_text()
 

@@ -17,8 +17,10 @@ CORPUS = [
     "<b>bold</b> & more... ------ ====== 3.14 1,000,000 ½ ² Ⅷ 😀👍🏽 naïve café e\u0301",
 ]
 # What is compared: contractions, digits, line ends, scripts, marks, spaces before and after
+UNMERGED = "xylograph"
 TEXTS = [
     *CORPUS,
+    f"{UNMERGED}!",
     "Hello",
     " Hello",
     "  two  spaces ",
@@ -41,14 +43,22 @@ IM = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|en
 
 
 def _bpe(splitter: Any, special: list[str], *, ignore_merges: bool = False) -> Tokenizer:
-    raw = Tokenizer(models.BPE(ignore_merges=ignore_merges))
-    raw.pre_tokenizer = splitter
-    raw.decoder = decoders.ByteLevel()
+    """Byte-level BPE trained on unsplit texts: its merges go over words, numbers and lines, so that what `splitter`
+    keeps apart shows in the tokens. One token of the vocabulary is made by no merge; ignore_merges finds it."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(
-        CORPUS * 3,
-        trainers.BpeTrainer(vocab_size=620, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+        [text for text in TEXTS if UNMERGED not in text] * 3,
+        trainers.BpeTrainer(vocab_size=900, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
+    state = json.loads(raw.to_str())
+    assert UNMERGED not in state["model"]["vocab"]
+    state["model"]["vocab"][UNMERGED] = len(state["model"]["vocab"])
+    state["model"]["ignore_merges"] = ignore_merges
+    raw = Tokenizer.from_str(json.dumps(state))
+    raw.pre_tokenizer = splitter
+    raw.decoder = decoders.ByteLevel()
     return raw
 
 

@@ -82,6 +82,7 @@ def test_standard_output_is_the_document_alone(
     assert done.returncode == code
     for source in ("print", "click", "rich", "a library in C", "a child"):
         assert f"by {source}\n" in done.stderr
+    assert "steps" not in done.stderr and "\x1b" not in done.stderr  # the bar
     without = noisy(way)
     assert (without.returncode, "figure" in without.stdout, "by a child" in without.stdout) == (code, False, True)
 

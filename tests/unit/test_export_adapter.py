@@ -102,12 +102,12 @@ def test_a_rank_above_vllms_default_is_asked_for(rank: int, asked: int | None) -
     assert serving.max_rank({"r": rank}) == asked
 
 
-def test_ranks_that_differ_become_one_and_the_model_stays(tmp_path: Path) -> None:
-    ranks = {"model.layers.0.self_attn.q_proj": 2, "model.layers.1.self_attn.q_proj": 6}
-    alphas = {"model.layers.0.self_attn.q_proj": 3}
-    model = with_adapter(
-        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], rank_pattern=ranks, alpha_pattern=alphas
-    )
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}], ids=["lora", "rslora"])
+def test_ranks_that_differ_become_one_and_the_model_stays(tmp_path: Path, options: dict[str, Any]) -> None:
+    ranks = {"model.layers.0.self_attn.q_proj": 2, "layers.1.self_attn.q_proj": 6}
+    alphas = {"0.self_attn.q_proj": 3}
+    targets = ["q_proj", "v_proj"]
+    model = with_adapter(r=4, lora_alpha=8, target_modules=targets, rank_pattern=ranks, alpha_pattern=alphas, **options)
     model.save_pretrained(tmp_path / "before")
     adapter.write(tmp_path / "before", tmp_path / "after", origin.Origin("owner/name", "v1"), None)
     config = json.loads((tmp_path / "after" / "adapter_config.json").read_text())

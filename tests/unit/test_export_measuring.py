@@ -5,6 +5,7 @@ import torch
 from test_export_adapter import tiny
 from torch import Tensor
 
+from trueup.export import measuring
 from trueup.export.measuring import Trained
 from trueup.export.receipt import Way, choose
 
@@ -42,6 +43,14 @@ def test_it_is_the_kl_of_plain_logits() -> None:
     assert (found.kl, found.agreement) == (pytest.approx(kl, rel=1e-3), pytest.approx(agreement))
     read = (logps(other(), prompt + answer) for prompt, answer in ROWS)
     found = trained.distance_of_logps(read)
+    assert (found.kl, found.agreement) == (pytest.approx(kl, rel=1e-3), pytest.approx(agreement))
+
+
+@pytest.mark.parametrize("tokens", [1, 10, 12, 4096])
+def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    monkeypatch.setattr(measuring, "BATCH_TOKENS", tokens)
+    kl, agreement = by_hand()
+    found = Trained.of(tiny(), ROWS, pad_id=0).distance(other())
     assert (found.kl, found.agreement) == (pytest.approx(kl, rel=1e-3), pytest.approx(agreement))
 
 

@@ -105,9 +105,10 @@ def test_on_a_terminal_it_asks_three_questions(tmp_path: Path) -> None:
     )
     os.close(other_end)
     answers = {
-        b"Base model": b"\n",
+        b"Base model": b"gpt2\n",
+        b"gpt2: no such folder": b"\n",
         b"What people give": b"functoin\n",
-        b"Error: ": b"function\n",
+        b"is not one of": b"function\n",
         b"How to align": b"\n",
     }
     seen, began = b"", time.monotonic()

@@ -47,6 +47,12 @@ def test_text_from_anywhere_is_escaped_and_read_back_as_written(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
 
 
+def test_a_link_is_followed_by_a_click_alone() -> None:
+    html = Page("t").link(EVIL, "../curves.html").render()
+    tags = Tags(html)
+    assert (tags.fetched, tags.words.count(EVIL), "img" in tags.names) == (["href=../curves.html"], 1, False)
+
+
 def test_numbers_stand_on_the_right_and_none_is_a_dash() -> None:
     html = Page("t").table(["a", "b", "c", "d"], [[1 / 3, 7, None, "x"]]).render()
     found = re.findall(r'<td data-name="(\w)"( class="number")?>([^<]*)</td>', html)

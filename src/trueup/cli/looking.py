@@ -38,7 +38,9 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     console.print(table)
     missing, verdict = pipeline.missing(), pipeline.verdict_lines(states)
     next_command = following(pipeline, run_file, states)
-    for line in (*missing, *verdict, next_command):
+    drawn = pipeline.folder / "curves.html"
+    curves = [f"curves: {drawn}"] if drawn.exists() else []
+    for line in (*missing, *verdict, *curves, next_command):
         console.print(Text(line), soft_wrap=True)
     tell(
         run=pipeline.run.name,
@@ -47,6 +49,7 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
         stages=[asdict(state) | {"path": str(pipeline.path(state.stage))} for state in states],
         missing=missing,
         verdict=verdict,
+        curves=str(drawn) if curves else None,
         next=next_command,
     )
 

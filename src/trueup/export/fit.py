@@ -1,14 +1,13 @@
 """An adapter for the 16-bit base that is near the policy that was trained on the 4-bit one.
 
-For each map, the policy's weight minus the base's, (dequantize(W) + s B A) - W, is approximated by a product of low
-rank. What the product misses is weighed by the size of the map's inputs: truncated singular value decomposition of the
-difference times the root mean square of each input (Zhang et al. 2024, LQER, arXiv 2402.02446).
+The policy's weight is dequantize(W) + s B A, the base's W. The adapter keeps s B A as it was trained, and its other
+ranks hold the product that is nearest to what quantization changed, dequantize(W) - W. Each input counts by its root
+mean square on some texts, as in LQER (Zhang et al. 2024, arXiv 2402.02446).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +27,31 @@ def write(model: Any, adapter: Path, out: Path, rank: int | None = None) -> dict
 
     Every map that is held in 4 bits gets one, whether it was trained or not, since quantization changed it as well. How
     large its inputs are is measured on the texts recorded with `adapter`. The 16-bit base is read into the CPU's memory
-    beside the model. Returns `left_out`, the share of the weighed differences that the rank leaves out, of all maps.
+    beside the model. Returns `left_out`, the share of what quantization changed that the ranks do not hold, weighed and
+    squared, over all maps, and `rank`: at least twice that of the trained adapter.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    rank, bare = rank or RANK, model.get_base_model()
-    dense = _sixteen_bits(bare)
-    changed = dict(_changed(bare))
-    sizes = input_sizes(dense, list(changed), [prompt + answer for prompt, answer in texts.recorded(adapter)])
+    bare = model.get_base_model()
+    dense, maps = _sixteen_bits(bare), dict(_maps(bare))
+    rank = max(rank or RANK, *(2 * getattr(module, "r", {}).get("default", 0) for module in maps.values()))
+    sizes = input_sizes(dense, list(maps), [prompt + answer for prompt, answer in texts.recorded(adapter)])
     tensors: dict[str, Tensor] = {}
     left_out = whole = 0.0
-    for name, weight in changed.items():
-        difference = weight() - dense.get_submodule(name).weight.to(bare.device, torch.float32)
-        b, a, missed, size = low_rank(difference, sizes[name].to(bare.device), rank)
+    for name, module in maps.items():
+        weight, b, a = _kept(module)
+        difference = weight - dense.get_submodule(name).weight.to(weight.device, torch.float32)
+        more_b, more_a, missed, size = low_rank(difference, sizes[name].to(weight.device), rank - b.shape[1])
         left_out, whole = left_out + missed, whole + size
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a.cpu().contiguous()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = b.cpu().contiguous()
-    ends = sorted({name.rpartition(".")[2] for name in changed})
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.cat([a, more_a]).cpu().contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.cat([b, more_b], dim=1).cpu().contiguous()
+    ends = sorted({name.rpartition(".")[2] for name in maps})
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=ends, task_type="CAUSAL_LM", inference_mode=True)
     out.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(out))
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    return {"left_out": left_out / whole if whole else 0.0}
+    return {"left_out": left_out / whole if whole else 0.0, "rank": rank}
 
 
 def input_sizes(model: Any, names: Sequence[str], rows: Sequence[list[int]]) -> dict[str, Tensor]:
@@ -101,14 +102,30 @@ def _sixteen_bits(bare: Any) -> Any:
     return AutoModelForCausalLM.from_pretrained(bare.name_or_path, **options).eval()
 
 
-def _changed(bare: Any) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """(name, its weight in fp32 with the adapter "default") of each map in 4 bits or with an adapter."""
+def _maps(bare: Any) -> Iterator[tuple[str, Any]]:
+    """(name, module) of each map in 4 bits or with an adapter."""
     inside = "\0"
     for name, module in bare.named_modules():
         if name.startswith(inside):
             continue
         if hasattr(module, "lora_A"):
             inside = f"{name}."
-            yield name, functools.partial(merging.merged_weight, module)
+            yield name, module
         elif base.linear4bit_layers(module)[:1] == [module]:
-            yield name, functools.partial(merging.dense_weight, module)
+            yield name, module
+
+
+def _kept(module: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(W, B, A) in fp32 such that W + B A is a map's weight: as it was dequantized, and its adapter "default", scaled.
+
+    Without an adapter, or with one that is no such sum (DoRA, AdaLoRA), W is the whole weight and B A has no ranks.
+    """
+    if not hasattr(module, "lora_A"):
+        weight = merging.dense_weight(module)
+    elif not module.lora_variant.get("default") and hasattr(module.lora_A["default"], "weight"):
+        weight = merging.dense_weight(module.get_base_layer())
+        b, a = (part["default"].weight.float() for part in (module.lora_B, module.lora_A))
+        return weight, b * module.scaling["default"], a
+    else:
+        weight = merging.merged_weight(module)
+    return weight, weight.new_zeros(weight.shape[0], 0), weight.new_zeros(0, weight.shape[1])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trueup.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
 
 def reader() -> str:
     """The program that `logps` reads with: `llama.cpp` or `transformers`."""
-    return "llama.cpp" if importlib.util.find_spec("llama_cpp") else "transformers"
+    try:
+        import llama_cpp  # noqa: F401
+    except (ImportError, OSError, RuntimeError):  # absent, or a library that it was compiled with is
+        return "transformers"
+    return "llama.cpp"
 
 
 def logps(path: Path, ids: Sequence[Sequence[int]], lora: Path | None = None) -> Iterator[Tensor]:
     """(tokens, vocabulary) float32 log-probabilities of the next token after each of a row's, row by row.
 
-    `lora` is a LoRA as GGUF to add; only llama.cpp reads it.
+    `lora` is a LoRA as GGUF to add; only llama.cpp reads it. Raises ModelError for a file that llama.cpp does not load.
     """
     if reader() == "transformers":
         if lora is not None:
@@ -45,17 +50,14 @@ def _by_llama_cpp(path: Path, ids: Sequence[Sequence[int]], lora: Path | None) -
     import torch
     from llama_cpp import Llama
 
-    length = max(map(len, ids))
-    model = Llama(
-        str(path),
-        n_ctx=length,
-        n_batch=length,
-        n_threads=torch.get_num_threads(),
-        n_threads_batch=torch.get_num_threads(),
-        logits_all=True,
-        verbose=False,
-        lora_path=None if lora is None else str(lora),
-    )
+    length, threads = max(map(len, ids)), torch.get_num_threads()
+    options = {"n_ctx": length, "n_batch": length, "n_threads": threads, "n_threads_batch": threads}
+    try:
+        model = Llama(
+            str(path), logits_all=True, verbose=False, lora_path=None if lora is None else str(lora), **options
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(str(path), found=f"llama.cpp does not load it ({error})", expected="a GGUF file") from error
     try:
         for row in ids:
             model.reset()

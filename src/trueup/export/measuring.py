@@ -15,7 +15,7 @@ from trueup.export.texts import Row
 from trueup.models import causal, head
 from trueup.models.head import OutputLayer
 
-BATCH_SIZE = 8  # conversations in a forward pass
+BATCH_TOKENS = 4096  # of the conversations in a forward pass, padding included; a CPU computes once what they share
 CHUNK = 128  # positions whose logits are in memory at once
 
 
@@ -88,5 +88,11 @@ def _states(model: Any, rows: list[Row], pad_id: int) -> Tensor:
 
 
 def _batches(rows: list[Row], pad_id: int) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, len(rows), BATCH_SIZE):
-        yield pad(rows[start : start + BATCH_SIZE], pad_id)
+    batch: list[Row] = []
+    for row in rows:
+        longest = max(len(prompt) + len(answer) for prompt, answer in (*batch, row))
+        if batch and longest * (len(batch) + 1) > BATCH_TOKENS:
+            yield pad(batch, pad_id)
+            batch = []
+        batch.append(row)
+    yield pad(batch, pad_id)

@@ -20,6 +20,8 @@ THOUGHTS = (
     "# The model's chat template takes the thoughts out of earlier answers; this TEMPLATE keeps what it is given."
 )
 
+DATE = "# The model's chat template writes today's date; this TEMPLATE writes the date on which it was made."
+
 
 def check(system: str | None) -> None:
     """Raises ConfigError for a system message that a Modelfile cannot hold."""
@@ -67,6 +69,8 @@ def _template(tokenizer: Any) -> list[str]:
     comments = [NO_SYSTEM] if form.system is None else []
     if go_template.drops_thoughts(tokenizer):
         comments.append(THOUGHTS)
+    if "strftime_now" in str(tokenizer.chat_template):
+        comments.append(DATE)
     return [*comments, f"TEMPLATE {quoted(go_template.go(form), 'chat template')}"]
 
 

@@ -12,7 +12,7 @@ from trueup.run.files import file_sha256, write_text
 
 NAME = "receipt.json"
 NEAR = 0.002  # nats per token: what rounding alone costs; ways this near to each other are equally good
-OURS = {"record.json", "plan.json", NAME}  # of the stage's folder, no part of what is exported
+OURS = {"README.md", "record.json", "plan.json", NAME}  # of the stage's folder, no part of what is exported
 
 
 class Way(BaseModel):
@@ -25,6 +25,15 @@ class Way(BaseModel):
     kl_nats_per_token: float | None = None
     agreement: float | None = None
     why_not: str | None = None
+
+    def in_words(self) -> str:
+        """How far it is from the trained model, in a line."""
+        if self.kl_nats_per_token is None or self.agreement is None:
+            return f"{self.path}, {self.how}: not measured, {self.why_not}"
+        return (
+            f"{self.path}, {self.how}: KL {self.kl_nats_per_token:.4f} nats per token, the same token chosen in "
+            f"{self.agreement:.1%}"
+        )
 
     def measured(self, distance: Distance) -> Way:
         """With the figures of a measurement."""

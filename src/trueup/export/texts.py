@@ -34,12 +34,18 @@ class Texts:
         return sum(len(answer) for _, answer in self.rows)
 
 
-def of_run(run: RunFile, model: Any, tokenizer: Any, adapter: Path, num_prompts: int) -> Texts:
-    """Greedy answers of the active adapter of `model` to at most `num_prompts` of the run's held-out prompts.
+def held_out(run: RunFile) -> list[dict[str, Any]]:
+    """The held-out prompts, rows of {id, messages}; none where no file is set. Raises DataError for faults in it."""
+    return read_prompts(run.data, "held_out", run.seed) if run.data.held_out else []
 
-    Without any the texts recorded beside the adapter are used. Raises DataError where the held-out file is faulty.
+
+def answered(
+    asked: list[dict[str, Any]], model: Any, tokenizer: Any, adapter: Path, num_prompts: int, seed: int
+) -> Texts:
+    """Greedy answers of the active adapter of `model` to at most `num_prompts` of the prompts `asked`.
+
+    Without any the texts recorded beside `adapter` are used.
     """
-    asked = read_prompts(run.data, "held_out", run.seed) if run.data.held_out else []
     chat = Chat(tokenizer)
     most = min(LONGEST, tokenizer.model_max_length) - MAX_NEW_TOKENS
     fitting = {row["id"]: row["messages"] for row in asked if len(chat.prompt(row["messages"])) <= most}
@@ -47,7 +53,7 @@ def of_run(run: RunFile, model: Any, tokenizer: Any, adapter: Path, num_prompts:
     if not chosen:
         why = f"all of data.held_out are longer than {most} tokens" if asked else "data.held_out is not set"
         return Texts(recorded(adapter), f"the texts recorded when the adapter was trained, since {why}", [])
-    greedy = Sampling(max_new_tokens=MAX_NEW_TOKENS, temperature=0, top_p=1, batch_size=BATCH_SIZE, seed=run.seed)
+    greedy = Sampling(max_new_tokens=MAX_NEW_TOKENS, temperature=0, top_p=1, batch_size=BATCH_SIZE, seed=seed)
     answers = sample(model, tokenizer, chosen, greedy)
     rows = [(chat.prompt(messages), answer.ids) for messages, answer in zip(chosen, answers, strict=True)]
     said = f"{len(rows)} of {len(asked)} held-out prompts, greedy answers of at most {MAX_NEW_TOKENS} tokens"

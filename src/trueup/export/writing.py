@@ -39,6 +39,14 @@ class Wanted:
     num_prompts: int
 
 
+def num_parts(wanted: Wanted, known: Known) -> int:
+    """How many parts an export `says` that it goes through."""
+    to = set(wanted.to)
+    on_16_bits = "adapter" in to and known.four_bit and not known.saved_in_4_bits
+    gguf_files = 1 + len(wanted.gguf_types) if to & {"gguf", "ollama"} else 0
+    return 1 + (to != {"adapter"}) + ("merged" in to) + on_16_bits + gguf_files
+
+
 @dataclass
 class Written:
     """An export as it grows."""
@@ -72,10 +80,11 @@ class Written:
 
     def _write(self) -> None:
         to, tokenizer = self.wanted.to, self.known.tokenizer
+        asked = texts.held_out(self.run)  # before the base: what is wrong with it is said at once
         self.say("the model that was trained")
         bare = base.load_base(self.run.model.base, four_bit=self.known.four_bit)
         model = adapters.load_adapter(bare, self.source, trainable=False).eval()
-        self.texts = texts.of_run(self.run, model, tokenizer, self.source, self.wanted.num_prompts)
+        self.texts = texts.answered(asked, model, tokenizer, self.source, self.wanted.num_prompts, self.run.seed)
         self.trained = Trained.of(model, self.texts.rows, tokenizer.pad_token_id)
         self.settings = bare.generation_config
         if "adapter" in to:

