@@ -27,6 +27,7 @@ class Standing:
     foreign: list[Any]  # ids of tasks that trueup did not publish
     num_gone: int  # annotations pulled earlier and deleted in Label Studio since
     broken: list[str]  # lines of the store that cannot be read
+    begun: int = 0  # completions with a verdict, and fewer than are wanted of each
 
     @property
     def done(self) -> bool:
@@ -49,6 +50,10 @@ class Standing:
     def notes(self, address: str, total: int) -> list[str]:
         """What a person should know while the labels are not enough, a line each; `total` completions are asked."""
         lines = []
+        if self.begun:
+            lines.append(
+                f"{self.begun} have a verdict, but not yet from as many people as annotations_per_completion asks"
+            )
         for why, found in _by_reason(self.unusable).items():
             lines.append(f"{len(found)} not counted: {why} ({_named([one.task for one in found])})")
         if self.foreign:
@@ -93,6 +98,7 @@ def standing(
         foreign=[task.get("id") for task in tasks if uid_of(task) is None],
         num_gone=store.num_gone(present, key, hidden),
         broken=store.broken(),
+        begun=sum(0 < verdicts[uid] < each for uid in asked),
     )
 
 

@@ -152,7 +152,8 @@ def test_two_verdicts_a_completion_are_asked_of_two_people(labelling: Labelling)
     labelling.judge_all()
     second = Person(simulate.sign_up(labelling.admin.connection, "second"))
     assert second.next_task(labelling.project) is None  # one verdict was enough so far
-    assert "waiting 0/8" in labelling.waiting(annotations_per_completion=2)
+    said = labelling.waiting(annotations_per_completion=2)
+    assert "waiting 0/8" in said and "8 have a verdict, but not yet from as many people" in said
     given = []
     while (task := second.next_task(labelling.project)) is not None:
         given.append(task)

@@ -14,7 +14,7 @@ from trueup import progress
 from trueup.chat.template import Chat
 from trueup.evaluation import compare
 from trueup.models import adapters, base, causal, scoring
-from trueup.run.artifacts import Adapter, RewardModel, read_jsonl
+from trueup.run.artifacts import Adapter, RewardModel, file_sha256, read_jsonl
 from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import Shot
 from trueup.run.stage import Context
@@ -114,9 +114,14 @@ def test_the_merged_weights_are_the_policy(
         assert len(begun) == total  # or the time left would be wrong
 
     monkeypatch.setattr(progress, "parts", noted)
-    for torn in ("merged/tokenizer_config.json", "adapter/adapter_config.json"):  # as an export that was killed left
-        (context.out / torn).parent.mkdir()
-        (context.out / torn).write_text('{"half')
+    for left in (
+        "merged/model-00002-of-00002.safetensors",
+        "merged/tokenizer_config.json",
+        "adapter/adapter_config.json",
+        "README.md",
+    ):  # by an export that was killed
+        (context.out / left).parent.mkdir(exist_ok=True)
+        (context.out / left).write_text('{"half')
     aligned = Adapter(pipeline.path("sft"))
     metrics = export.run(export.Config(), context, aligned=aligned)
     assert len(begun) == 4  # the trained one; merging, and measuring it; the adapter on 16 bits
@@ -130,6 +135,9 @@ def test_the_merged_weights_are_the_policy(
 
     saved, original = adapters.saved_tensors(context.out / "adapter"), adapters.saved_tensors(aligned.path)
     assert all(torch.equal(saved[key], original[key]) for key in original)
+    listed = {file["path"]: file["sha256"] for file in json.loads((context.out / "receipt.json").read_text())["files"]}
+    assert {path: file_sha256(context.out / path) for path in listed} == listed
+    assert not (context.out / "merged" / "model-00002-of-00002.safetensors").exists()
     tokenizer = AutoTokenizer.from_pretrained(context.out / "merged")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(pipeline.run.model.base).chat_template
     card = (context.out / "merged" / "README.md").read_text()

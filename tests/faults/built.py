@@ -224,7 +224,7 @@ def contents(path: Path) -> str:
     if path.name == "report.json":
         return json.dumps(json.loads(path.read_text(), object_hook=untimed))
     if path.name == "metrics.jsonl":
-        return json.dumps([untimed(row) for row in read_appended(path)[0]])
+        return json.dumps([untimed(row) for row in read_appended(path)[0]], sort_keys=True)
     return file_sha256(path)
 
 

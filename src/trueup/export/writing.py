@@ -21,6 +21,7 @@ from trueup.run.files import read_json
 from trueup.run.run_file import RunFile
 
 FOLDERS = ("adapter", "merged", "gguf", "ollama")
+PAGES = ("README.md", "receipt.json")
 SCRATCH = ".scratch"  # of what is made on the way and not wanted
 EXPORTED = "exported"  # the exported adapter, beside the one that was trained
 AS_F32 = 4  # bytes of a weight while a GGUF file is read
@@ -72,6 +73,8 @@ class Written:
         """Write every form that is wanted, and measure it."""
         for name in (*FOLDERS, SCRATCH):  # what a killed export left
             shutil.rmtree(self.out / name, ignore_errors=True)
+        for name in PAGES:  # as well, or the receipt would list an earlier card
+            (self.out / name).unlink(missing_ok=True)
         try:
             self._write()
         finally:

@@ -32,4 +32,6 @@ def rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for log in history:
         kept = {k: v for k, v in log.items() if not k.startswith(OF_THE_WHOLE) and not k.endswith(OF_A_PASS)}
         found.setdefault(log["step"], {"step": log["step"]}).update(kept)
-    return [row for _, row in sorted(found.items()) if len(row) > 2]  # the last log has epoch and step alone
+    # a resumed trainer's earlier logs come from its checkpoint, whose keys are sorted
+    whole = [{"step": step} | dict(sorted(row.items())) for step, row in sorted(found.items())]
+    return [row for row in whole if len(row) > 2]  # the last log has epoch and step alone
