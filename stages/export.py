@@ -78,7 +78,7 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     with parts("export", writing.num_parts(wanted, known)) as say:
         written = writing.Written(context.run, aligned.path, context.out, known, wanted, say)
         written.write()
-    history = records(context.run_dir)
+    history = lineage(context)
     made = summing.receipt(written, history, aligned.fingerprint())
     made.write(context.out)
     unsaid = card.write(context.out, made, context.run, history)
@@ -90,6 +90,12 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         "said": [*(way.in_words() for way in made.ways), *made.advice, *made.notes, *unsaid],
         "preflight": made.tokens.model_dump(),
     }
+
+
+def lineage(context: Context) -> list[dict[str, Any]]:
+    """The records of the stages that the exported weights come from, in order; exports are none of them."""
+    found = records(context.run_dir, context.run.round, before="export")
+    return [record for record in found if record["stage"] != "export"]
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
@@ -113,7 +119,7 @@ def afterwards(config: Config, context: Context) -> list[str]:
 
     if config.push is None:
         return []
-    with publish.staged(context, records(context.run_dir), config.push) as parcels:
+    with publish.staged(context, lineage(context), config.push) as parcels:
         if config.push_dry_run:
             return push.lines(parcels)
         return [f"pushed to {address}" for address in push.send(parcels, private=not config.push_public)]
