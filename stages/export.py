@@ -136,12 +136,12 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
         "merge_kl_nats_per_token": None if merged is None else merged.kl_nats_per_token,
         "ways": {way.name: way.kl_nats_per_token for way in made.ways},
         "ship": made.ship,
-        "said": [*(way.in_words() for way in made.ways), *made.advice, *made.notes, *unsaid, *_left_out(config)],
+        "said": [*(way.in_words() for way in made.ways), *made.advice, *made.notes, *unsaid, *left_out(config)],
         "preflight": made.tokens.model_dump(),
     }
 
 
-def _left_out(config: Config) -> list[str]:
+def left_out(config: Config) -> list[str]:
     """What goes with a form elsewhere, and is not there."""
     if {"gguf", "ollama"} & set(config.forms) and "adapter" not in config.forms:
         return ["gguf/ holds no adapter alone: it is made from adapter/, so add adapter to `export.to` if you want it."]

@@ -13,6 +13,7 @@ from trueup.cli.main import main
 from trueup.errors import ConfigError, ModelError
 from trueup.export import room
 from trueup.run.pipeline import Pipeline
+from trueup.stages import export
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -107,6 +108,14 @@ def test_the_order_of_the_forms_and_of_the_types_is_not_part_of_an_export(folder
     assert config("export.to=merged,adapter,merged") == config()
     types = config("export.gguf_types=q4_0,f16,q8_0")["gguf_types"]
     assert types == config()["gguf_types"] == ("f16", "q8_0", "q4_0")
+
+
+def test_an_adapter_in_gguf_that_is_not_made_is_said(folder: Path) -> None:
+    """It is made from adapter/, which not every export has."""
+    for forms, number in (("gguf", 1), ("merged,ollama", 1), ("adapter,gguf", 0), ("adapter,merged", 0)):
+        config = open_run(folder, f"export.to={forms}").run.section("export")
+        assert isinstance(config, export.Config)
+        assert len(export.left_out(config)) == number
 
 
 def test_a_base_that_has_gone_is_said(folder: Path) -> None:
