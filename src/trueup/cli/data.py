@@ -112,8 +112,12 @@ def _refuse_place(option: str, path: Path) -> None:
         found = f"{parent} is no folder" if exists else f"there is no folder {parent}"
         raise ConfigError(named, found=found, expected="a file in a folder that exists", next_step=cure)
     if not os.access(path.parent, os.W_OK):
-        found, cure = f"nothing may be written into {path.parent}", f"choose another place for {option}"
-        raise ConfigError(named, found=found, expected="a file in a folder of yours", next_step=cure)
+        raise ConfigError(
+            named,
+            found=f"nothing may be written into {path.parent}",
+            expected="a file in a folder of yours",
+            next_step=f"choose another place for {option}",
+        )
 
 
 def _sources(file: Path, overrides: tuple[str, ...]) -> tuple[RunFile | None, dict[str, list[Source]]]:
