@@ -152,7 +152,8 @@ def run(
     )
     write_json(context.out / "report.json", figures)
     title = f"{context.run.name}: SFT against {context.run.method}"
-    made, drawn = records(context.run_dir), curves.write(context.run_dir, context.run.name)
+    made = records(context.run_dir, context.run.round, before="evaluate")
+    drawn = curves.write(context.run_dir, context.run.name)
     report.write(
         context.out / "report.html",
         title=title,

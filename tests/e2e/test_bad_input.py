@@ -118,6 +118,13 @@ def test_a_fault_of_ours_is_one_line_with_its_log_in_the_run_folder(
         (["plan", "run.yaml", "--set", "sft.learning_rate=x"], "found 'x'; expected: a number greater than 0"),
         (["plan", "run.yaml", "--set", "model.base=./none"], "no such folder"),
         (["init", "run.yaml"], "it exists already"),
+        (["data", "check", "d.csv", "--page", "."], "--page .: this is a folder"),
+        (["data", "check", "d.csv", "--page", "/"], "next: --page /data-check.html"),
+        (["data", "check", "d.csv", "--page", ""], "next: --page data-check.html"),
+        (["data", "check", "d.csv", "--page", "none/here/x.html"], "next: mkdir -p none/here"),
+        (["data", "check", "d.csv", "--page", "d.csv/x.html"], "d.csv is no folder"),
+        (["data", "prepare", "d.csv", "--out", "."], "next: "),
+        (["data", "prepare", "d.csv", "--out", "d.csv/x"], "next: "),
     ],
 )
 def test_what_is_typed_wrong_has_a_next_step(

@@ -1,5 +1,6 @@
 """A run made by an earlier version of trueup is complete, and goes on."""
 
+import hashlib
 import json
 import tarfile
 from pathlib import Path
@@ -41,6 +42,36 @@ def test_it_is_complete_and_its_last_stages_are_built_on_it(run_file: Path) -> N
     assert made["inputs"]["aligned"] == before["fingerprint"]
 
 
+def test_a_run_without_logs_is_told_how_to_have_curves(run_file: Path) -> None:
+    """Each of its training stages is complete already, so that their commands alone lead nowhere."""
+    message = said(2, "curves", str(run_file))
+    assert "sft, reward, dpo: trained by an earlier version, which kept no log" in message
+    assert f"next: train one anew: trueup dpo {run_file} --rebuild" in message
+
+
+def test_an_export_of_an_earlier_version_says_so_each_time(run_file: Path) -> None:
+    """A complete one is left as it is; it has no receipt."""
+    export = run_file.parent / "runs/earlier/round-1/export"
+    export.mkdir()
+    (export / "README.md").write_text("an earlier card")
+    card = hashlib.sha256(b"an earlier card").hexdigest()
+    digest = hashlib.sha256(f"README.md\0{card}\n".encode()).hexdigest()
+    dpo = json.loads((export.parent / "dpo/record.json").read_text())
+    record = dpo | {
+        "stage": "export",
+        "config": {"merged": True},
+        "data": {},
+        "metrics": {"merge_kl_nats_per_token": 0.1},
+    }
+    record |= {"inputs": {"aligned": dpo["fingerprint"]}, "fingerprint": digest}
+    (export / "record.json").write_text(json.dumps(record))
+    words = "export: an earlier version made this export: it has no receipt.json"
+    found = said(0, "export", str(run_file))
+    assert "export: complete already" in found and words in found and "--rebuild" in found
+    (export / "receipt.json").write_text("{}")
+    assert "earlier version" not in said(0, "export", str(run_file))
+
+
 @pytest.mark.parametrize(
     ("change", "stage", "found"),
     [
@@ -57,6 +88,14 @@ def test_it_is_complete_and_its_last_stages_are_built_on_it(run_file: Path) -> N
 )
 def test_what_is_changed_in_it_is_noticed(run_file: Path, change: str, stage: str, found: str) -> None:
     assert found in said(2, stage, str(run_file), "--set", change)
+
+
+def test_what_a_stage_was_built_with_is_told_as_a_shell_reads_it(run_file: Path) -> None:
+    record = run_file.parent / "runs/earlier/sft/record.json"
+    made = json.loads(record.read_text())
+    record.write_text(json.dumps(made | {"overrides": ["data.system=Be kind."], "system": "Be kind."}))
+    message = said(2, "sft", str(run_file))
+    assert "add it to the command: --set 'data.system=Be kind.'; or build it again" in message
 
 
 def test_a_file_of_it_that_was_changed_is_noticed(run_file: Path) -> None:

@@ -13,6 +13,7 @@ from trueup.cli.main import main
 from trueup.errors import ConfigError, ModelError
 from trueup.export import room
 from trueup.run.pipeline import Pipeline
+from trueup.stages import export
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -59,6 +60,9 @@ def test_the_bytes_are_those_of_the_forms(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("export={merged: false, to: [merged]}", "leave one of the two out"),
         ("export.base=model", "export.base"),
         ("export.gguf_types=q5", "q4_0"),
+        ("export.base=foo", "found 'foo'; expected: owner/name or owner/name@revision"),
+        ("export.license=My License", "found 'My License'; expected: a license's identifier on the hub"),
+        ("export={merged: false, to: [merged]}", "export: merged: false means to: adapter"),
         ("export={adapter_for: 16bit}", ""),
     ],
 )
@@ -69,6 +73,49 @@ def test_options_that_cannot_be_are_refused_by_name(folder: Path, option: str, s
         assert said in str(found.value)
     else:
         assert "16-bit files" in refused(folder, "preflight", "--set", option, "--set", "adapter.kind=lora")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("--push-dry-run",), "push_dry_run (--push-dry-run) says how to push, and nothing is pushed"),
+        (("--push-public",), "push_public (--push-public) says how to push, and nothing is pushed"),
+        (("--push", ""), "--push '': export.push: found ''; expected: owner/name; is the variable set"),
+        (("--push", "null"), "--push null: export.push: found 'null'; expected: owner/name"),
+        (("--to", ""), "--to '': export.to: found ''; expected: a list, each one of adapter, merged, gguf, ollama"),
+        (("--to", "adaptor"), "--to adaptor: export.to: found 'adaptor'; expected: a list, each one of adapter"),
+        (("--to", "adaptor", "--push", "x"), "--push x: export.push: found 'x'; expected: owner/name"),
+        (("--to", "ollama", "--push", "ada/-x", "--push-dry-run"), "cannot start or end with '-'"),
+        (("--to", "ollama", "--push", "ada/x"), "HF_TOKEN is not set"),
+    ],
+)
+def test_no_option_of_the_command_is_ignored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], said: str
+) -> None:
+    """Each is refused before the export begins, in words that name it as it was typed."""
+    monkeypatch.setattr("trueup.models.base.load_base", lambda *_, **__: pytest.fail("loaded weights"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    if not (folder / "runs" / "tiny" / "round-1" / "dpo").exists():
+        shutil.copytree(folder / "runs" / "tiny" / "sft", folder / "runs" / "tiny" / "round-1" / "dpo")
+    found = refused(folder, "export", "--use-stale", *typed)
+    assert said in found and "--set" not in found.replace("trueup export", "").split("next:")[0]
+
+
+def test_the_order_of_the_forms_and_of_the_types_is_not_part_of_an_export(folder: Path) -> None:
+    def config(*typed: str) -> dict[str, object]:
+        return open_run(folder, *typed).run.section("export").model_dump()
+
+    assert config("export.to=merged,adapter,merged") == config()
+    types = config("export.gguf_types=q4_0,f16,q8_0")["gguf_types"]
+    assert types == config()["gguf_types"] == ("f16", "q8_0", "q4_0")
+
+
+def test_an_adapter_in_gguf_that_is_not_made_is_said(folder: Path) -> None:
+    """It is made from adapter/, which not every export has."""
+    for forms, number in (("gguf", 1), ("merged,ollama", 1), ("adapter,gguf", 0), ("adapter,merged", 0)):
+        config = open_run(folder, f"export.to={forms}").run.section("export")
+        assert isinstance(config, export.Config)
+        assert len(export.left_out(config)) == number
 
 
 def test_a_base_that_has_gone_is_said(folder: Path) -> None:

@@ -82,7 +82,7 @@ def rendered(run: Pipeline, form: str, unsaid: tuple[str, ...] = (), **changes: 
         (out / "gguf").mkdir()
         (out / "gguf" / "tiny.q8_0.gguf").write_bytes(b"")
         names = {"merged": "ada/tiny", "adapter": "ada/tiny-adapter", "gguf": "ada/tiny-GGUF"}
-        assert card.write(out, receipt, values, records(run.folder), names) == list(unsaid)
+        assert card.write(out, receipt, values, records(run.folder, 1, "export"), names) == list(unsaid)
         return (out / form / "README.md").read_text()
     finally:
         shutil.rmtree(out)

@@ -140,6 +140,15 @@ def test_an_option_that_came_later_is_no_change_until_it_is_set(folder: Path) ->
     assert said(folder, "sample", then, "sample.top_p=0.5") == ["sample.top_p not set -> 0.5"]
 
 
+def test_the_name_and_the_license_that_an_export_gives_its_base_are_settings_of_it(folder: Path) -> None:
+    """`base` is kept elsewhere in the section `model` alone."""
+    then = record(folder, "export", "export.base=ada/first")
+    assert said(folder, "export", then, "export.base=ada/first") == []
+    assert said(folder, "export", then, "export.base=ada/other") == ["export.base ada/first -> ada/other"]
+    assert said(folder, "export", then) == ["export.base ada/first -> None"]
+    assert said(folder, "export", then, "export.base=ada/first", "export.license=mit") == ["export.license None -> mit"]
+
+
 def test_a_record_of_before_version_1_is_read_with_the_defaults_of_then(folder: Path) -> None:
     old: dict[str, Any] = record(folder, "evaluate")
     for key in ("version", "given", "base", "read", "data_config"):

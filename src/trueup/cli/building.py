@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,10 @@ def command_of(stage: Stage) -> click.Command:
         discard_labels: bool,
         **flags: str | bool | None,
     ) -> None:
-        overrides += tuple(f"{stage.name}.{key}={as_yaml(value)}" for key, value in flags.items() if value)
-        pipeline = open_run(run_file, overrides)
+        given = {key: value for key, value in flags.items() if value is not None}
+        options = {f"{stage.name}.{key}={_as_text(value)}": _typed(key, value) for key, value in given.items()}
+        overrides += tuple(options)
+        pipeline = open_run(run_file, overrides, options)
         for line in pipeline.missing_files(besides=stage.name):
             click.echo(f"warning: {line}", err=True)
         built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
@@ -76,6 +79,17 @@ def command_of(stage: Stage) -> click.Command:
         tell(run=pipeline.run.name, **_figures(pipeline, stage, built, afterwards), next=following_command)
 
     return command
+
+
+def _as_text(value: str | bool) -> str:
+    """An option's value as --set takes it; what YAML would read as nothing is in quotes, to be refused by name."""
+    return f'"{value}"' if isinstance(value, str) and value.strip() in ("", "~", "null") else as_yaml(value)
+
+
+def _typed(key: str, value: str | bool) -> str:
+    """An option of a stage as it is typed."""
+    option = f"--{key.replace('_', '-')}"
+    return option if isinstance(value, bool) else f"{option} {shlex.quote(value)}"
 
 
 def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,7 @@ def check(file: Path, overrides: tuple[str, ...], full: bool, page: Path) -> Non
     from trueup.data.sources import way_on
     from trueup.progress import spinner
 
+    _refuse_place("--page", page)
     run, sources = _sources(file, overrides)
     with spinner("reading") as say:
         surveys = check(
@@ -92,6 +95,29 @@ def prepare(
             table.add_row(Text(visible(f"field not written: {name}"), "yellow"), f"{count:,}")
     Console().print(table)
     tell(folder=str(out), **record)
+
+
+def _refuse_place(option: str, path: Path) -> None:
+    """Raises ConfigError where no file can be written, before anything is read."""
+    from trueup.errors import ConfigError
+
+    named = f"{option} {shlex.quote(str(path))}"
+    if path.is_dir() or not path.name:
+        inside = shlex.quote(str(path / "data-check.html"))
+        raise ConfigError(named, found="this is a folder", expected="a file", next_step=f"{option} {inside}")
+    if not path.parent.is_dir():
+        parent = path.parent
+        exists = parent.exists() or any(one.is_file() for one in parent.parents)
+        cure = f"choose another place for {option}" if exists else f"mkdir -p {shlex.quote(str(parent))}"
+        found = f"{parent} is no folder" if exists else f"there is no folder {parent}"
+        raise ConfigError(named, found=found, expected="a file in a folder that exists", next_step=cure)
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(
+            named,
+            found=f"nothing may be written into {path.parent}",
+            expected="a file in a folder of yours",
+            next_step=f"choose another place for {option}",
+        )
 
 
 def _sources(file: Path, overrides: tuple[str, ...]) -> tuple[RunFile | None, dict[str, list[Source]]]:

@@ -124,12 +124,15 @@ def curves(run_file: Path, overrides: tuple[str, ...]) -> None:
     pipeline = open_run(run_file, overrides)
     page = curves.write(pipeline.folder, pipeline.run.name)
     if page is None:
-        first = next(stage.name for stage in pipeline.order() if stage.trains)
+        trains = [stage.name for stage in pipeline.order() if stage.trains]
+        built = [name for name in trains if pipeline.stages[name].makes(pipeline.path(name)).is_there()]
+        todo = next((name for name in trains if name not in built), None)
         raise StageError(
             str(pipeline.folder),
-            found="no stage has logged a training step",
+            found="no stage has logged a training step"
+            + (f"; {', '.join(built)}: trained by an earlier version, which kept no log" if built else ""),
             expected="metrics.jsonl of a training stage",
-            next_step=f"trueup {first} RUN.yaml",
+            next_step=f"trueup {todo} RUN.yaml" if todo else f"train one anew: trueup {trains[-1]} RUN.yaml --rebuild",
         )
     click.echo(f"curves: {page}")
     tell(page=str(page), stages=curves.rows_of_stages(pipeline.folder))

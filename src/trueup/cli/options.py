@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,16 @@ SET = click.option(
 )
 
 
-def open_run(run_file: Path, overrides: tuple[str, ...]) -> Pipeline:
-    """The run of a run file. Messages of this command name the file, and its log is in the run's folder."""
+def open_run(run_file: Path, overrides: tuple[str, ...], options: Mapping[str, str] | None = None) -> Pipeline:
+    """The run of a run file. Messages of this command name the file, and its log is in the run's folder.
+
+    `options` says how those of the overrides were typed that came as an option of the command.
+    """
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
 
     remember_run_file(run_file, overrides)
-    run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
+    run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides, options)
     pipeline = Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
     remember_folder(pipeline.folder)
     return pipeline

@@ -34,7 +34,7 @@ def write(
 ) -> Path:
     """Write the page and return `path`.
 
-    `figures` is report.json; `answers` the rows of answers.jsonl; `records` those of the stages before, oldest first;
+    `figures` is report.json; `answers` the rows of answers.jsonl; `records` those of the stages before, in order;
     `curves` the relative address of the page with the curves of their training.
     """
     labels = [label for label in NAMES if label in figures]

@@ -34,7 +34,7 @@ class Subject:
     receipt: Receipt
     origin: Origin
     license: License | None
-    history: Sequence[dict[str, Any]]  # the records of the stages before the export, oldest first
+    history: Sequence[dict[str, Any]]  # the records of the stages before the export, in order
     round_dir: Path
     where: Mapping[str, str]  # owner/name of each form that is pushed, else its folder in the export
 

@@ -22,7 +22,7 @@ STAGED = "export.push"  # beside the export: the same files, with other cards
 def staged(context: Context, records: Sequence[dict[str, Any]], name: str) -> Iterator[list[Parcel]]:
     """What would go to the hub as `name`, for as long as the block lasts. The export, `context.out`, is not touched.
 
-    `records` are those of the run's stages, oldest first.
+    `records` are those of the stages that the exported weights come from, in order.
 
     Files are links where the file system has them, so that no weights are copied. Raises HubError for names that a hub
     refuses, StageError for an export that an earlier version wrote.
@@ -42,8 +42,7 @@ def staged(context: Context, records: Sequence[dict[str, Any]], name: str) -> It
     shutil.rmtree(copy, ignore_errors=True)
     try:
         shutil.copytree(export, copy, ignore=shutil.ignore_patterns("record.json"), copy_function=_linked)
-        history = [record for record in records if record["stage"] != export.name]
-        card.write(copy, receipt, context.run, history, repositories)
+        card.write(copy, receipt, context.run, records, repositories)
         yield push.parcels(copy, name, forms)
     finally:
         shutil.rmtree(copy, ignore_errors=True)

@@ -14,7 +14,7 @@ from trueup.run.goal import verdict as in_words
 from trueup.run.goal import won_by
 
 SIMULATED = "simulated.json"  # in the run's store: the ids of annotators that are programs
-Records = Sequence[dict[str, Any]]  # record.json of each complete stage, oldest first
+Records = Sequence[dict[str, Any]]  # record.json of each complete stage, in order
 
 
 def trained_on(records: Records) -> str:

@@ -13,19 +13,25 @@ from trueup.run.files import file_sha256, read_jsonl, write_json, write_jsonl
 from trueup.run.record import read_record
 
 __all__ = [
-    "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
+    "ORDER", "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
     "file_sha256", "read_jsonl", "records", "write_json", "write_jsonl",
 ]  # fmt: skip
 
 
-def records(run_dir: Path) -> list[dict[str, Any]]:
-    """The record of every complete stage of a run, oldest first; rebuilt and half-built ones are left out.
+# the folders of the stages of a round, in the order of the pipeline
+ORDER = ("sft", "sample", "collect", "reward", "dpo", "kto", "ppo", "grpo", "evaluate", "export")
 
-    Raises StageError when a record cannot be read.
+
+def records(run_dir: Path, number: int, before: str) -> list[dict[str, Any]]:
+    """The record of every complete stage of a run that comes before the stage `before` of round `number`, in order.
+
+    The order is that of the rounds, and within a round that of the pipeline; times of files say nothing, since a copy
+    has others. Rebuilt and half-built stages are left out. Raises StageError when a record cannot be read.
     """
-    paths = [*run_dir.glob("*/record.json"), *run_dir.glob("round-*/*/record.json")]
-    whole = [path for path in paths if not path.parent.name.endswith(".partial") and ".old-" not in path.parent.name]
-    return [Artifact(path.parent).record() for path in sorted(whole, key=lambda p: p.stat().st_mtime)]
+    places = [(n, place) for n in range(number + 1) for place in range(len(ORDER))]  # 0: the stages of the run itself
+    earlier = [place for place in places if place < (number, ORDER.index(before))]
+    found = [Artifact(run_dir / (f"round-{n}" if n else "") / ORDER[place]) for n, place in earlier]
+    return [artifact.record() for artifact in found if artifact.is_there()]
 
 
 @dataclass(frozen=True)

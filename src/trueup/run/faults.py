@@ -65,6 +65,8 @@ def _fault(at: At, error: Any, written: Written, shape: type[BaseModel]) -> str:
         expected = expected.replace("a number", "a finite number")
     if error["type"] == "value_error":  # one of our own checks
         expected = str(error["ctx"]["error"])
+        if isinstance(error["input"], dict):  # of a section whose keys do not go together: a whole sentence
+            return f"{start}{name}: {expected}"
     found = shortened(error["input"])
     quotes = isinstance(error["input"], int | float) and expected.startswith("text")
     hint = f"; put it in quotes: '{error['input']}'" if quotes else ""

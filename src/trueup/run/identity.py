@@ -15,7 +15,7 @@ from typing import Any
 from trueup.run import base
 from trueup.run.artifacts import Artifact
 from trueup.run.hashes import Hashes
-from trueup.run.run_file import DataConfig, RunFile, Source
+from trueup.run.run_file import DataConfig, ModelConfig, RunFile, Source
 from trueup.run.section import Section
 from trueup.run.stage import Stage
 
@@ -61,7 +61,11 @@ def sections(run: RunFile, stage: Stage) -> dict[str, Section]:
 
 def _plain(section: Section, apart: frozenset[str]) -> dict[str, Any]:
     """The values of a section, less those that are compared by contents and those of `apart`."""
-    elsewhere = OTHERWISE_KEPT if isinstance(section, DataConfig) else {"base", "revision"}
+    elsewhere: set[str] = set()
+    if isinstance(section, DataConfig):
+        elsewhere = OTHERWISE_KEPT
+    elif isinstance(section, ModelConfig):  # the base itself is looked at
+        elsewhere = {"base", "revision"}
     paths = {name for name, value in section if isinstance(value, Path)}
     return section.model_dump(mode="json", exclude=elsewhere | paths | apart)
 

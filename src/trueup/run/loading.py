@@ -126,9 +126,12 @@ def _near(path: Path) -> Path | None:
     return folder / found[0] if found else None
 
 
-def set_override(written: Written, override: str) -> None:
-    """Apply `dpo.beta=0.2`; the value is read as YAML. Raises ConfigError when it has another shape."""
-    where = f"--set {cut(override, 80)}"
+def set_override(written: Written, override: str, option: str | None = None) -> None:
+    """Apply `dpo.beta=0.2`; the value is read as YAML. Raises ConfigError when it has another shape.
+
+    `option` is how it was typed where that was not by --set.
+    """
+    where = cut(option, 80) if option else f"--set {cut(override, 80)}"
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):

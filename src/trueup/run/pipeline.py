@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +92,9 @@ class Pipeline(Chain):
     def _drifted(self, name: str, found: list[str], remembered: tuple[str, ...]) -> StageError:
         keep = "undo the change"
         if remembered:
-            keep = f"write into the run file, or type again, what it was built with: --set {' --set '.join(remembered)}"
+            keep = "write what it was built with into the run file, or add it to the command: " + " ".join(
+                f"--set {shlex.quote(override)}" for override in remembered
+            )
         return StageError(
             name,
             found="; ".join(found) + " since this was built",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -243,11 +244,19 @@ def model(sections: dict[str, type[Section]]) -> type[RunFile]:
     return create_model("RunFile", __base__=RunFile, **fields)
 
 
-def load(path: Path, sections: dict[str, type[Section]], overrides: tuple[str, ...] = ()) -> RunFile:
-    """Read a run file; `overrides` are `section.key=value`. Raises ConfigError naming every fault at once."""
+def load(
+    path: Path,
+    sections: dict[str, type[Section]],
+    overrides: tuple[str, ...] = (),
+    options: Mapping[str, str] | None = None,
+) -> RunFile:
+    """Read a run file; `overrides` are `section.key=value`, and `options` says how some of them were typed instead.
+
+    Raises ConfigError naming every fault at once.
+    """
     written = parse(path)
     for override in overrides:
-        set_override(written, override)
+        set_override(written, override, (options or {}).get(override))
     values = {key: value for key, value in written.values.items() if value is not None}  # `goal:`, nothing below it
     shape = model(sections)
     try:
@@ -263,14 +272,15 @@ def load(path: Path, sections: dict[str, type[Section]], overrides: tuple[str, .
 def _refuse(path: Path, found: list[str], more: int = 0) -> NoReturn:
     """Raises ConfigError for the faults of a run file, of --set, or of both."""
     found = sorted(found, key=_line)
-    of_command = [fault for fault in found if fault.startswith("--set ")]
-    only_set = len(of_command) == len(found)
+    of_command = [fault for fault in found if fault.startswith("--")]
+    typed = " and ".join(dict.fromkeys(fault.split()[0].rstrip(":") for fault in of_command))
+    only_typed = len(of_command) == len(found)
     where, said = str(path), found[0]
-    if only_set:
+    if only_typed:
         where, _, said = found[0].partition(": ")
     if len(found) > 1:
-        where, said = "--set" if only_set else str(path), _listed(found, more)
-    wrong = "--set" if only_set else f"{path} and --set" if of_command else str(path)
+        where, said = typed if only_typed else str(path), _listed(found, more)
+    wrong = typed if only_typed else f"{path} and {typed}" if of_command else str(path)
     raise ConfigError(where, found=said, next_step=f"correct {wrong}")
 
 

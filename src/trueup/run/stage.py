@@ -82,7 +82,9 @@ class Stage:
     flags: tuple[str, ...] = ()  # keys of its section that are options of its command as well
     apart: tuple[str, ...] = ()  # keys of its section that change nothing of what it makes
     afterwards: Callable[[Any, Context], list[str]] = lambda config, context: []  # at each call, once it is complete
-    since: Callable[..., str] | None = None  # (config, context, artifact, inputs) -> what changed outside, in words
+    since: Callable[..., str] | None = (
+        None  # (config, context, artifact, inputs) -> what is no longer up to date, in words
+    )
 
     @property
     def alignment(self) -> bool:
