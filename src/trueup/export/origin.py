@@ -62,9 +62,10 @@ def _of_package(name: str) -> Origin:
 def _of_folder(folder: Path) -> Origin:
     config = read_json(folder / "config.json") or {}
     named = config.get("_name_or_path")
-    known = isinstance(named, str) and base.is_hub_id(named) and not LOCAL.fullmatch(named)
-    there = _on_hub(base.of_hub(named)[0]) if known else False
-    if isinstance(named, str) and there is not False:
+    if not isinstance(named, str) or not base.is_hub_id(named) or LOCAL.fullmatch(named):
+        named = None
+    there = named is not None and _on_hub(base.of_hub(named)[0])
+    if named is not None and there is not False:
         asked = "" if there else " Whether the hub has that model was not asked, since it was not reachable."
         note = (
             f"The base is a folder, and its config.json says that it was loaded from {named}. If its weights were "
