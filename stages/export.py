@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_validator, model_validator
@@ -125,10 +126,10 @@ def run(config: Config, context: Context, aligned: Adapter) -> Metrics:
     settings = config.model_dump(include={"gguf_types", "adapter_for", "base", "num_prompts"})
     wanted = writing.Wanted(to=config.forms, **settings)
     with parts("export", writing.num_parts(wanted, known)) as say:
-        written = writing.Written(context.run, aligned.path, context.out, known, wanted, say)
+        written = writing.Written(context.run, aligned.path, _start(context), context.out, known, wanted, say)
         written.write()
     history = lineage(context)
-    made = summing.receipt(written, history, aligned.fingerprint())
+    made = summing.receipt(written)
     made.write(context.out)
     unsaid = card.write(context.out, made, context.run, history)
     merged = made.way("merged")
@@ -152,6 +153,12 @@ def lineage(context: Context) -> list[dict[str, Any]]:
     """The records of the stages that the exported weights come from, in order; exports are none of them."""
     found = records(context.run_dir, context.run.round, before="export")
     return [record for record in found if record["stage"] != "export"]
+
+
+def _start(context: Context) -> Path | None:
+    """The adapter after fine-tuning, which alignment started from; None where its files are gone."""
+    start = context.run_dir / "sft"
+    return start if all((start / name).is_file() for name in Adapter.FILES) else None
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
@@ -200,7 +207,7 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned 
     """What it holds in memory and computes."""
     wanted = values["merged"] and set(values["to"]) != {"adapter"}
     measured = values["num_prompts"] * (lengths.prompt_tokens or loads.longest_prompt(lengths))
-    work = loads.Work(read_tokens=4 * measured, sampled_tokens=values["num_prompts"] * loads.ANSWER_TOKENS)
+    work = loads.Work(read_tokens=5 * measured, sampled_tokens=values["num_prompts"] * loads.ANSWER_TOKENS)
     return loads.Load(copy="host" if wanted else "none"), work
 
 

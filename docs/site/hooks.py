@@ -32,6 +32,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Links of docs/ to pages of the root, as they are in the site."""
+    for name, source in FROM_ROOT.items():
+        markdown = markdown.replace(f"](../{source}", f"]({name}")
+    return markdown
+
+
 def _in_site(text: str) -> str:
     """Markdown of the root with its links as they are in docs/."""
     text = text.replace("](docs/", "](").replace('src="docs/', 'src="')

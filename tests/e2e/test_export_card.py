@@ -35,6 +35,8 @@ def run(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pipelin
     model = folder / "model"
     shutil.copytree(pipeline.run.model.base, model, dirs_exist_ok=True)
     (model / "README.md").write_text("---\nlicense: llama3.2\n---\n")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"_model_name_or_path": "A Base"}))  # as GGUF files have it
     settings = (f"model.base={model}", f"data.system={json.dumps(SYSTEM)}", "evaluate.temperature=0")
     made = open_run(folder, *settings)
     shutil.copytree(made.path("sft"), made.path("dpo"))
@@ -163,9 +165,18 @@ def test_vllm_is_given_options_that_it_has_or_another_form(run: Pipeline) -> Non
     merged = rendered(run, "merged")
     (command,) = [block for block in blocks(merged, "bash") if block.startswith("vllm")]
     assert shlex.split(command) == ["vllm", "serve", "ada/tiny", "--dtype", "bfloat16"]
+    (ask,) = [shlex.split(block) for block in blocks(merged, "bash") if ":8000/v1/chat/completions" in block]
+    asked = json.loads(ask[ask.index("-d") + 1])
+    assert asked["model"] == "ada/tiny" and asked["messages"][0] == {"role": "system", "content": SYSTEM}
+    assert (asked["temperature"], asked["top_p"], asked["top_k"], asked["max_tokens"]) == (0, 1, 0, 8)
     in_4_bits = rendered(run, "adapter")
     assert not [block for block in blocks(in_4_bits, "bash") if block.startswith("vllm")]
     assert "Serve `ada/tiny` instead" in in_4_bits
+
+
+def test_private_keys_of_libraries_are_not_written(run: Pipeline) -> None:
+    for path in ("merged/config.json", "adapter/quantization_config.json", "adapter/adapter_config.json"):
+        assert not [key for key in json.loads((run.path("export") / path).read_text()) if key.startswith("_")], path
 
 
 def typed(run: Pipeline, *more: str) -> list[str]:
@@ -202,6 +213,13 @@ def test_the_command_pushes_each_form_with_a_card_that_names_its_repository(
 
 
 def test_ollama_and_llama_cpp_are_given_the_gguf_where_there_is_one(run: Pipeline) -> None:
-    found = blocks(rendered(run, "gguf"), "bash")
-    assert found == ["ollama run hf.co/ada/tiny-GGUF\n", "llama-cli -hf ada/tiny-GGUF --temp 0 -n 8 -cnv\n"]
+    pull, ask, chat = (shlex.split(block) for block in blocks(rendered(run, "gguf"), "bash"))
+    assert pull == ["ollama", "pull", "hf.co/ada/tiny-GGUF"]
+    asked = json.loads(ask[ask.index("-d") + 1])
+    assert asked["model"] == "hf.co/ada/tiny-GGUF" and asked["messages"][0] == {"role": "system", "content": SYSTEM}
+    assert asked["options"].items() >= {"temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "num_predict": 8}.items()
+    options = dict(zip(chat[1:-3:2], chat[2:-2:2], strict=False))
+    assert options.items() >= {"-hf": "ada/tiny-GGUF", "--temp": "0", "--top-p": "1", "--top-k": "0"}.items()
+    assert options.items() >= {"--min-p": "0", "--repeat-penalty": "1", "-n": "8"}.items()
+    assert chat[-3:] == ["-cnv", "-sys", SYSTEM]
     assert "trueup export RUN.yaml --to gguf" in cards(run)["merged"]

@@ -31,6 +31,10 @@ def test_every_file_is_measured_and_listed(exported: Path) -> None:
     assert gguf.reader() in ways["gguf_f16"]["how"]
     assert ways["gguf_f16"]["kl_nats_per_token"] < 2e-3  # f16 for the bf16 that the policy computes in
     assert ways["gguf_q8_0"]["kl_nats_per_token"] < 0.02
+    lora = ways["gguf_lora"]
+    assert lora["path"] == "gguf/tiny-lora-F32.gguf"
+    assert lora["kl_nats_per_token"] is None and "no GGUF file of the base" in lora["why_not"]
+    assert "tiny-lora-F32.gguf" in (exported / "gguf" / "README.md").read_text()
     listed = {file["path"] for file in receipt["files"]}
     assert {"gguf/tiny-F16.gguf", "gguf/tiny-Q8_0.gguf", "gguf/tiny-lora-F32.gguf", "ollama/Modelfile"} <= listed
     assert not (exported / "merged").exists()

@@ -52,6 +52,23 @@ def test_code_spans_and_blocks_hold_any_text(text: str) -> None:
     assert (fence.type, fence.info, fence.content.rstrip()) == ("fence", "text", text.rstrip())
 
 
+GRANT = "Permission is hereby granted, free of charge, to any person obtaining a copy\nof this software"
+MIT = [
+    "# The MIT License (MIT)\n\nCopyright (c) 2026",
+    "**MIT License**\n",
+    f"Copyright (c) 2026 Ada.\nAll rights reserved.\n\n{GRANT}",
+    f"Copyright Ada\n\nMIT License\n\n{GRANT}",
+    GRANT,
+]
+NOT_MIT = [
+    "This software is NOT under the MIT License. All rights reserved.",
+    "Copyright Ada, who does not use the MIT License\nAll rights reserved.",
+    "MIT License does not hold here.",
+    "Modified MIT License\n\nCopyright (c) 2026",
+    "No Apache License\nVersion 2.0 is granted.",
+]
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
@@ -69,6 +86,8 @@ def test_code_spans_and_blocks_hold_any_text(text: str) -> None:
         ),
         ({"LICENSE": "LLAMA 3.2 COMMUNITY LICENSE AGREEMENT"}, License("llama3.2", "the base's LICENSE")),
         ({"LICENCE": "Ask Ada first.\nThen Bob."}, License("other", "the base's LICENCE", "Ask Ada first.")),
+        *(({"LICENSE": text}, License("mit", "the base's LICENSE")) for text in MIT),
+        *(({"LICENSE": text}, License("other", "the base's LICENSE", text.splitlines()[0])) for text in NOT_MIT),
         ({"LICENSE": ""}, None),
         ({}, None),
     ],
@@ -132,6 +151,11 @@ def test_annotators_that_are_programs_are_called_so(round_dir: Path, programs: l
     simulate.note(round_dir.parent / "store", hired[1:])
     found = story.judges([COLLECT], round_dir, "dpo")
     assert found.startswith(said)
+    unknown = {0: "Whether annotators are people is not recorded.", 1: "Whether the others are people", 3: None}
+    if expected := unknown[len(programs)]:
+        assert expected in found
+    else:
+        assert "Whether" not in found
     assert "so their agreement is not known" in found
 
 

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from fake_server import Answer, Asked, serving
+from huggingface_hub import constants
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trueup.export import adapter, origin, serving
+from trueup.export import adapter, origin
+from trueup.export import serving as vllm
+from trueup.run import reachable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IDS = torch.arange(3, 23).view(2, 10)
@@ -60,6 +64,11 @@ def test_a_package_is_the_model_on_the_hub_that_it_was_made_from() -> None:
     [
         ({"_name_or_path": "owner/name"}, "owner/name", "trained further"),
         ({"_name_or_path": "/home/me/other"}, "./model", "nothing in it says"),
+        ({"_name_or_path": "outputs/checkpoint-500"}, "./model", "nothing in it says"),
+        ({"_name_or_path": "ada/checkpoint-500"}, "./model", "nothing in it says"),
+        ({"_name_or_path": "Models/llama"}, "./model", "nothing in it says"),
+        ({"_name_or_path": "tmp/x@main"}, "./model", "nothing in it says"),
+        ({"_name_or_path": "owner/name"}, "owner/name", "was not asked"),
         ({}, "./model", "nothing in it says"),
     ],
 )
@@ -71,6 +80,27 @@ def test_a_folder_is_what_its_config_says_or_plainly_a_folder(
     found = origin.of(str(tmp_path / "model"))
     assert found.name == name and note in found.notes[0]
     assert str(tmp_path) not in found.name + found.notes[0]
+
+
+@pytest.mark.parametrize(("named", "name"), [("ada/known", "ada/known"), ("ada/unknown", "./model")])
+def test_a_hub_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str, name: str) -> None:
+    def answer(asked: Asked) -> Answer:
+        assert "authorization" not in asked.headers
+        if asked.path.startswith("/api/models/ada/known"):
+            return 200, {}, b'{"id": "ada/known", "siblings": []}'
+        return 404, {"x-error-code": "RepoNotFound"}, b"{}"
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"_name_or_path": named}))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with serving(answer) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        for cached in (reachable.is_reachable, origin._on_hub):
+            cached.cache_clear()
+        found = origin.of(str(tmp_path / "model"))
+    for cached in (reachable.is_reachable, origin._on_hub):
+        cached.cache_clear()
+    assert found.name == name and "was not asked" not in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -93,13 +123,13 @@ def test_a_folder_is_what_its_config_says_or_plainly_a_folder(
 )
 def test_what_vllm_cannot_serve_is_said(options: dict[str, Any], why: str | None) -> None:
     """By the checks of vLLM's PEFTHelper and the ranks of its LoRAConfig, version 0.33."""
-    found = serving.refusals(LoraConfig(task_type="CAUSAL_LM", **options).to_dict())
+    found = vllm.refusals(LoraConfig(task_type="CAUSAL_LM", **options).to_dict())
     assert [why in found[0]] == [True] if why else found == []
 
 
 @pytest.mark.parametrize(("rank", "asked"), [(4, None), (16, None), (17, 32), (64, 64), (300, 320)])
 def test_a_rank_above_vllms_default_is_asked_for(rank: int, asked: int | None) -> None:
-    assert serving.max_rank({"r": rank}) == asked
+    assert vllm.max_rank({"r": rank}) == asked
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}], ids=["lora", "rslora"])

@@ -77,8 +77,12 @@ def test_the_nearest_is_shipped_and_of_equals_what_stands_alone(ways: list[Way],
     assert choose(ways, None)[0] == ship
 
 
-def test_what_is_further_off_than_alignment_moved_is_warned_of() -> None:
-    ways = [way("merged", 0.001, alone=True), way("adapter_16bit", 0.226)]
-    said = choose(ways, 0.009)[1]
-    assert len(said) == 2 and "0.2260" in said[1] and "0.0090" in said[1]
-    assert len(choose(ways, 0.3)[1]) == 1
+def test_what_lost_a_quarter_of_the_alignment_is_warned_of() -> None:
+    ways = [way("merged", 0.001, alone=True), way("adapter_16bit", 0.1995)]
+    for moved in (0.009, 0.2029, 0.79):
+        said = choose(ways, moved)[1]
+        assert len(said) == 2 and said[1].startswith("Do not ship adapter_16bit"), moved
+        assert "0.1995" in said[1] and f"{moved:.4f}" in said[1]
+    assert len(choose(ways, 0.80)[1]) == len(choose(ways, None)[1]) == 1
+    alone = choose(ways[1:], 0.2029)
+    assert alone[0] == "adapter_16bit" and alone[1][1].startswith("No way is nearer, but this one is 0.1995")

@@ -57,7 +57,7 @@ def quantization_of(model: Any) -> dict[str, Any] | None:
     if config is None:
         return None
     found: dict[str, Any] = config if isinstance(config, dict) else config.to_diff_dict()
-    return found
+    return {key: value for key, value in found.items() if not key.startswith("_")}
 
 
 def open_modes(folder: Path) -> None:

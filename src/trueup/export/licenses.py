@@ -12,9 +12,12 @@ from trueup.models import base, packaged
 from trueup.run import reachable
 from trueup.run.base import PACKAGE, is_hub_id, is_package, of_hub
 
-TEXTS = {  # how license files begin -> the hub's identifier
+# before a license's own words: white space, a heading's markup, and lines of copyright
+BEFORE = re.compile(r"(?:[\s#*=_>-]*(?:copyright\b|\(c\)|©|all rights reserved\b)[^\n]*\n)*[\s#*=_>-]*", re.IGNORECASE)
+TEXTS = {  # how licenses begin -> the hub's identifier
     r"apache license\s+version 2\.0": "apache-2.0",
-    r"mit license": "mit",
+    r"(?:the )?mit license(?: \(mit\))?[*_]*\s*(?:\n|$)": "mit",
+    r"permission is hereby granted, free of charge,\s+to any person\s+obtaining\s+a\s+copy": "mit",  # without its title
     r"llama 2 community license": "llama2",
     r"meta llama 3 community license": "llama3",
     r"llama 3\.([123]) community license": r"llama3.\1",
@@ -24,7 +27,6 @@ TEXTS = {  # how license files begin -> the hub's identifier
     r"gnu general public license\s+version 3": "gpl-3.0",
     r"mozilla public license version 2\.0": "mpl-2.0",
 }
-BEGINNING = 400  # characters of a license file
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,15 @@ def _of_card(path: Path) -> License | None:
 
 def _of_text(path: Path) -> License | None:
     try:
-        text = path.read_text(encoding="utf-8")[:BEGINNING].strip()
+        whole = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
+    start = BEFORE.match(whole)
+    text = whole[start.end() if start else 0 :]
     for pattern, identifier in TEXTS.items():
-        if match := re.search(pattern, text, re.IGNORECASE):
+        if match := re.match(pattern, text, re.IGNORECASE):
             return License(match.expand(identifier), f"the base's {path.name}")
-    first = text.splitlines()[0].strip() if text else ""
+    first = whole.splitlines()[0].strip() if whole else ""
     return License("other", f"the base's {path.name}", name=first[:80]) if first else None
 
 

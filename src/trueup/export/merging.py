@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trueup.export import adapter
+from trueup.run.files import read_json, write_json
 
 SHARD = "5GB"  # of a file, as on the hub
 
@@ -37,6 +38,10 @@ def write(
     named = settings.eos_token_id
     ends = list(end_ids) or ([named] if isinstance(named, int) else list(named or []))
     adapter.write_generation(settings, ends, out)
+    described = (
+        read_json(out / "config.json") or {}
+    )  # where the base came from is in it too, by a name of its own files
+    write_json(out / "config.json", {key: value for key, value in described.items() if not key.startswith("_")})
 
 
 @torch.no_grad()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trueup.models import packaged
-from trueup.run import base
+from trueup.run import base, reachable
 from trueup.run.files import read_json
 
+# names that a training script gives to folders of its own, and that look like owner/name
+LOCAL = re.compile(
+    r"(?:outputs?|runs?|models?|results?|tmp|temp|checkpoints?|ckpts?|experiments?|saved?|saves|trained|local|data|logs?"
+    r"|home|content|workspace|work|weights)/.*|.*/(?:checkpoint|ckpt|step|epoch)s?[-_]?\d+(?:@.*)?",
+    re.IGNORECASE,
+)
 SNAPSHOT = re.compile(r".*/models--([^/]+)--([^/]+)/snapshots/([0-9a-f]{40})/?")  # a folder of the hub's own cache
 
 
@@ -55,10 +62,15 @@ def _of_package(name: str) -> Origin:
 def _of_folder(folder: Path) -> Origin:
     config = read_json(folder / "config.json") or {}
     named = config.get("_name_or_path")
-    if isinstance(named, str) and base.is_hub_id(named):
+    if not isinstance(named, str) or not base.is_hub_id(named) or LOCAL.fullmatch(named):
+        named = None
+    there = named is not None and _on_hub(base.of_hub(named)[0])
+    if named is not None and there is not False:
+        asked = "" if there else " Whether the hub has that model was not asked, since it was not reachable."
         note = (
             f"The base is a folder, and its config.json says that it was loaded from {named}. If its weights were "
             "trained further since, the adapter does not fit that model: then set export.base to the one it fits."
+            + asked
         )
         return Origin(*base.of_hub(named), [note])
     note = (
@@ -66,3 +78,21 @@ def _of_folder(folder: Path) -> Origin:
         "put the adapter on it, or set export.base to its owner/name and export again."
     )
     return Origin(f"./{folder.name}", None, [note])
+
+
+@functools.cache
+def _on_hub(name: str) -> bool | None:
+    """Whether the hub has a model owner/name; None where it cannot be asked. A model that is not public counts as none
+    that others know."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if constants.is_offline_mode() or not reachable.is_reachable():
+        return None
+    try:
+        HfApi(token=False).model_info(name, timeout=reachable.LIMIT_S)
+    except RepositoryNotFoundError:
+        return False
+    except Exception:  # the client raises errors of many libraries
+        return None
+    return True

@@ -11,6 +11,7 @@ from trueup.export.measuring import Distance
 from trueup.run.files import file_sha256, write_text
 
 NAME = "receipt.json"
+FAR = 0.25  # of what alignment moved the model by: a way that is further from it has lost much of the alignment
 NEAR = 0.002  # nats per token: what rounding alone costs; ways this near to each other are equally good
 OURS = {"README.md", "record.json", "plan.json", NAME}  # of the stage's folder, no part of what is exported
 
@@ -73,7 +74,7 @@ class Receipt(BaseModel):
     num_tokens: int  # positions compared
     arithmetic: str  # the dtype of hidden states while it was measured
     rounding_kl: float | None  # what 16-bit arithmetic alone moves the trained model by on this machine, nats per token
-    moved_by_alignment: float | None  # KL that alignment moved the model by, from the evaluation, nats per token
+    moved_by_alignment: float | None  # KL of the trained model from the one before alignment, measured like the ways
     ways: list[Way]
     tokens: Tokens
     ship: str | None  # name of a way
@@ -92,7 +93,8 @@ class Receipt(BaseModel):
 
 def choose(ways: Sequence[Way], moved: float | None) -> tuple[str | None, list[str]]:
     """(name of the way to ship, advice in sentences): the nearest, and of equally near ones the first that needs no
-    base. Ways further off than alignment moved the model are warned of."""
+    base. `moved` is what alignment moved the model by, measured like the ways; a way that is further from the trained
+    model than FAR of it is warned of. KL in nats per token."""
     known = {way.name: way.kl_nats_per_token for way in ways if way.kl_nats_per_token is not None}
     if not known:
         return None, ["Nothing was measured, so that nothing is recommended."]
@@ -101,11 +103,14 @@ def choose(ways: Sequence[Way], moved: float | None) -> tuple[str | None, list[s
     best = next((way for way in near if way.stands_alone), near[0])
     said = [f"Ship {best.path}, {best.how}: {known[best.name]:.5f} nats per token from the model that was trained."]
     for way in ways:
-        if way is not best and moved is not None and known.get(way.name, 0.0) > moved:
-            said.append(
-                f"Do not judge by {way.path}, {way.how}: it is {known[way.name]:.4f} nats per token from the trained "
-                f"model, and all of alignment moved that by {moved:.4f}."
-            )
+        kl = known.get(way.name)
+        if moved is None or kl is None or kl <= FAR * moved:
+            continue
+        measured = f"{kl:.4f} nats per token from the trained model; alignment moved the model by {moved:.4f}"
+        if way is best:
+            said.append(f"No way is nearer, but this one is {measured}.")
+        else:
+            said.append(f"Do not ship {way.path}, {way.how}: it is {measured}.")
     return best.name, said
 
 

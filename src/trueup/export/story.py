@@ -31,7 +31,7 @@ def trained_on(records: Records) -> str:
 
 
 def judges(records: Records, round_dir: Path, method: str) -> str:
-    """Who judged what a round learned from: people, programs, nobody; and how far they agreed."""
+    """Who judged what a round learned from, as far as it is recorded, and how far they agreed."""
     functions = _functions(records, method)
     said = []
     if functions:
@@ -46,9 +46,9 @@ def judges(records: Records, round_dir: Path, method: str) -> str:
             f"{_over(metrics, 'over')}; who gave them is not recorded."
         )
         return " ".join(said)
-    people = {str(row["annotator"]) for row in _annotations(round_dir)}
+    annotators = {str(row["annotator"]) for row in _annotations(round_dir)}
     programs = set((read_json(round_dir.parent / "store" / SIMULATED) or {}).get("annotators", ()))
-    number, simulated = metrics.get("num_annotators", len(people)), len(people & programs)
+    number, simulated = metrics.get("num_annotators", len(annotators)), len(annotators & programs)
     who = _many(number, "annotator")
     if simulated and simulated >= number:
         who += ", **all simulated by a program: no person judged**,"
@@ -58,6 +58,8 @@ def judges(records: Records, round_dir: Path, method: str) -> str:
         f"{who} gave {_many(counts.get('votes', 0), 'judgement')} (thumb up or down){_over(metrics)}; "
         f"{metrics.get('share_up', 0):.0%} are thumbs up."
     )
+    if simulated < number:
+        said.append(f"Whether {'the others' if simulated else 'annotators'} are people is not recorded.")
     agreement = metrics.get("agreement")
     said.append(
         "No two annotators judged the same answer, so their agreement is not known."
@@ -97,12 +99,14 @@ def measured(receipt: Receipt) -> str:
     )
     moved = receipt.moved_by_alignment
     said = [
-        f"Trained and judged was {escape(receipt.trained_as)}. Each way of loading this export was compared with it on "
-        f"{escape(receipt.texts)} ({receipt.num_tokens:,} tokens).",
+        f"The model that was trained and judged is {escape(receipt.trained_as)}. Each way of loading this export was "
+        f"compared with it on {escape(receipt.texts)} ({receipt.num_tokens:,} tokens).",
         *(
             []
             if moved is None
-            else [f"For comparison: alignment itself moved the model by {moved:.4f} nats per token."]
+            else [
+                f"Alignment moved the model by {moved:.4f} nats per token, measured in the same way on the same texts."
+            ]
         ),
         *(escape(note) for note in receipt.notes),
     ]

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from trueup.chat import preflight
 from trueup.errors import PreflightError
 from trueup.export.receipt import Receipt, Tokens, choose, files_of
 from trueup.export.writing import Written
 
-Record = dict[str, Any]
+KINDS = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "adalora": "AdaLoRA"}  # adapter.kind, in words
 
 
-def receipt(made: Written, records: Sequence[Record], fingerprint: str) -> Receipt:
-    """The receipt of an export; `fingerprint` is that of the adapter that was trained, to find its evaluation by.
+def receipt(made: Written) -> Receipt:
+    """The receipt of an export.
 
     Raises PreflightError where an exported tokenizer, template or end token is not the one trained with.
     """
-    moved = _moved(records, fingerprint)
+    moved = made.moved.kl if made.moved else None
     ship, advice = choose(made.ways, moved)
     bits = "4 bits (NF4)" if made.known.four_bit else "16 bits"
     return Receipt(
-        trained_as=f"{made.run.adapter.kind} adapter on {made.origin.name} in {bits}",
+        trained_as=f"a {KINDS[made.run.adapter.kind]} adapter on {made.origin.name} in {bits}",
         base=made.origin.name,
         base_revision=made.origin.revision,
         texts=made.texts.source,
@@ -38,12 +36,6 @@ def receipt(made: Written, records: Sequence[Record], fingerprint: str) -> Recei
         notes=made.notes,
         files=files_of(made.out),
     )
-
-
-def _moved(records: Sequence[Record], fingerprint: str) -> float | None:
-    """KL of the aligned model from SFT, by the last evaluation of these very weights, nats per token."""
-    found = [r for r in records if r["stage"] == "evaluate" and r.get("inputs", {}).get("aligned") == fingerprint]
-    return found[-1]["metrics"].get("kl_nats_per_token") if found else None
 
 
 def _tokens(made: Written) -> Tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from trueup.run.files import read_json
 OPTIONS = (  # of BitsAndBytesConfig, as far as they say anything about 4 bits
     *("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype"),
     *("bnb_4bit_quant_storage", "llm_int8_skip_modules"),
+)
+EACH = (
+    "Each request brings the sampling settings that answers were judged at, and the system message, if the run has one:"
 )
 ANSWER = """
 messages = [{messages}]
@@ -40,6 +44,7 @@ class Usage:
     prompt: str = "What can you do for me?"
     max_new_tokens: int = 96
     temperature: float = 1.0
+    top_p: float = 1.0
     gguf: str | None = None  # owner/name or a file
     ollama: str | None = None  # owner/name of a GGUF on the hub, or a folder with a Modelfile
 
@@ -48,7 +53,7 @@ def of(out: Path, form: Form, subject: Subject) -> Usage:
     """How to run a form of the export in `out`."""
     run, config = subject.run, read_json(out / "adapter" / "adapter_config.json") or {}
     evaluate = run.section("evaluate")
-    ggufs = sorted(path.name for path in (out / "gguf").glob("*.gguf"))
+    ggufs = sorted(path.name for path in (out / "gguf").glob("*.gguf") if "-lora-" not in path.name)
     best = next((name for name in ggufs if "q8" in name.lower()), ggufs[0] if ggufs else None)
     pushed = subject.pushed("gguf")
     return Usage(
@@ -60,6 +65,7 @@ def of(out: Path, form: Form, subject: Subject) -> Usage:
         system=run.data.system,
         max_new_tokens=getattr(evaluate, "max_new_tokens", 64),
         temperature=getattr(evaluate, "temperature", 1.0),
+        top_p=getattr(evaluate, "top_p", 1.0),
         gguf=best and (pushed or f"gguf/{best}"),
         ollama=best and (pushed or ("ollama" if (out / "ollama").is_dir() else None)),
     )
@@ -102,17 +108,19 @@ def _merged(usage: Usage) -> str:
 
 
 def _answer(usage: Usage) -> str:
-    turns = [("system", usage.system)] if usage.system else []
-    messages = ", ".join(repr({"role": role, "content": text}) for role, text in [*turns, ("user", usage.prompt)])
-    greedy = usage.temperature == 0
-    sampling = "do_sample=False" if greedy else f"do_sample=True, temperature={usage.temperature:g}"
+    messages = ", ".join(map(repr, _messages(usage)))
+    sampling = "do_sample=False, repetition_penalty=1.0"
+    if usage.temperature > 0:  # the base's own generation settings may hold other values
+        settings = f"temperature={usage.temperature:g}, top_p={usage.top_p:g}, top_k=0, min_p=0.0"
+        sampling = f"do_sample=True, {settings}, repetition_penalty=1.0"
     return ANSWER.format(messages=messages, max_new_tokens=usage.max_new_tokens, sampling=sampling)
 
 
 def vllm(usage: Usage, form: Form, judged: str) -> str:
-    """A command that serves it, or what to serve in its place. `judged` is the form that vLLM can serve."""
+    """A command that serves it and one that asks it, or what to serve in its place. `judged` is the form that vLLM can
+    serve."""
     if form == "merged":
-        return block(f"vllm serve {shlex.quote(usage.where)} --dtype bfloat16", "bash")
+        return block(f"vllm serve {shlex.quote(usage.where)} --dtype bfloat16", "bash") + _request(usage, usage.where)
     if form == "gguf":
         return f"Serve {judged} instead."
     if usage.refusals:
@@ -126,7 +134,22 @@ def vllm(usage: Usage, form: Form, judged: str) -> str:
     base = [shlex.quote(usage.origin.name), *(["--revision", usage.origin.revision] if usage.origin.revision else [])]
     rank = ["--max-lora-rank", str(usage.rank)] if usage.rank else []
     module = shlex.quote(f"aligned={usage.where}")
-    return block(" ".join(["vllm serve", *base, "--enable-lora", *rank, "--lora-modules", module]), "bash")
+    command = " ".join(["vllm serve", *base, "--enable-lora", *rank, "--lora-modules", module])
+    return block(command, "bash") + _request(usage, "aligned")
+
+
+def _request(usage: Usage, model: str) -> str:
+    """A question to a server that speaks OpenAI's protocol, with the run's system message and sampling settings."""
+    sampling = {"temperature": usage.temperature, "top_p": usage.top_p, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
+    body = {"model": model, "messages": _messages(usage), "max_tokens": usage.max_new_tokens} | sampling
+    said = shlex.quote(json.dumps(body, ensure_ascii=False))
+    command = f"curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d {said}"
+    return f"\n\n{EACH}\n\n{block(command, 'bash')}"
+
+
+def _messages(usage: Usage) -> list[dict[str, str]]:
+    turns = [("system", usage.system)] if usage.system else []
+    return [{"role": role, "content": text} for role, text in [*turns, ("user", usage.prompt)]]
 
 
 def ollama(usage: Usage) -> str:
@@ -134,7 +157,13 @@ def ollama(usage: Usage) -> str:
     if usage.ollama is None:
         return "Ollama needs a GGUF file and a Modelfile, which `trueup export RUN.yaml --to gguf,ollama` writes."
     if is_hub_id(usage.ollama):
-        return block(f"ollama run hf.co/{usage.ollama}", "bash")
+        name = f"hf.co/{usage.ollama}"
+        sampling = {"temperature": usage.temperature, "top_p": usage.top_p, "top_k": 0, "min_p": 0, "repeat_penalty": 1}
+        options = sampling | {"num_predict": usage.max_new_tokens}
+        body = {"model": name, "messages": _messages(usage), "stream": False, "options": options}
+        said = shlex.quote(json.dumps(body, ensure_ascii=False))
+        ask = block(f"curl http://localhost:11434/api/chat -d {said}", "bash")
+        return f"{block(f'ollama pull {name}', 'bash')}\n\n{EACH}\n\n{ask}"
     return block(f"cd {shlex.quote(usage.ollama)}\nollama create aligned -f Modelfile\nollama run aligned", "bash")
 
 
@@ -143,5 +172,7 @@ def llama_cpp(usage: Usage) -> str:
     if usage.gguf is None:
         return "llama.cpp reads GGUF files. To make them: `trueup export RUN.yaml --to gguf`."
     option = "-m" if usage.gguf.endswith(".gguf") else "-hf"
-    sampling = f"--temp {usage.temperature:g} -n {usage.max_new_tokens}"
-    return block(f"llama-cli {option} {shlex.quote(usage.gguf)} {sampling} -cnv", "bash")
+    sampling = f"--temp {usage.temperature:g} --top-p {usage.top_p:g} --top-k 0 --min-p 0 --repeat-penalty 1"
+    system = f" -sys {shlex.quote(usage.system)}" if usage.system else ""
+    command = f"llama-cli {option} {shlex.quote(usage.gguf)} {sampling} -n {usage.max_new_tokens} -cnv{system}"
+    return block(command, "bash")

@@ -13,7 +13,7 @@ from typing import Any
 
 from trueup.export import adapter, fit, gguf, gguf_lora, merging, ollama, origin, room, serving, texts
 from trueup.export.checks import Known
-from trueup.export.measuring import Trained
+from trueup.export.measuring import Distance, Trained
 from trueup.export.receipt import Way
 from trueup.export.texts import Texts
 from trueup.models import adapters, base
@@ -24,6 +24,7 @@ FOLDERS = ("adapter", "merged", "gguf", "ollama")
 PAGES = ("README.md", "receipt.json")
 SCRATCH = ".scratch"  # of what is made on the way and not wanted
 EXPORTED = "exported"  # the exported adapter, beside the one that was trained
+START = "start"  # the adapter that alignment started from, beside it too
 AS_F32 = 4  # bytes of a weight while a GGUF file is read
 HALF = 2  # of a weight in 16 bits
 ROOM = 1.25  # times the weights, for what is computed with them
@@ -54,6 +55,7 @@ class Written:
 
     run: RunFile
     source: Path  # the adapter that was trained
+    start: Path | None  # the one that alignment started from, after fine-tuning, where it still exists
     out: Path
     known: Known
     wanted: Wanted
@@ -61,6 +63,7 @@ class Written:
     origin: origin.Origin = field(init=False)
     texts: Texts = field(init=False)
     trained: Trained = field(init=False)
+    moved: Distance | None = field(init=False, default=None)  # of `start` from the trained model
     settings: Any = field(init=False)  # the base's generation settings
     ways: list[Way] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -89,6 +92,7 @@ class Written:
         model = adapters.load_adapter(bare, self.source, trainable=False).eval()
         self.texts = texts.answered(asked, model, tokenizer, self.source, self.wanted.num_prompts, self.run.seed)
         self.trained = Trained.of(model, self.texts.rows, tokenizer.pad_token_id)
+        self.moved = self._moved(model)
         self.settings = bare.generation_config
         if "adapter" in to:
             self._adapter(model)
@@ -105,6 +109,18 @@ class Written:
             self._on_16_bits()
         if merged is not None and {"gguf", "ollama"} & set(to):
             self._gguf(merged)
+
+    def _moved(self, model: Any) -> Distance | None:
+        """How far alignment moved the model: the distance of the adapter it started from, measured like the ways."""
+        if self.start is None:
+            self.notes.append(
+                "How far alignment moved the model is not known, since the adapter that it started from, sft/, is "
+                "missing. No distance was therefore compared with it."
+            )
+            return None
+        adapters.load_frozen(model, self.start, START)
+        with adapters.using(model, START):
+            return self.trained.distance(model)
 
     def _adapter(self, model: Any) -> None:
         """adapter/, and how far it is on the base that it was trained on."""
@@ -167,7 +183,10 @@ class Written:
                 self.ways.append(way.measured(self.trained.distance_of_logps(gguf.logps(path, conversations))))
         config = read_json(self.out / "adapter" / "adapter_config.json")
         if config is not None and not serving.refusals(config):
-            gguf_lora.write(self.out / "adapter", merged, self.out / "gguf", self.run.name)
+            path = gguf_lora.write(self.out / "adapter", merged, self.out / "gguf", self.run.name)
+            how = "the adapter alone, on a GGUF file of its base"
+            way = Way(name="gguf_lora", path=str(path.relative_to(self.out)), how=how, stands_alone=False)
+            self.ways.append(way.unmeasured("no GGUF file of the base is part of this export"))
         if "ollama" in self.wanted.to:
             best = found.get("q8_0") or next(iter(found.values()))
             ends, system, judged = self.known.end_ids, self.run.data.system, self.run.section("evaluate")
