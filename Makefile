@@ -56,7 +56,7 @@ docs: setup
 # What is made from the code and committed: the schema of run files and two pages of reference.
 reference: setup
 	$(VENV)/bin/trueup schema > configs/run.schema.json
-	$(VENV)/bin/python docs/site/reference.py
+	$(VENV)/bin/python docs/site/generated.py
 
 # The wheel and the source distribution in dist, checked as a package index would.
 package: setup

@@ -10,7 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
-import reference
+import generated
 
 ROOT = Path(__file__).parents[2]
 FROM_ROOT = {
@@ -23,7 +23,7 @@ FROM_ROOT = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are no file of docs/, and replace the committed reference by what the code says now."""
-    made = {name: make() for name, make in reference.PAGES.items()}
+    made = {name: make() for name, make in generated.PAGES.items()}
     made |= {name: _in_site((ROOT / source).read_text(encoding="utf-8")) for name, source in FROM_ROOT.items()}
     for name, text in made.items():
         if (old := files.get_file_from_path(name)) is not None:

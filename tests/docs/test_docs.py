@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import generated
 import messages
 import pytest
-import reference
 import yaml
 from pydantic import BaseModel
 
@@ -20,7 +20,7 @@ from trueup.run.run_file import model
 from trueup.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in reference.PAGES)
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in generated.PAGES)
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
 SHAPE = model({stage.name: stage.config for stage in STAGES})
 MAX_LINES = 120  # of README
@@ -89,16 +89,16 @@ def blocks(path: Path) -> Iterator[Any]:
 
 
 def test_the_reference_is_what_the_code_says() -> None:
-    for name, make in reference.PAGES.items():
+    for name, make in generated.PAGES.items():
         assert (ROOT / "docs" / name).read_text(encoding="utf-8") == make(), f"docs/{name}: run `make reference`"
 
 
 def test_every_key_has_a_row_and_every_command_a_section() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", reference.configuration(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", generated.configuration(), re.MULTILINE)
     wanted = [name for name, field in SHAPE.model_fields.items() if not fields(field.annotation)]
     wanted += [key for field in SHAPE.model_fields.values() for key in fields(field.annotation)]
     assert sorted(rows) == sorted([*wanted, *("path", "weight", "columns"), *("prompt", "response")])
-    headings = re.findall(r"^#+ trueup (.+)$", reference.commands(), re.MULTILINE)
+    headings = re.findall(r"^#+ trueup (.+)$", generated.commands(), re.MULTILINE)
     leaves = [name for name, command in main.commands.items() if not isinstance(command, click.Group)]
     assert set(leaves) <= set(headings)
     assert {"data check", "data prepare", "labelstudio start"} <= set(headings)

@@ -61,6 +61,7 @@ def go_rendered(template: str, dialogue: list[dict[str, str]]) -> str:
     """What Go's text/template makes of the few actions that are used: {{ if .System }} {{ else }} {{ end }},
     {{ range .Messages }}, {{ if eq .Role "..." }}, {{ else if ... }}, fields, and a quoted text."""
     actions = re.split(r"\{\{ (.*?) \}\}", template)  # text, action, text, action, ..., text
+    assert "{{" not in "".join(actions[::2]), "Go would take this text for an action"
     system = "\n\n".join(one["content"] for one in dialogue if one["role"] == "system")
 
     def block(index: int, scope: dict[str, str], live: bool) -> tuple[str, int]:
