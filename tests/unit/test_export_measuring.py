@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trueup.export import measuring
 from trueup.export.measuring import Trained
-from trueup.export.receipt import Way, choose
+from trueup.export.receipt import Way, choose, preferred_gguf
 
 ROWS = [([3, 4, 5], [6, 7]), ([8, 9], [10, 11, 12, 13]), ([20], [21])]
 
@@ -86,3 +86,20 @@ def test_what_lost_a_quarter_of_the_alignment_is_warned_of() -> None:
     assert len(choose(ways, 0.80)[1]) == len(choose(ways, None)[1]) == 1
     alone = choose(ways[1:], 0.2029)
     assert alone[0] == "adapter_16bit" and alone[1][1].startswith("No way is nearer, but this one is 0.1995")
+
+
+@pytest.mark.parametrize(
+    ("f16", "q8_0", "moved", "chosen"),
+    [
+        (0.0001, 0.005, 0.2, "gguf_q8_0"),
+        (0.0001, 0.005, None, "gguf_q8_0"),
+        (None, None, 0.2, "gguf_q8_0"),  # nothing was measured: nothing speaks against it
+        (0.0001, 0.005, 0.003, "gguf_f16"),  # 8 bits lost more than alignment moved
+        (0.3, 0.2, 0.1, "gguf_q8_0"),  # all are far: the nearest
+    ],
+)
+def test_the_gguf_of_a_modelfile_keeps_the_alignment(
+    f16: float | None, q8_0: float | None, moved: float | None, chosen: str
+) -> None:
+    ways = [way("gguf_f16", f16, alone=True), way("gguf_q8_0", q8_0, alone=True)]
+    assert preferred_gguf(ways, moved).name == chosen

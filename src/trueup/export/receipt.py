@@ -103,15 +103,31 @@ def choose(ways: Sequence[Way], moved: float | None) -> tuple[str | None, list[s
     best = next((way for way in near if way.stands_alone), near[0])
     said = [f"Ship {best.path}, {best.how}: {known[best.name]:.5f} nats per token from the model that was trained."]
     for way in ways:
-        kl = known.get(way.name)
-        if moved is None or kl is None or kl <= FAR * moved:
+        if not is_far(way, moved):
             continue
-        measured = f"{kl:.4f} nats per token from the trained model; alignment moved the model by {moved:.4f}"
+        measured = (
+            f"{known[way.name]:.4f} nats per token from the trained model; alignment moved the model by {moved:.4f}"
+        )
         if way is best:
             said.append(f"No way is nearer, but this one is {measured}.")
         else:
             said.append(f"Do not ship {way.path}, {way.how}: it is {measured}.")
     return best.name, said
+
+
+def is_far(way: Way, moved: float | None) -> bool:
+    """Whether it is known to be further from the trained model than FAR of `moved`, in nats per token."""
+    kl = way.kl_nats_per_token
+    return moved is not None and kl is not None and kl > FAR * moved
+
+
+def preferred_gguf(ways: Sequence[Way], moved: float | None) -> Way:
+    """The one of several GGUF files for a Modelfile: q8_0, half of 16 bits, unless much of the alignment is lost there
+    and less elsewhere."""
+    near = [way for way in ways if not is_far(way, moved)]
+    if not near:
+        return min(ways, key=lambda way: way.kl_nats_per_token or 0.0)
+    return next((way for way in near if way.name == "gguf_q8_0"), near[0])
 
 
 def files_of(out: Path) -> list[File]:

@@ -14,7 +14,7 @@ from typing import Any
 from trueup.export import adapter, fit, gguf, gguf_lora, merging, ollama, origin, room, serving, texts
 from trueup.export.checks import Known
 from trueup.export.measuring import Distance, Trained
-from trueup.export.receipt import Way
+from trueup.export.receipt import Way, preferred_gguf
 from trueup.export.texts import Texts
 from trueup.models import adapters, base
 from trueup.run.files import read_json
@@ -188,7 +188,8 @@ class Written:
             way = Way(name="gguf_lora", path=str(path.relative_to(self.out)), how=how, stands_alone=False)
             self.ways.append(way.unmeasured("no GGUF file of the base is part of this export"))
         if "ollama" in self.wanted.to:
-            best = found.get("q8_0") or next(iter(found.values()))
+            measured = [way for way in self.ways if way.name.removeprefix("gguf_") in found]
+            best = self.out / preferred_gguf(measured, self.moved.kl if self.moved else None).path
             ends, system, judged = self.known.end_ids, self.run.data.system, self.run.section("evaluate")
             sampling = {key: getattr(judged, key) for key in ("temperature", "top_p")}
             ollama.write(self.out / "ollama", best, self.known.tokenizer, ends, system, **sampling)
