@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +40,10 @@ def _by_transformers(path: Path, ids: Sequence[Sequence[int]]) -> Iterator[Tenso
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
+    with redirect_stderr(io.StringIO()):  # a progress bar that nothing else turns off
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
     for row in ids:
         with torch.no_grad():
             yield torch.log_softmax(model(torch.tensor([list(row)])).logits[0].float(), -1)
