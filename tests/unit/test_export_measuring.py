@@ -69,6 +69,7 @@ def way(name: str, kl: float | None, *, alone: bool = False) -> Way:
         ([way("adapter_4bit", 0.0), way("merged", 0.001, alone=True), way("adapter_16bit", 0.2)], "merged"),
         ([way("adapter_4bit", 0.0), way("merged", 0.005, alone=True)], "adapter_4bit"),
         ([way("merged", None, alone=True), way("adapter_16bit", 0.2)], "adapter_16bit"),
+        ([way("adapter_4bit", 0.00005), way("adapter_16bit", 0.00001)], "adapter_16bit"),  # fitted to 16 bits
         ([way("merged", 0.001, alone=True), way("gguf_q8_0", 0.002, alone=True)], "merged"),
         ([way("merged", None, alone=True)], None),
     ],

@@ -23,7 +23,7 @@ CHUNK = 128  # positions whose logits are in memory at once
 class Distance:
     """Of one model from another, on the same answers."""
 
-    kl: float  # KL(trained || this one), mean over the answers' tokens, nats per token
+    kl: float  # KL(trained || this one), mean over the answers' tokens, nats per token; rounding below 0 is 0
     agreement: float  # share of the answers' tokens at which both would choose the same one
 
 
@@ -64,7 +64,7 @@ class Trained:
             self.layer.logits(mine).argmax(-1) == layer.logits(theirs).argmax(-1)
             for mine, theirs in zip(torch.split(self.states, CHUNK), torch.split(others, CHUNK), strict=True)
         ]
-        return Distance(kl.mean().item(), torch.cat(same).float().mean().item())
+        return Distance(max(kl.mean().item(), 0.0), torch.cat(same).float().mean().item())
 
     def distance_of_logps(self, logps: Iterable[Tensor]) -> Distance:
         """Of a model that another program reads: for each row, log p of every token of the vocabulary after each of
@@ -78,7 +78,7 @@ class Trained:
             logs = mine.log_softmax(-1)
             kl.append((logs.exp() * (logs - theirs)).sum(-1))
             same.append(mine.argmax(-1) == theirs.argmax(-1))
-        return Distance(torch.cat(kl).mean().item(), torch.cat(same).float().mean().item())
+        return Distance(max(torch.cat(kl).mean().item(), 0.0), torch.cat(same).float().mean().item())
 
 
 @torch.no_grad()

@@ -100,7 +100,8 @@ def choose(ways: Sequence[Way], moved: float | None) -> tuple[str | None, list[s
         return None, ["Nothing was measured, so that nothing is recommended."]
     least = min(known.values())
     near = [way for way in ways if way.name in known and known[way.name] <= least + NEAR]
-    best = next((way for way in near if way.stands_alone), near[0])
+    nearest = min(near, key=lambda way: known[way.name])
+    best = next((way for way in near if way.stands_alone), nearest)
     said = [f"Ship {best.path}, {best.how}: {known[best.name]:.5f} nats per token from the model that was trained."]
     for way in ways:
         if not is_far(way, moved):
