@@ -94,4 +94,4 @@ def test_records_are_those_of_complete_stages(tmp_path: Path) -> None:
         (tmp_path / place).mkdir(parents=True)
         if place != "store":
             write_json(tmp_path / place / "record.json", {"stage": place})
-    assert {record["stage"] for record in records(tmp_path)} == {"sft", "round-1/dpo"}
+    assert {record["stage"] for record in records(tmp_path, 1, "export")} == {"sft", "round-1/dpo"}
