@@ -38,9 +38,7 @@ def write(
     named = settings.eos_token_id
     ends = list(end_ids) or ([named] if isinstance(named, int) else list(named or []))
     adapter.write_generation(settings, ends, out)
-    described = (
-        read_json(out / "config.json") or {}
-    )  # where the base came from is in it too, by a name of its own files
+    described = read_json(out / "config.json") or {}  # keys with "_" before them name the place of the base
     write_json(out / "config.json", {key: value for key, value in described.items() if not key.startswith("_")})
 
 
