@@ -15,7 +15,7 @@ counted as syncs, by the line of the project that causes them; autocast("cuda"),
 What it does not: Triton kernels (their fallback in torch runs), streams, memory, time, and how cuBLAS rounds. A launch
 is one operator of ATen, which may be more or fewer kernels on a GPU. Random numbers are those of the CPU's generator.
 
-`Device.run` sees every operator; a subclass, given to `install`, may answer some of them otherwise.
+`Device.run` sees every operator; a subclass of Device, given to `install` as `kind`, may answer some of them otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import functools
 import importlib.util
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -35,7 +35,8 @@ import guard
 
 guard.load()
 
-import torch  # noqa: E402 - only now
+import pretend_attention  # noqa: E402 - only now, since it imports torch
+import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils import _pytree as pytree  # noqa: E402
@@ -128,7 +129,8 @@ class Cuda(Tensor):
 class Device:
     """The device: runs each operator on the CPU, refuses mixed devices, and counts launches and syncs."""
 
-    def __init__(self) -> None:
+    def __init__(self, capability: tuple[int, int] = (7, 5)) -> None:
+        self.capability = capability
         self.launches: Counter[str] = Counter()
         self.syncs: Counter[tuple[str, str]] = Counter()
 
@@ -150,8 +152,6 @@ class Device:
             return args[0]
         if name == "aten::is_pinned":
             return False
-        if name == "aten::_fused_sdp_choice":
-            return 0  # the composite of plain operators, which any device can run
         leaves, spec = pytree.tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         on_gpu = [tensor for tensor in tensors if isinstance(tensor, Cuda)]
@@ -182,6 +182,8 @@ class Device:
         """The values, from CPU tensors."""
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
+        if func._schema.name in pretend_attention.KERNELS:
+            return pretend_attention.KERNELS[func._schema.name](*args, **kwargs)
         if "dtype" in func._overloadname and func._schema.name in ("aten::addmm", "aten::mm"):
             return products_in_fp32(*args, out=kwargs.get("out"))  # out_dtype: CUDA alone has it
         return func(*args, **kwargs)
@@ -213,8 +215,8 @@ class _Dispatch(TorchDispatchMode):
         return installed().run(func, args, kwargs or {})
 
 
-class _Indexed(TorchFunctionMode):
-    """`cuda` becomes `cuda:0`: without an index torch would ask a part of itself that a CPU build lacks."""
+class _Called(TorchFunctionMode):
+    """What torch would ask of a part of itself that a CPU build lacks: which device `cuda` is, which attention runs."""
 
     MOVES = frozenset((Tensor.to, Tensor.new_tensor))
 
@@ -222,6 +224,8 @@ class _Indexed(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.cuda:
             return args[0].to(CUDA)
+        if func is torch.nn.functional.scaled_dot_product_attention and isinstance(args[0], Cuda):
+            return pretend_attention.attend(func, installed().capability, *args, **kwargs)
         if func in self.MOVES or "device" in kwargs:
             args = tuple(CUDA if is_cuda(value) else value for value in args)
             if is_cuda(kwargs.get("device")):
@@ -237,7 +241,9 @@ def installed() -> Device:
     return _installed[0]
 
 
-def install(capability: tuple[int, int] = (7, 5), count: int = 1, device: Device | None = None) -> Device:
+def install(
+    capability: tuple[int, int] = (7, 5), count: int = 1, kind: Callable[[tuple[int, int]], Device] = Device
+) -> Device:
     """Let `count` GPUs of this compute capability seem to be there, for the rest of the process."""
     if _installed:
         raise RuntimeError("a device is installed already")
@@ -250,11 +256,11 @@ def install(capability: tuple[int, int] = (7, 5), count: int = 1, device: Device
     import transformers  # noqa: F401
     import trl  # noqa: F401
 
-    _installed.append(device or Device())
+    _installed.append(kind(capability))
     pretend_torch.patch(capability, count)
     pretend_libraries.patch()
     _Dispatch().__enter__()  # for good
-    _Indexed().__enter__()
+    _Called().__enter__()
     return _installed[0]
 
 
