@@ -305,32 +305,32 @@ BUGS = [
         "PPO's ratio always 1",
         "mathematics",
         PPO + "update.py",
-        "        logps, old_logps, old(experience.advantages)",
-        "        logps, logps.detach(), old(experience.advantages)",
+        'logps, old_logps, part.old("advantages")',
+        'logps, logps.detach(), part.old("advantages")',
         (ONLINE + "ppo",),
     ),
     Bug(
         "PPO's clip range ignored",
         "mathematics",
         PPO + "update.py",
-        "batch.mask, settings.cliprange, old(",
-        "batch.mask, 1e9, old(",
+        "part.mask, settings.cliprange, part.old(",
+        "part.mask, 1e9, part.old(",
         (ONLINE + "ppo",),
     ),
     Bug(
         "the value's clip range ignored",
         "mathematics",
         PPO + "update.py",
-        "returns, mask, settings.cliprange_value)",
-        "returns, mask, 1e9)",
+        "part.mask, settings.cliprange_value",
+        "part.mask, 1e9",
         (ONLINE + "ppo",),
     ),
     Bug(
         "the value's coefficient ignored",
         "mathematics",
         PPO + "update.py",
-        "settings.vf_coef * loss.sum()",
-        "loss.sum()",
+        "settings.vf_coef * losses.sum()",
+        "losses.sum()",
         (ONLINE + "ppo",),
     ),
     Bug(
@@ -1008,9 +1008,9 @@ BUGS = [
         TRAINING + "steps.py",
         """    save(model, out)
     if probe:
-        proof.record_probe(model, tokenizer, list(probe), out)""",
+        proof.record_probe(model, tokenizer, list(probe), out, longest)""",
         """    if probe:
-        proof.record_probe(model, tokenizer, list(probe), out)
+        proof.record_probe(model, tokenizer, list(probe), out, longest)
     save(model, out)""",
         (STAGES + "::test_the_order",),
     ),
