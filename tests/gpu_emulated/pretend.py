@@ -216,7 +216,7 @@ class _Dispatch(TorchDispatchMode):
 
 
 class _Called(TorchFunctionMode):
-    """What torch would ask of a part of itself that a CPU build lacks: which device `cuda` is, which attention runs."""
+    """`cuda` becomes `cuda:0`: without an index torch would ask a part of itself that a CPU build lacks."""
 
     MOVES = frozenset((Tensor.to, Tensor.new_tensor))
 
@@ -224,8 +224,6 @@ class _Called(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.cuda:
             return args[0].to(CUDA)
-        if func is torch.nn.functional.scaled_dot_product_attention and isinstance(args[0], Cuda):
-            return pretend_attention.attend(func, installed().capability, *args, **kwargs)
         if func in self.MOVES or "device" in kwargs:
             args = tuple(CUDA if is_cuda(value) else value for value in args)
             if is_cuda(kwargs.get("device")):
@@ -259,6 +257,15 @@ def install(
     _installed.append(kind(capability))
     pretend_torch.patch(capability, count)
     pretend_libraries.patch()
+    usual = torch.nn.functional.scaled_dot_product_attention  # replaced, as no mode is on where a layer is recomputed
+
+    @functools.wraps(usual)
+    def attention(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not isinstance(query, Cuda):
+            return usual(query, *args, **kwargs)
+        return pretend_attention.attend(usual, capability, query, *args, **kwargs)
+
+    torch.nn.functional.scaled_dot_product_attention = attention  # type: ignore[assignment]
     _Dispatch().__enter__()  # for good
     _Called().__enter__()
     return _installed[0]
