@@ -11,7 +11,7 @@ from trueup.chat.rows import Prepared
 from trueup.chat.template import Encoded
 from trueup.run.artifacts import Artifact
 from trueup.run.stage import Context, Metrics
-from trueup.training import common, passes, proof, step_log
+from trueup.training import common, passes, proof, saving, step_log
 from trueup.training.trainers import Weights
 
 
@@ -48,6 +48,8 @@ def train(
     if prepared is not None:
         metrics["preflight"] = preflight.check(trainer, prepared, context)
     common.make_ready(trainer, start, with_entropy=with_entropy)
+    if getattr(getattr(context.run, common.stage_of(context), None), "activation_offloading", False):
+        saving.install(trainer)
     if weighted:  # after the preflight, which compares what TRL's own collator makes
         trainer.data_collator = Weights(trainer.data_collator)
     if reference is not None:

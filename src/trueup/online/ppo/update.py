@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from trueup.online.ppo import mathematics
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import Experience
 from trueup.online.settings import Settings
-from trueup.training import gradients
+from trueup.training import gradients, saving
 from trueup.training.finite import refuse_not_finite
 
 
-def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
+def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.Optimizer:
     """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay."""
     groups: list[dict[str, Any]] = [
         {"params": roles.policy_parameters(), "lr": settings.learning_rate},
@@ -23,7 +24,7 @@ def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
     ]
     for group in groups:
         gradients.place(group["params"])
-    return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
+    return saving.adamw(groups, settings.optim, roles.device, eps=settings.adam_epsilon, weight_decay=0.0)
 
 
 def new_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
@@ -114,7 +115,9 @@ def _micro_batch(
         return values[rows, :width].to(roles.device)
 
     old_logps, old_values, returns = old(experience.old_logps), old(experience.values), old(experience.returns)
-    logps, values = experience.graph.pop() if experience.graph else roles.policy(batch)[::2]
+    offload = partial(saving.on_cpu, settings.activation_offloading, roles.device)
+    with offload():
+        logps, values = experience.graph.pop() if experience.graph else roles.policy(batch)[::2]
     policy, clipped = mathematics.policy_loss(
         logps, old_logps, old(experience.advantages), batch.mask, settings.cliprange, old(experience.weights)
     )
@@ -123,7 +126,8 @@ def _micro_batch(
     if values is None:
         scaler.scale(policy_loss).backward()  # type: ignore[no-untyped-call]
         with roles.valuing():  # backward inside: gradient checkpointing runs the forward again
-            values = roles.values(batch)
+            with offload():
+                values = roles.values(batch)
             value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
             scaler.scale(value_loss).backward()  # type: ignore[no-untyped-call]
     else:
