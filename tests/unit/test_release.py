@@ -1,4 +1,4 @@
-"""One base is in memory at a time: what a stage, or a step of an export, held is gone before the next base is loaded."""
+"""One base is in memory at a time: what a stage, or a step of an export, held is gone before the next is loaded."""
 
 import gc
 import weakref
