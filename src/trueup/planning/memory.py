@@ -190,7 +190,7 @@ def _step(shape: Shape, setup: Setup, load: Load, trained: int) -> dict[str, int
 
 
 def optimizer(trained: int, optim: str) -> int:
-    """Bytes of AdamW's two moments: fp32, or 8 bits and a scale in fp32 for each block of 256 (Dettmers et al. 2022)."""
+    """Bytes of AdamW's two moments: fp32, or 8 bits and an fp32 scale for each block of 256 (Dettmers et al. 2022)."""
     if "8bit" in optim:
         return 2 * trained + 2 * FP32 * math.ceil(trained / NESTED_BLOCK)
     return 2 * FP32 * trained
