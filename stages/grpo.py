@@ -146,6 +146,8 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         num_adapters=2 + (values["reward_model_weight"] != 0),
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        optim=values["optim"],
         cache_rows=rows,
         cache_tokens=prompt + new,
         cache_prompt=prompt,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib.metadata
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +43,7 @@ def build(
         if not _is_complete(stage, standing, out, now):
             _go_on(stage, standing, out, now, anew=anew)
             _run(stage, standing, inputs, out, now | said)
+            release()
         files.remove_kept(out)
     except Exception as error:
         if not disk_is_full(error, out):
@@ -76,6 +79,17 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
     }
     files.sync_tree(out)
     files.write_json(out / "record.json", record)
+
+
+def release() -> None:
+    """Free what a stage held: a trainer and its model refer to each other, and would stay until Python looks for such.
+
+    The next stage would load its base beside this one's.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _is_complete(stage: Stage, standing: Standing, out: Path, now: MadeOf) -> bool:
