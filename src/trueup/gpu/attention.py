@@ -114,7 +114,7 @@ def _takes_groups(query: Tensor, key: Tensor) -> bool:
 
 def _repeated(query: Tensor, x: Tensor) -> Tensor:
     """Keys or values, each head as often as queries share it: (B, K, S, D) -> (B, H, S, D)."""
-    return x.repeat_interleave(query.shape[1] // x.shape[1], 1)
+    return x[:, :, None].expand(-1, -1, query.shape[1] // x.shape[1], -1, -1).flatten(1, 2)
 
 
 def _capability(device: torch.device) -> tuple[int, int]:

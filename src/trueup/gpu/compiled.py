@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+ATTENTION = ("self_attn", "attention")  # its name in a decoder layer
+
 
 def install(model: Any, backend: str = "inductor") -> int:
     """Compile the regions of every decoder layer, for rows of any length, when they are first run; how many they are.
@@ -21,9 +23,7 @@ def install(model: Any, backend: str = "inductor") -> int:
         for layer in model.modules()
         if isinstance(layer, GradientCheckpointingLayer)
         for name, region in layer.named_children()
-        if "attn" not in name
-        and "attention" not in name.removesuffix("_layernorm").removesuffix("_layer_norm")
-        and not isinstance(region, BaseTunerLayer)
+        if name not in ATTENTION and not isinstance(region, BaseTunerLayer)
     ]
     for region in regions:
         region.compile(backend=backend, dynamic=True)

@@ -2,7 +2,7 @@
 
 peft computes the two products of each layer by themselves, keeps their input once more in fp32 where there is no
 autocast, and copies the base's output. Here q, k and v, and gate and up, share one product with the matrices A, and add
-theirs with B to the base's output in place. The backward dequantizes one weight at a time. Only the input is kept.
+theirs with B to the base's output in place. The backward dequantizes one weight at a time.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Siblings:
             found = self.ready.pop(id(module))
         else:
             maps = [Map.of(sibling) for sibling in self.modules]
-            if any(m is None for m in maps):
+            if any(m is None for m in maps) or len({m.scaling for m in maps if m is not None}) != 1:
                 self.x, self.ready = None, {}
                 return None
             outs = outputs(x, [m for m in maps if m is not None])
@@ -127,42 +127,41 @@ def outputs(x: Tensor, maps: list[Map]) -> tuple[Tensor, ...]:
 
 
 class Products(Function):
-    """x, A and B of each map -> their outputs; gradients of x, and of every A and B in fp32."""
+    """x, A and B of each map -> their outputs; gradients of x, and of every A and B in fp32.
+
+    Kept for the backward are x, s x A^T, which is narrow, and the matrices in the dtype of x.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, maps: list[Map], *matrices: Tensor) -> tuple[Tensor, ...]:
-        ctx.maps = maps
-        ctx.save_for_backward(x, *matrices)
         rows = x.reshape(-1, x.shape[-1])
-        lows = _low(rows, matrices[::2])
+        a = _joined(list(matrices[::2])).mul(maps[0].scaling).to(x.dtype)
+        b = [matrix.to(x.dtype) for matrix in matrices[1::2]]
+        low = rows @ a.T
+        ctx.maps, ctx.ranks = maps, [matrix.shape[1] for matrix in b]
+        ctx.save_for_backward(x, low, a, *b)
         found = []
-        for m, low, b in zip(maps, lows, matrices[1::2], strict=True):
+        for m, narrow, wide in zip(maps, low.split(ctx.ranks, 1), b, strict=True):
             y = m.base(rows).to(x.dtype)
-            y.addmm_(low, b.to(x.dtype).T, alpha=m.scaling)
-            found.append(y.view(*x.shape[:-1], -1))
+            found.append(y.addmm_(narrow, wide.T).view(*x.shape[:-1], -1))
         return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        x, *matrices = ctx.saved_tensors
-        a, b = matrices[::2], matrices[1::2]
+        x, low, a, *b = ctx.saved_tensors
         rows = x.reshape(-1, x.shape[-1])
         flat = [grad.reshape(len(rows), -1).to(x.dtype) for grad in grads]
-        through = [(grad @ high.to(x.dtype)).mul_(m.scaling) for grad, high, m in zip(flat, b, ctx.maps, strict=True)]
-        all_through = torch.cat(through, 1)
-        grad_a = (all_through.T @ rows).float().split([len(low) for low in a])
-        grad_b = [
-            (grad.T @ low).float().mul_(m.scaling) for grad, low, m in zip(flat, _low(rows, a), ctx.maps, strict=True)
-        ]
+        through = _joined([grad @ wide for grad, wide in zip(flat, b, strict=True)], 1)
+        grad_a = (through.T @ rows).float().mul_(ctx.maps[0].scaling).split(ctx.ranks)
+        grad_b = [(grad.T @ narrow).float() for grad, narrow in zip(flat, low.split(ctx.ranks, 1), strict=True)]
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = all_through @ torch.cat(a).to(x.dtype)
+            grad_x = through @ a
             for grad, m in zip(flat, ctx.maps, strict=True):
                 grad_x.addmm_(grad, dequantize(m.base.weight, x.dtype))
             grad_x = grad_x.view(x.shape)
         return (grad_x, None, *(g for pair in zip(grad_a, grad_b, strict=True) for g in pair))
 
 
-def _low(rows: Tensor, a: Any) -> tuple[Tensor, ...]:
-    """x A^T of each map, (N, r), by one product."""
-    return (rows @ torch.cat(list(a)).to(rows.dtype).T).split([len(low) for low in a], 1)
+def _joined(parts: list[Tensor], dim: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
