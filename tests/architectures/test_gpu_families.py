@@ -20,6 +20,8 @@ from trueup.gpu import attention, lora, rows
 from trueup.models import adapters, base, causal
 from trueup.run.run_file import AdapterConfig
 
+UNEQUAL = list(zip(PROMPTS, COMPLETIONS, strict=True))
+EQUAL = [(PROMPTS[0], COMPLETIONS[0]), (PROMPTS[0][::-1], COMPLETIONS[0][::-1])]
 KNOWN = [case for case in CASES if not case.refused]
 PADDED = {"Gemma 2": "a soft cap on attention scores"}
 ROUNDING = 1e-4  # of fp32 sums in another order, relative
@@ -57,8 +59,7 @@ def gradients(model: Any) -> torch.Tensor:
     return torch.cat([found[name].flatten() for name in sorted(found)])
 
 
-def row_by_row(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    pairs = zip(PROMPTS, COMPLETIONS, strict=True)
+def row_by_row(model: Any, pairs: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
     found = torch.cat([logps(model, pad([pair], pad_id=0)) for pair in pairs])
     found.mean().backward()
     return found.detach(), gradients(model)
@@ -66,10 +67,12 @@ def row_by_row(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
 @pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
-def test_rows_in_one_sequence_and_fused_lora_change_nothing(case: Case, checkpointing: bool, tmp_path: Path) -> None:
+def test_rows_in_one_sequence_and_fused_lora_change_nothing(
+    case: Case, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = policy(case.build(tmp_path), four_bit=not checkpointing)
     whole = model.get_base_model()
-    right, right_gradients = row_by_row(model)
+    right = {name: row_by_row(model, pairs) for name, pairs in (("unequal", UNEQUAL), ("equal", EQUAL))}
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
@@ -84,15 +87,15 @@ def test_rows_in_one_sequence_and_fused_lora_change_nothing(case: Case, checkpoi
         whole.set_attn_implementation(attention.NAME)
         rows.install(whole)
         plain = attention._by_row
-        attention._by_row = lambda q, k, v, n, *more: (lengths.append(n), plain(q, k, v, n, *more))[1]
-    try:
-        batch = pad(list(zip(PROMPTS, COMPLETIONS, strict=True)), pad_id=0)
+        monkeypatch.setattr(
+            attention, "_by_row", lambda q, k, v, n, *more: (lengths.append(n), plain(q, k, v, n, *more))[1]
+        )
+    for name, pairs in (("unequal", UNEQUAL), ("equal", EQUAL)):
+        batch = pad(pairs, pad_id=0)
         found = causal.token_logps(model, batch)[batch["labels"][:, 1:] != -100]
         found.mean().backward()
-    finally:
-        if not reason:
-            attention._by_row = plain
-    assert bool(lengths) != bool(reason)
-    assert (found - right).abs().max() < 1e-3, "nats"
-    apart = gradients(model) - right_gradients
-    assert apart.norm() / right_gradients.norm() < ROUNDING
+        assert (found - right[name][0]).abs().max() < 1e-3, "nats"
+        apart = gradients(model) - right[name][1]
+        assert apart.norm() / right[name][1].norm() < ROUNDING
+    expected = [] if reason else [[len(p) + len(c) for p, c in UNEQUAL], [len(EQUAL[0][0] + EQUAL[0][1])]]
+    assert [n for i, n in enumerate(lengths) if n not in lengths[:i]] == expected

@@ -76,8 +76,11 @@ def _by_row(
     scaling: float | None,
     window: int | None,
 ) -> Tensor:
-    """Causal attention of each row to itself: (1, H, N, D), (1, K, N, D) -> (1, N, H, D)."""
-    if _varies(query, dropout):
+    """Causal attention of each row to itself: (1, H, N, D), (1, K, N, D) -> (1, N, H, D).
+
+    With one length, of all rows of a batch of B: (B, H, T, D), (B, K, T, D) -> (B, T, H, D).
+    """
+    if len(lengths) > 1 and _varies(query, dropout):
         return _varying(query, key, value, lengths, scaling, window)
     groups = _takes_groups(query, key)
     if not groups:

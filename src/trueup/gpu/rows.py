@@ -43,9 +43,12 @@ def _forward(self: Any, input_ids: Tensor | None = None, attention_mask: Tensor 
     if input_ids is None or attention_mask is None or attention_mask.dim() != 2 or other:
         return self.usual_forward(input_ids=input_ids, attention_mask=attention_mask, **given)
     real = attention_mask.bool().cpu()  # the one time that a forward waits for the device
+    width = real.shape[1]
     lengths = [length for length in real.sum(1).tolist() if length]
-    if bool(real.all()) or not lengths:
-        return self.usual_forward(input_ids=input_ids, attention_mask=None, **given)
+    if sum(lengths) in (0, real.numel()):  # no padding: the batch as it is, each of its rows causal
+        positions = torch.arange(width, device=input_ids.device)[None]
+        mask = attention.lengths_mask([width])
+        return self.usual_forward(input_ids=input_ids, attention_mask=mask, position_ids=positions, **given)
     places = real.view(-1).nonzero()[:, 0].to(input_ids.device)
     positions = torch.cat([torch.arange(length) for length in lengths]).to(input_ids.device)
     out = self.usual_forward(

@@ -111,12 +111,10 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
 
 def tell_parts(context: Context, model: Any) -> None:
     """Say in one line which of the GPU's own parts run; on a CPU, nothing."""
-    from rich.console import Console
-
     if parts := gpu.described(model):
         stage = context.out.name.removesuffix(".partial")
         said = "; ".join(f"{name} {what}" for name, what in parts.items())
-        Console(stderr=True).print(f"{stage}: {said}", soft_wrap=True, markup=False, highlight=False)
+        click.echo(f"{stage}: {said}", err=True)
 
 
 def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: bool = False) -> None:
