@@ -59,6 +59,7 @@ def run(
     """
     import functools
     import os
+    from collections import Counter
 
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -105,6 +106,7 @@ def run(
     }
     contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     done: dict[str, list[Sampled]] = {}
+    ran: Counter[str] = Counter()
     metrics: Metrics = {}
     with bars("evaluate") as bar:
 
@@ -114,6 +116,7 @@ def run(
         for label, (name, put) in contestants.items():
             advance, kept = shown(f"answers of {label}", len(prompts)), Kept(context.out, f"answers-{label}")
             done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance, kept)
+            ran.update(kept.ran)
         if head is not None:
             advance = shown("rewards", len(done) * len(prompts))
             judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done, advance)
@@ -139,7 +142,7 @@ def run(
     figures = (
         metrics
         | kl
-        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model)}
+        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model, ran)}
         | {
             f"win_rate_by_{judge}": won["sft"],
             "reward_functions": {part.name: part.weight for part in parts},

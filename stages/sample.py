@@ -92,7 +92,7 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
         "tokens_per_s": num_tokens / kept.seconds,
         "eos_rate": 1 - num_cut / len(done),
         "num_cut_answers": num_cut,
-        "sampling": used(sampling, tokenizer, model),
+        "sampling": used(sampling, tokenizer, model, kept.ran),
         "preflight": checked,
         "mean_length_tokens": num_tokens / len(done),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-# auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own | vllm: on a GPU
+# auto: our decoder | merged: on a copy of base plus adapter in 16 bits | generate: transformers' own | vllm: on a GPU
 Engine = Literal["auto", "merged", "generate", "vllm"]
 
 
@@ -33,7 +32,13 @@ class Generated:
     logps: list[float]
 
 
-Run = Callable[[list[list[int]], int], list[Generated]]
+class Run(Protocol):
+    """What completes prompts (token ids) under a seed; `ran` says by what it did, in words for the record."""
+
+    ran: str
+
+    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+        """A completion of each prompt, in the order given."""
 
 
 @dataclass(frozen=True)
