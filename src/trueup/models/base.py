@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +205,19 @@ def compute_dtype() -> torch.dtype:
     if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
         return torch.float16
     return torch.bfloat16
+
+
+def arithmetic(device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a model's forward computes what it computes while it trains.
+
+    On a GPU, autocast to the compute dtype: without it LoRA's products are made in fp32, and log-probabilities are
+    other ones than those that are trained. On a CPU there is nothing to switch.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.autocast("cuda", compute_dtype())
 
 
 def cure_cpu_repacking(model: Any) -> int:

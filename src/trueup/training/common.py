@@ -120,11 +120,10 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
                 parameter.data = parameters[name.replace(".ref.", ".default.")].data.clone()
                 parameter.requires_grad_(False)
     if model.peft_config["default"].task_type == "CAUSAL_LM":
-        if cpu.accelerate(model):
+        if cpu.accelerate(model) or model.device.type == "cuda":
             head.install(model.get_base_model(), with_entropy=with_entropy)
     else:
-        score = model.get_base_model().score
-        score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
+        head.score_in_fp32(model.get_base_model().score)
     if model.device.type == "cpu":
         gradients.place(model.parameters())
         model.zero_grad = functools.partial(model.zero_grad, set_to_none=False)
