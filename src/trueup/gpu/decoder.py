@@ -7,6 +7,7 @@ keys are turned together, and the heads that share keys are attended to as if th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,9 +95,9 @@ class Decoder:
         cos, sin = (angles[0] for angles in self.trunk.rotary_emb(tensor[0, 0, 0, :1, 0][None], positions[None]))
         first, second = sin.chunk(2, -1)
         sin = torch.cat([-first, second], -1)
-        made = Cache(tensor, cos.to(self.dtype), sin.to(self.dtype), steps=None)  # type: ignore[arg-type]
-        made.steps = Steps(lambda tokens, at: self._step(tokens, at, made), off=self.no_graphs)
-        return made
+        cos, sin = cos.to(self.dtype), sin.to(self.dtype)
+        step = functools.partial(self._step, cached=tensor, angles=(cos, sin))  # no cycle: a cache is freed at once
+        return Cache(tensor, cos, sin, Steps(step, off=self.no_graphs))
 
     def narrow(self, cache: Cache, alive: Tensor) -> None:
         """None: the kernels of a captured step have a fixed number of rows, and fewer rows take no less time."""
@@ -105,22 +106,23 @@ class Decoder:
     def admit(self, prompts: list[list[int]], places: Tensor, cache: Cache) -> Tensor:
         """Put prompts into these places, each distinct one computed once; logits after each, (prompts, V) in fp32."""
         keys = [tuple(prompt) for prompt in prompts]
-        logits: list[Tensor] = []
         where: dict[tuple[int, ...], list[int]] = {}
         for place, key in zip(places.tolist(), keys, strict=True):
             where.setdefault(key, []).append(place)
-        new = sorted((key for key in where if key not in cache.held), key=len)
-        found = {key: cache.held[key] for key in where if key in cache.held}
-        for key, (kept, _) in found.items():
+        held, last = cache.held, keys[-1]  # copies of a prompt are neighbours: only the last can come once more
+        logits: dict[tuple[int, ...], Tensor] = {}
+        for key in where.keys() & held.keys():
+            kept, logits[key] = held[key]
             self._place(kept[:, :, None], [where[key]], [len(key)], cache)
-        for group in _groups(new):
+        cache.held = {key: held[key] for key in held if key == last}
+        for group in _groups([key for key in where if key not in held]):
             computed, after = self._prefill(group, cache)
             self._place(computed, [where[key] for key in group], [len(key) for key in group], cache)
-            found |= {key: (computed[:, :, i, : len(key)], after[i]) for i, key in enumerate(group)}
-        logits = [found[key][1] for key in keys]
-        kept, after_last = found[keys[-1]]  # copies of a prompt are neighbours: only the last can come once more
-        cache.held = {keys[-1]: (kept.clone(), after_last.clone())}
-        return torch.stack(logits)
+            logits |= zip(group, after, strict=True)
+            if last in group:
+                number = group.index(last)
+                cache.held[last] = computed[:, :, number, : len(last)].clone(), after[number].clone()
+        return torch.stack([logits[key] for key in keys])
 
     def step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits, (rows, V) in fp32, after one more token a row, which stands at `positions`."""
@@ -163,15 +165,15 @@ class Decoder:
         last = torch.tensor([i * width + len(prompt) - 1 for i, prompt in enumerate(prompts)], device=self.device)
         return computed, self.output(norm(self.trunk.norm, x[last]))
 
-    def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        rows, width = cache.tensor.shape[2:4]
+    def _step(self, tokens: Tensor, positions: Tensor, cached: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        rows, width = cached.shape[2:4]
         heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
-        cos, sin = cache.cos[positions][:, None], cache.sin[positions][:, None]
+        cos, sin = (angle[positions][:, None] for angle in angles)
         slots = torch.arange(rows, device=self.device) * width + positions  # of the new token, in all rows' caches
         columns = torch.arange(width, device=self.device)
         masks = {seen: self._mask(columns, positions, seen) for seen in {layer.window for layer in self.layers}}
         x = self.trunk.embed_tokens(tokens)
-        for layer, (keys, values) in zip(self.layers, cache.tensor, strict=True):
+        for layer, (keys, values) in zip(self.layers, cached, strict=True):
             turned, v = self._qkv(layer, norm(layer.norm_in, x), (rows,), cos, sin)
             keys.view(rows * width, kv_heads, dim).index_copy_(0, slots, turned[:, heads:])
             values.view(rows * width, kv_heads, dim).index_copy_(0, slots, v)
@@ -226,7 +228,7 @@ def _band(width: int, seen: int | None, device: torch.device) -> Tensor | None:
 
 
 def _groups(prompts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """`prompts`, shortest first, cut where the padded tokens of a group would be more than PREFILL_TOKENS."""
+    """`prompts`, sorted by length, cut where the padded tokens of a group would be more than PREFILL_TOKENS."""
     groups: list[list[tuple[int, ...]]] = []
     for prompt in prompts:
         if not groups or len(prompt) * (len(groups[-1]) + 1) > PREFILL_TOKENS:

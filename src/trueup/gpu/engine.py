@@ -23,28 +23,36 @@ class Engine:
     """A decoder that is made when it is first asked to generate, with the adapter as it is then."""
 
     def __init__(self, whole: Any, output: Output, *, merged: bool | None) -> None:
-        self.whole, self.output, self.merged = whole, output, merged
+        self.whole, self.output, self.asked = whole, output, merged
+        self.merged = False  # whether the decoder has a merged copy
         self.decoder: Decoder | None = None
 
     def generate(
         self, prompts: list[list[int]], *, max_new_tokens: int, batch_size: int, **options: Any
     ) -> list[Completion]:
-        """`batching.complete`, by the decoder. Raises RuntimeError where the GPU or one of its kernels fails."""
+        """`batching.complete`, by the decoder.
+
+        Raises RuntimeError where a copy that was asked for has no room, or the GPU or one of its kernels fails.
+        """
+        options |= {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "order": in_order(prompts)}
+        if self.decoder is None and self.asked is not False:
+            rows, longest = min(batch_size, len(prompts)), max(map(len, prompts)) + max_new_tokens
+            self.merged = room_for_copy(self.whole, rows, longest)
+            if self.asked and not self.merged:
+                raise RuntimeError(f"no room on the GPU for a copy of {copy_bytes(self.whole) / 1e9:.1f} GB")
+        try:
+            return self._generate(prompts, options)
+        except torch.OutOfMemoryError:
+            if self.asked or not self.merged:
+                raise
+        self.decoder, self.merged = None, False  # the room that was there is not: without the copy, then
+        torch.cuda.empty_cache()
+        return self._generate(prompts, options)
+
+    def _generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[Completion]:
         if self.decoder is None:
-            merged = self.merged
-            if merged is None:
-                rows, longest = min(batch_size, len(prompts)), max(map(len, prompts)) + max_new_tokens
-                merged = room_for_copy(self.whole, rows, longest)
-            self.decoder = Decoder(self.whole, self.output, merged=merged)
-            self.merged = merged
-        return complete(
-            self.decoder,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            order=in_order(prompts),
-            **options,
-        )
+            self.decoder = Decoder(self.whole, self.output, merged=self.merged)
+        return complete(self.decoder, prompts, **options)
 
     @property
     def ran(self) -> str:

@@ -12,7 +12,6 @@ from trueup.chat.batch import pad
 from trueup.models import base, causal, head
 from trueup.sampling.types import Generated, Sampling
 
-MAX_APART = 0.1  # nats a token in the mean: what rounding makes, as in the reference proof
 NUM_PROVEN = 4  # answers
 MOST_TOKENS = 1024  # of a prompt and its answer, so that the proof is never what takes the most memory
 
@@ -45,10 +44,10 @@ def fault(apart: float, sampling: Sampling, *, after_top_p: bool = False) -> str
 
     `after_top_p`: the engine's are those of the tokens that top-p leaves, larger by up to -log(top_p).
     """
-    most = MAX_APART - (math.log(sampling.top_p) if after_top_p else 0.0)
+    most = sampling.max_mismatch - (math.log(sampling.top_p) if after_top_p else 0.0)
     if apart <= most:
         return ""
     return (
-        f"its log-probabilities and the trainer's differ by {apart:.2f} nats per token, where rounding makes at most "
-        f"{most:.2f}"
+        f"its log-probabilities and the trainer's differ by {apart:.2f} nats per token, more than the {most:.2f} that "
+        "rounding may make"
     )

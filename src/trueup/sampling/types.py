@@ -19,6 +19,7 @@ class Sampling:
     batch_size: int
     seed: int
     engine: Engine = "auto"
+    max_mismatch: float = 0.1  # nats per token: how far an engine's log-probabilities may be from the trainer's
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) 
         batch_size=len(prompts),
         seed=seed,
         engine=settings.engine,
+        max_mismatch=settings.max_engine_mismatch,
     )
     run = engine(roles.model, roles.tokenizer, sampling)
     generated = run([prompt.ids for prompt in prompts], seed)
