@@ -15,6 +15,7 @@ from trueup.cli.document import tell, with_json
 from trueup.cli.group import Group, debug_option
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.run_files import init, schema
+from trueup.cli.vllm import vllm
 from trueup.stages import STAGES
 
 METHODS = [stage.name for stage in STAGES if stage.alignment]
@@ -61,6 +62,7 @@ for command in (
     demo,
     data,
     labelstudio,
+    vllm,
     doctor,
 ):
     main.add_command(command)
