@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import errors, families, hub, noise, packaged
+from trueup.models import device, errors, families, hub, noise, packaged
 from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
@@ -109,13 +109,17 @@ def _shape(found: str) -> tuple[int | None, int | None]:
 
 
 def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> Any:
-    """The base model, frozen. With `num_labels`, a sequence classifier with a score head of that many outputs."""
+    """The base model, frozen. With `num_labels`, a sequence classifier with a score head of that many outputs.
+
+    Raises DeviceError where a GPU is there and cannot be used, and ModelError as `checked_config` does.
+    """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     from trueup import cpu
     from trueup.models import causal
 
+    device.refuse_unusable()
     quiet()
     config = checked_config(base, four_bit=four_bit)
     compute = compute_dtype()
