@@ -51,7 +51,13 @@ def refuse_unusable() -> None:
     if torch.cuda.is_available():
         _refuse_shared(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
         built_for = torch.cuda.get_arch_list() if torch.version.cuda else []
-        _refuse_old(torch.cuda.get_device_name(), torch.cuda.get_device_capability(), built_for)
+        if why := _why_too_old(torch.cuda.get_device_capability(), built_for):
+            raise DeviceError(
+                "device",
+                found=f"{torch.cuda.get_device_name()} {why}",
+                expected="a GPU that torch and bitsandbytes have code for",
+                next_step=f"choose another GPU by {VISIBLE}, or another build of torch{OR_CPU}",
+            )
         return
     if seen := signs():
         why, cure = _why_unused()
@@ -59,7 +65,7 @@ def refuse_unusable() -> None:
 
 
 def _refuse_shared(ranks: int, gpus: int) -> None:
-    if ranks > gpus:
+    if 1 < ranks > gpus:
         raise DeviceError(
             "device",
             found=f"{ranks} processes on this machine, and {gpus} GPU{'s' * (gpus != 1)} for them",
@@ -68,24 +74,17 @@ def _refuse_shared(ranks: int, gpus: int) -> None:
         )
 
 
-def _refuse_old(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> None:
-    """`built_for`: the architectures that torch has code for, such as sm_80 and compute_90; empty if not known."""
-    said = ".".join(map(str, capability))
+def _why_too_old(capability: tuple[int, int], built_for: Sequence[str]) -> str:
+    """Why a GPU cannot be used, as the rest of a sentence; empty where it can.
+
+    `built_for`: the architectures that torch has code for, such as sm_80 and compute_90; empty where that is unknown.
+    """
+    said = f"has compute capability {'.'.join(map(str, capability))}"
     if capability < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        raise DeviceError(
-            "device",
-            found=f"{name} has compute capability {said}",
-            expected=f"{oldest} or later",
-            next_step=f"choose another GPU by {VISIBLE}{OR_CPU}",
-        )
+        return f"{said}, below {'.'.join(map(str, OLDEST))}"
     if built_for and not _has_code_for(capability, built_for):
-        raise DeviceError(
-            "device",
-            found=f"this build of torch has no code for {name}, compute capability {said}: {' '.join(built_for)}",
-            expected="a build of torch for this GPU",
-            next_step=f"install one, see the torch website{OR_CPU}",
-        )
+        return f"{said}, and this build of torch has no code for it, only for {', '.join(built_for)}"
+    return ""
 
 
 def _has_code_for(capability: tuple[int, int], built_for: Sequence[str]) -> bool:
