@@ -38,18 +38,17 @@ def _four_bit(device: str, half: Any, shape: tuple[int, int], times: int) -> dic
     """Dequantizing a map, and the map itself for inputs of several rows, in microseconds."""
     import bitsandbytes as bnb
     import torch
-    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     width, height = shape
-    layer = bnb.nn.Linear4bit(width, height, bias=False, quant_type="nf4", compute_dtype=half).to(device)
-    layer.support_avx512bf16_for_cpu = False
+    packed, state = quantize_4bit(torch.randn(height, width, device=device, dtype=half), quant_type="nf4")
     found, name = {}, f"nf4_{width}x{height}"
     with torch.no_grad():
-        took = seconds(lambda: dequantize_4bit(layer.weight.data, layer.weight.quant_state), times)
-        found[f"{name}_dequantize_us"] = round(1e6 * took, 1)
+        found[f"{name}_dequantize_us"] = round(1e6 * seconds(lambda: dequantize_4bit(packed, state), times), 1)
         for rows in ROWS:
             x = torch.randn(rows, width, device=device, dtype=half)
-            found[f"{name}_us_{rows}_rows"] = round(1e6 * seconds(lambda x=x: layer(x), times), 1)
+            took = seconds(lambda x=x: bnb.matmul_4bit(x, packed.t(), quant_state=state), times)
+            found[f"{name}_us_{rows}_rows"] = round(1e6 * took, 1)
     return found
 
 
