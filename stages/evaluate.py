@@ -91,7 +91,8 @@ def run(
     chat = Chat(tokenizer)
     asked = [chat.prompt(messages) for put in (prompts, *framed.values()) for messages in put]
     refuse_beyond_context(tokenizer, asked, config.max_new_tokens)
-    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+    known = context.run.model
+    bare = base.load_base(known.base, four_bit=context.run.adapter.kind != "lora", dtype=known.dtype)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:

@@ -104,7 +104,14 @@ def run(
         callbacks=[watching],
     )
     metrics = steps.train(
-        trainer, context, start=policy, reference=policy, with_entropy=True, own_log=True, probe=encoded
+        trainer,
+        context,
+        start=policy,
+        reference=policy,
+        with_entropy=True,
+        own_log=True,
+        probe=encoded,
+        longest=config.max_prompt_tokens + config.max_completion_length,
     )
     logged = log.finish()
     if sft.path != policy.path:

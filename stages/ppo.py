@@ -68,7 +68,8 @@ def run(
         seed=context.run.seed,
         name=context.run.name,
     )
-    steps.keep(model, tokenizer, context.out, probe=encoded)
+    longest = config.max_prompt_tokens + config.max_new_tokens
+    steps.keep(model, tokenizer, context.out, probe=encoded, longest=longest)
     weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")

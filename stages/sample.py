@@ -63,8 +63,11 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
 
     tokenizer = base.load_tokenizer(context.run.model)
     named = ((row["id"], row["messages"]) for row in found)
-    checked = preflight.check_prompts(tokenizer, named, [], context, config.max_new_tokens)
-    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+    checked = preflight.check_prompts(
+        tokenizer, named, [], context, config.max_new_tokens, base.warnings(context.run.model)
+    )
+    known = context.run.model
+    bare = base.load_base(known.base, four_bit=context.run.adapter.kind != "lora", dtype=known.dtype)
     model = adapters.load_adapter(bare, policy.path, trainable=False)
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     kept = Kept(context.out, "completions")

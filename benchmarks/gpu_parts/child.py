@@ -89,7 +89,9 @@ def measured(part: str, side: str, shape: str, work: Path, emulated: str | None)
         imitate_t4()
     from trueup.models.base import compute_dtype
 
-    if str(compute_dtype()) == "torch.float16":
+    if emulated:  # which knows no weights that are saved in 4 bits: they are quantized while they are loaded
+        base = work / f"dense-{SMALLER[shape]}"
+    elif str(compute_dtype()) == "torch.float16":
         base, kept = random_base.in_fp16(base), work / f"kept-sft-{shape}-fp16"
     bench = Workbench(work / f"{part}-{side}", base, shape)
     name = part.removeprefix("t4_")

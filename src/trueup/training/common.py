@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import click
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from trueup import cpu
@@ -20,6 +21,8 @@ from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Metrics
 from trueup.training import checkpoints, finite, gradients, head, progress
 
+FEW_LEFT_OUT = 0.1  # of the steps: a loss is scaled by 65,536 at first, which overflows some times
+
 
 def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
     """The TrainingArguments of every stage: device, seeds, checkpoints, quiet logs."""
@@ -27,7 +30,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
 
     device.use_one_gpu()
     on_gpu = torch.cuda.is_available()
-    half = base.compute_dtype()
+    half = base.compute_dtype(context.run.model.dtype)
     arguments: dict[str, Any] = {
         "output_dir": str(context.out / "checkpoints"),
         "use_cpu": not on_gpu,
@@ -36,6 +39,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "seed": context.run.seed,
         "report_to": "none",
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log a loss that is NaN as 0, and wait for the device to find out
         "save_strategy": "steps",
         "save_total_limit": 2,
         "dataloader_pin_memory": on_gpu,
@@ -90,7 +94,7 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.pad_token
     if context.only_preflight:
         return adapters.new_adapter(base.stand_in(tokenizer, num_labels), AdapterConfig(), task_type=task), tokenizer
-    bare = base.load_base(run.model.base, four_bit=four_bit, num_labels=num_labels)
+    bare = base.load_base(run.model.base, four_bit=four_bit, num_labels=num_labels, dtype=run.model.dtype)
     bare.config.pad_token_id = tokenizer.pad_token_id
     if adapter is None:
         model = adapters.new_adapter(bare, run.adapter, task_type=task)
@@ -120,17 +124,16 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
                 parameter.data = parameters[name.replace(".ref.", ".default.")].data.clone()
                 parameter.requires_grad_(False)
     if model.peft_config["default"].task_type == "CAUSAL_LM":
-        if cpu.accelerate(model):
+        if cpu.accelerate(model) or model.device.type == "cuda":
             head.install(model.get_base_model(), with_entropy=with_entropy)
     else:
-        score = model.get_base_model().score
-        score.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
+        head.score_in_fp32(model.get_base_model().score)
     if model.device.type == "cpu":
         gradients.place(model.parameters())
         model.zero_grad = functools.partial(model.zero_grad, set_to_none=False)
     trainer.add_callback(checkpoints.sealing_callback())
     stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
-    trainer.add_callback(finite.Finite(stage))
+    trainer.add_callback(finite.Finite(stage, trainer.accelerator))
     progress.install(trainer, stage)
 
 
@@ -143,11 +146,18 @@ def train(trainer: Any) -> Metrics:
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
     model = trainer.model
+    watch = next(one for one in trainer.callback_handler.callbacks if isinstance(one, finite.Finite))
+    if watch.num_left_out > FEW_LEFT_OUT * watch.num_steps:
+        click.echo(
+            f"warning: {watch.num_left_out} of {watch.num_steps} steps were left out, since their gradient overflowed "
+            "in fp16; with model.dtype: float32 none would be"
+        )
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # of every step, before a resume too
     return {
         "resumed_from_step": checkpoints.step_of(start),
         "train_loss": sum(losses) / len(losses),
         "num_steps": int(trainer.state.global_step),
+        "num_steps_left_out": watch.num_left_out,  # in fp16, since the last resume
         "train_s": round(time.monotonic() - began, 1),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model),

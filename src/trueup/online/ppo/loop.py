@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from trueup.errors import ReferenceProofError
 from trueup.models import base
 from trueup.online.log import Log, describe, summary
 from trueup.online.ppo import mathematics, state
-from trueup.online.ppo.batch import collate
+from trueup.online.ppo.batch import Batch, collate
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import collect
 from trueup.online.ppo.update import anneal, new_optimizer, new_scaler, update
@@ -42,12 +43,12 @@ def train(
     Goes on from the newest whole checkpoint below `out`, and ends bit for bit where an uninterrupted run would. Raises
     ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
     """
-    proven = prove(roles, start)
+    proven = prove(roles, start, settings.micro_batch_size)
     optimizer = new_optimizer(roles, settings)
     first_step, numbers = state.restore(out / "checkpoints", roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
-    scaler = new_scaler(roles.device, base.compute_dtype())
-    scaler.load_state_dict(numbers.get("loss_scale", scaler.state_dict()))
+    scaler = new_scaler(roles.device, base.dtype_of(roles.model))
+    scaler.load_state_dict(numbers.get("loss_scale") or scaler.state_dict())  # it has none where it was not in fp16
     log = Log(out, settings.report_to, name, first_step)
     stopped = ""
     with bars("ppo") as bar:
@@ -91,8 +92,11 @@ def train(
     return summary(rows) | ended_as | {"reference_proof": proven}
 
 
-def prove(roles: Roles, start: Path) -> Metrics:
-    """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape."""
+def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:
+    """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape.
+
+    No more rows than a micro-batch holds are in memory at once.
+    """
     proven = proof.prove(roles.model, start)
     probe = proof.load_probe(start)
     labelled = probe["labels"] != -100
@@ -102,16 +106,22 @@ def prove(roles: Roles, start: Path) -> Metrics:
         completions.append(ids[labels].tolist())
     pad_id = roles.tokenizer.pad_token_id
     roles.model.eval()
+    kls, log_ratios = [], []
     with torch.no_grad():
-        batch = collate(prompts, completions, pad_id).to(roles.device)
-        logps = roles.policy(batch)[0]
-        kl = mathematics.masked_mean(mathematics.kl(logps, roles.reference_logps(batch)), batch.mask).item()
-        log_ratios = []
-        for rows in (slice(0, 1), slice(1, None)):  # one alone, then the others
-            part = collate(prompts[rows], completions[rows], pad_id).to(roles.device)
-            again = roles.policy(part)[0]
-            log_ratios.append((again - logps[rows, : again.shape[1]])[part.mask].abs())
-    log_ratio = torch.cat(log_ratios).mean().item()
+        for start_row in range(0, len(prompts), micro_batch_size):
+            chosen = range(start_row, min(start_row + micro_batch_size, len(prompts)))
+
+            def rows(which: Sequence[int]) -> Batch:
+                return collate([prompts[i] for i in which], [completions[i] for i in which], pad_id).to(roles.device)
+
+            batch = rows(chosen)
+            logps = roles.policy(batch)[0]
+            kls.append(mathematics.kl(logps, roles.reference_logps(batch))[batch.mask])
+            for which in filter(None, (chosen[:1], chosen[1:])):  # one alone, then the others
+                part = rows(which)
+                again, before = roles.policy(part)[0], logps[[i - start_row for i in which]]
+                log_ratios.append((again - before[:, : again.shape[1]])[part.mask].abs())
+    kl, log_ratio = torch.cat(kls).mean().item(), torch.cat(log_ratios).mean().item()
     for what, found, rounding in (("KL", kl, KL_ROUNDING), ("log ratio", log_ratio, proof.ROUNDING)):
         if not abs(found) <= rounding:
             raise ReferenceProofError(

@@ -12,7 +12,7 @@ from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import Experience
 from trueup.online.settings import Settings
 from trueup.training import gradients
-from trueup.training.finite import refuse_not_finite
+from trueup.training.finite import SMALLEST_SCALE, refuse_not_finite
 
 
 def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
@@ -91,8 +91,8 @@ def _minibatch(
     scaler.unscale_(optimizer)
     for group in optimizer.param_groups:
         norm = torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
-        if not scaler.is_enabled() or scaler.get_scale() < 1:
-            refuse_not_finite("ppo", "the gradient's norm", norm)
+        if not scaler.is_enabled() or scaler.get_scale() < SMALLEST_SCALE:
+            refuse_not_finite("ppo", "the gradient's norm", norm, in_fp16=scaler.is_enabled())
     scaler.step(optimizer)
     scaler.update()
     return totals
@@ -119,7 +119,7 @@ def _micro_batch(
         logps, old_logps, old(experience.advantages), batch.mask, settings.cliprange, old(experience.weights)
     )
     policy_loss = policy.sum() / num_tokens
-    refuse_not_finite("ppo", "the policy's loss", policy_loss)
+    refuse_not_finite("ppo", "the policy's loss", policy_loss, in_fp16=scaler.is_enabled())
     if values is None:
         scaler.scale(policy_loss).backward()  # type: ignore[no-untyped-call]
         with roles.valuing():  # backward inside: gradient checkpointing runs the forward again
