@@ -65,7 +65,10 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
             faults.append(f"{name}: {value!r}, {error.errors()[0]['msg']}")
     try:
         if not faults:
-            return kind(**values | given)
+            made = kind(**values | given)
+            if made.n_gpu > 1:  # CUDA had started before `use_one_gpu`: the Trainer would take nn.DataParallel
+                made._n_gpu = 1
+            return made
     except (TypeError, ValueError, ImportError, AssertionError, KeyError) as error:
         faults.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
     raise ConfigError(
@@ -85,6 +88,8 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
 
     run = context.run
     set_seed(run.seed)
+    if not context.only_preflight and (which := device.which_of_several()):
+        click.echo(which)
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
     four_bit = run.adapter.kind != "lora"
     targets.of_base(base.skeleton(run.model.base, four_bit=four_bit), run.adapter)  # before weights are loaded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from trueup.errors import ReferenceProofError
 from trueup.models import base
 from trueup.online.log import Log, describe, summary
 from trueup.online.ppo import mathematics, state
-from trueup.online.ppo.batch import Batch, collate
+from trueup.online.ppo.batch import collate
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import collect
 from trueup.online.ppo.update import anneal, new_optimizer, new_scaler, update
@@ -108,19 +107,16 @@ def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:
     roles.model.eval()
     kls, log_ratios = [], []
     with torch.no_grad():
-        for start_row in range(0, len(prompts), micro_batch_size):
-            chosen = range(start_row, min(start_row + micro_batch_size, len(prompts)))
-
-            def rows(which: Sequence[int]) -> Batch:
-                return collate([prompts[i] for i in which], [completions[i] for i in which], pad_id).to(roles.device)
-
-            batch = rows(chosen)
+        for at in range(0, len(prompts), micro_batch_size):
+            rows = list(zip(prompts, completions, strict=True))[at : at + micro_batch_size]
+            batch = collate(*zip(*rows, strict=True), pad_id).to(roles.device)
             logps = roles.policy(batch)[0]
             kls.append(mathematics.kl(logps, roles.reference_logps(batch))[batch.mask])
-            for which in filter(None, (chosen[:1], chosen[1:])):  # one alone, then the others
-                part = rows(which)
-                again, before = roles.policy(part)[0], logps[[i - start_row for i in which]]
-                log_ratios.append((again - before[:, : again.shape[1]])[part.mask].abs())
+            for some in (slice(0, 1), slice(1, None)):  # one alone, then the others
+                if rows[some]:
+                    part = collate(*zip(*rows[some], strict=True), pad_id).to(roles.device)
+                    again = roles.policy(part)[0]
+                    log_ratios.append((again - logps[some, : again.shape[1]])[part.mask].abs())
     kl, log_ratio = torch.cat(kls).mean().item(), torch.cat(log_ratios).mean().item()
     for what, found, rounding in (("KL", kl, KL_ROUNDING), ("log ratio", log_ratio, proof.ROUNDING)):
         if not abs(found) <= rounding:
