@@ -29,7 +29,21 @@ def use_one_gpu() -> None:
     os.environ[VISIBLE] = first
 
 
-<<<<<<< HEAD
+def which_of_several() -> str:
+    """A sentence that says which GPU is used, where this process was let see several; else empty. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return ""
+    count = max(torch.cuda.device_count(), len((GIVEN or "").split(",")))
+    if count == 1:
+        return ""
+    first = os.environ.get(VISIBLE) or "0"
+    return (
+        f"1 of {count} GPUs is used: {torch.cuda.get_device_name()}, number {first.split(',')[0]} ({VISIBLE} chooses)"
+    )
+
+
 def use_cpu() -> None:
     """Leave this process, and those it starts, no GPU. Call it before torch looks for GPUs."""
     os.environ[VISIBLE] = ""
@@ -154,18 +168,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-=======
-def which_of_several() -> str:
-    """A sentence that says which GPU is used, where this process was let see several; else empty. Imports torch."""
-    import torch
-
-    if not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return ""
-    count = max(torch.cuda.device_count(), len((GIVEN or "").split(",")))
-    if count == 1:
-        return ""
-    first = os.environ.get(VISIBLE) or "0"
-    return (
-        f"1 of {count} GPUs is used: {torch.cuda.get_device_name()}, number {first.split(',')[0]} ({VISIBLE} chooses)"
-    )
->>>>>>> emu
