@@ -98,6 +98,10 @@ def peer(part: str, bench: Workbench, kept: Path) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=LoraConfig(**LORA, task_type=task),
     )
+    if half == torch.float16:  # GradScaler refuses gradients in fp16, which TRL leaves a score head
+        for parameter in made.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     loss = made.train().training_loss
     tokens = tokens_a_step(tokenizer, part, bench.size)
     return {"train_loss": loss} | peak() | speed(times, tokens)

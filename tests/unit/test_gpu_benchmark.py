@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py: a part that fails ends none of the others, and the table of docs/gpu.md holds real figures only."""
+"""benchmarks/gpu.py: a part that fails ends no other, and the table of docs/gpu.md holds real figures only."""
 
 import json
 import subprocess
