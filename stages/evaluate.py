@@ -210,5 +210,6 @@ STAGE = Stage(
     says=says,
     help="Is it better, by how much.",
     batch="batch_size",
+    fits_by=("batch_size",),
     plan=plan,
 )

@@ -147,5 +147,6 @@ STAGE = Stage(
     says=says,
     help="Completions to judge, from the current policy.",
     batch="batch_size",
+    fits_by=("batch_size",),
     plan=plan,
 )
