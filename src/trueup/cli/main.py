@@ -13,6 +13,7 @@ from trueup.cli.data import data
 from trueup.cli.doctor import doctor
 from trueup.cli.document import tell, with_json
 from trueup.cli.group import Group, debug_option
+from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.run_files import init, schema
 from trueup.stages import STAGES
@@ -60,6 +61,7 @@ for command in (
     looking.curves,
     demo,
     data,
+    labels,
     labelstudio,
     doctor,
 ):
