@@ -26,9 +26,13 @@ def labels() -> None:
 @labels.command()
 @RUN_FILE
 @SET
-@click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="jsonl, parquet: every judgement.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new file, FILE.jsonl or FILE.parquet.")
-@click.option("--split", type=click.Choice(("train", "held_out", "all")), default="all", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), required=True, help="Of jsonl and parquet, a row is a judgement."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new file: FILE.jsonl or FILE.parquet.")
+@click.option(
+    "--split", type=click.Choice(("train", "held_out", "all")), default="all", help="Of the prompts.", show_default=True
+)
 @with_json
 def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, split: str) -> None:
     """Write the judgements that collect froze in the columns of TRL's trainers, or as they are.
