@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trueup.feedback.judgement import Judgement, Thumb
+
 Row = dict[str, Any]
 
 
@@ -17,6 +19,11 @@ class Vote:
     uid: str
     annotator: str
     up: bool
+
+
+def votes_in(judgements: Iterable[Judgement]) -> list[Vote]:
+    """The thumbs among judgements, as votes."""
+    return [Vote(one.uid, one.annotator, one.up) for one in judgements if isinstance(one, Thumb)]
 
 
 def last_verdicts(votes: Sequence[Vote]) -> list[Vote]:

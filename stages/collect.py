@@ -17,6 +17,7 @@ from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.feedback.preferences import Dataset
+    from trueup.feedback.sources import Pulled
     from trueup.feedback.votes import Vote
 
 BETTER_ANSWERS = "better_answers.jsonl"
@@ -34,69 +35,71 @@ class Config(Section):
 
 
 def run(config: Config, context: Context, completions: Completions | None = None) -> Metrics:
-    """Publish what is missing, pull every thumb into the store, freeze pairs and rows. Raises Waiting until then.
+    """Publish what is missing, pull every judgement into the store, freeze pairs and rows. Raises Waiting until then.
 
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
-    import math
-
-    from trueup.feedback import preferences, quality, tasks
-    from trueup.feedback.project import open_project
-    from trueup.feedback.votes import Vote
+    from trueup.feedback import preferences, sources
+    from trueup.feedback.votes import votes_in
 
     if completions is None:
         return _ready_made(config, context)
     rows = completions.rows()
-    asked = [row["uid"] for row in rows]
-    project = open_project(context.run.labelstudio, context.run_dir / "store")
-    known = project.make(f"trueup {context.run.name}", config.annotations_per_completion)
-    num_published = project.client.publish(known[0], [tasks.to_task(row) for row in rows])
-    wanted = math.ceil(config.min_labelled_fraction * len(rows))
-    standing = project.labels(known, asked, each=config.annotations_per_completion, wanted=wanted)
-    every = [Vote(row["uid"], row["annotator"], row["up"]) for row in standing.rows]
+    source = sources.LabelStudio(
+        context.run.labelstudio,
+        context.run_dir / "store",
+        f"trueup {context.run.name}",
+        rows,
+        each=config.annotations_per_completion,
+        fraction=config.min_labelled_fraction,
+    )
+    num_published, pulled = source.publish(), source.pull()
+    every = votes_in(pulled.judgements)
     dataset = preferences.build(every, rows, held_out=config.held_out_fraction, seed=context.run.seed)
-    votes = [vote for vote in every if vote.uid in set(asked)]  # of this round
+    votes = [vote for vote in every if vote.uid in set(source.asked)]  # of this round
     if fault := _one_kind(votes, "change or add some in Label Studio, then run the same command again"):
-        project.note_progress(standing, [f"{fault.found}; both kinds are needed"])
+        source.note(f"{fault.found}; both kinds are needed")
         raise fault
-    _freeze(context, standing.rows, dataset)
+    _freeze(context, pulled.lines, dataset)
+    return {"num_published": num_published, **_of_people(context, pulled, dataset, votes)}
+
+
+def _of_people(context: Context, pulled: Pulled, dataset: Dataset, votes: list[Vote]) -> Metrics:
+    """Figures of what people said in this round."""
+    from trueup.feedback import quality, tasks
+
+    rows = pulled.completions
     return {
-        "num_published": num_published,
         "num_texts_cleaned": tasks.num_cleaned(rows),
         "num_cut_at_length_limit": sum(row.get("finish") == "length" for row in rows),
         "num_annotators": len({vote.annotator for vote in votes}),
         "num_prompts": dataset.num_prompts,
         "share_up": sum(vote.up for vote in votes) / len(votes),
         "counts": dataset.counts,
-        **standing.counts(),
-        "better_answers": _better_answers(context, standing.rows, rows),
+        **pulled.notes,
+        "better_answers": _better_answers(context, pulled),
         **quality.pairwise_agreement(votes),
     }
 
 
 def _ready_made(config: Config, context: Context) -> Metrics:
-    """Pairs and thumbs the user already has become the same snapshot as votes from Label Studio."""
+    """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
-    from trueup.feedback import preferences
-    from trueup.feedback.votes import votes_of
+    from trueup.feedback import preferences, sources
+    from trueup.feedback.votes import votes_in
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
-    read = tell(report)
-    votes, rows = votes_of(judged)
+    notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
+    pulled = sources.Files(judged, notes).pull()
+    votes = votes_in(pulled.judgements)
     if fault := _one_kind(
         votes, "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
     ):
         raise fault
-    dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
-    _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
-    return {
-        "num_judged": len(judged),
-        "num_prompts": dataset.num_prompts,
-        "counts": dataset.counts,
-        "unusable_rows": unusable,
-        "data": read,
-    }
+    dataset = preferences.build(votes, pulled.completions, held_out=config.held_out_fraction, seed=context.run.seed)
+    _freeze(context, pulled.lines, dataset)
+    return {"num_prompts": dataset.num_prompts, "counts": dataset.counts, **pulled.notes}
 
 
 def _one_kind(votes: list[Vote], next_step: str) -> FeedbackError | None:
@@ -117,15 +120,16 @@ def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Datase
     write_jsonl(context.out / "rows.jsonl", dataset.rows)
 
 
-def _better_answers(context: Context, annotations: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _better_answers(context: Context, pulled: Pulled) -> dict[str, Any]:
     """Write the answers that people wrote themselves as demonstrations; no stage uses them by itself."""
-    asked = {row["uid"]: row["messages"] for row in rows}
-    written = [row for row in annotations if row.get("edited") and row["uid"] in asked]
+    from trueup.feedback.judgement import Edit
+
+    asked = {row["uid"]: row["messages"] for row in pulled.completions}
+    written = [one for one in pulled.judgements if isinstance(one, Edit) and one.uid in asked]
     if not written:
         return {"num_written": 0}
     made = (
-        {"messages": [*asked[row["uid"]], {"role": "assistant", "content": row["edited"]}], "uid": row["uid"]}
-        for row in written
+        {"messages": [*asked[one.uid], {"role": "assistant", "content": one.text}], "uid": one.uid} for one in written
     )
     write_jsonl(context.out / BETTER_ANSWERS, made)
     next_step = "no stage trains on them by itself: add the file to data.demonstrations"

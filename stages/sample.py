@@ -115,7 +115,8 @@ def judged(run_dir: Path, folder: Path) -> int:
     """How many of the completions in `folder` people have judged."""
     completions, _ = read_appended(folder / "completions.jsonl")
     annotations, _ = read_appended(run_dir / "store" / "annotations.jsonl")
-    return len({row.get("uid") for row in completions} & {row.get("uid") for row in annotations})
+    said = {row.get(name) for row in annotations for name in ("uid", "a", "b")}  # a and b: of a comparison
+    return len({row.get("uid") for row in completions} & (said - {None}))
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:

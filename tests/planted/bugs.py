@@ -693,8 +693,8 @@ BUGS = [
         "the first version of a verdict wins",
         "data",
         "feedback/store.py",
-        'latest.pop((row["project"], row["annotation_id"]), None)',
-        'if (row["project"], row["annotation_id"]) in latest:\n                continue',
+        "version = latest.pop(name, [])",
+        "if name in latest:\n                continue\n            version = []",
         (JUDGEMENTS + "::test_the_last_word_of_a_person_counts_and_no_secret_is_said",),
     ),
     Bug(
