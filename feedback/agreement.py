@@ -79,16 +79,16 @@ def cohens_kappa(labels: Iterable[Label], most: int = MOST_PAIRS) -> dict[str, A
     """
     from sklearn.metrics import cohen_kappa_score
 
-    mine: dict[str, dict[str, str | int]] = defaultdict(dict)
-    for label in labels:
-        mine[label.annotator][label.unit] = label.value
-    shared = {(a, b): sorted(mine[a].keys() & mine[b].keys()) for a, b in combinations(sorted(mine), 2)}
-    ranked = sorted((pair for pair in shared if shared[pair]), key=lambda pair: -len(shared[pair]))
+    shared: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for _, found in sorted(_by_unit(labels).items()):
+        for (a, first), (b, second) in combinations(sorted(found.items()), 2):
+            shared[a, b].append((str(first), str(second)))
+    ranked = sorted(shared, key=lambda pair: (-len(shared[pair]), pair))
     pairs = []
     for a, b in ranked[:most]:
-        first, second = ([str(mine[who][unit]) for unit in shared[a, b]] for who in (a, b))
-        kappa = None if len({*first, *second}) == 1 else float(cohen_kappa_score(first, second))
-        pairs.append({"annotators": (a, b), "kappa": kappa, "num_units": len(first)})
+        mine, other = map(list, zip(*shared[a, b], strict=True))
+        kappa = None if len({*mine, *other}) == 1 else float(cohen_kappa_score(mine, other))
+        pairs.append({"annotators": (a, b), "kappa": kappa, "num_units": len(mine)})
     return {"pairs": pairs, "num_pairs": len(ranked)}
 
 

@@ -69,6 +69,8 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, votes: list[V
     from trueup.feedback import quality, tasks
 
     rows = pulled.completions
+    asked = {row["uid"] for row in rows}
+    judged = [one for one in pulled.judgements if asked.issuperset(one.about)]
     return {
         "num_texts_cleaned": tasks.num_cleaned(rows),
         "num_cut_at_length_limit": sum(row.get("finish") == "length" for row in rows),
@@ -78,7 +80,7 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, votes: list[V
         "counts": dataset.counts,
         **pulled.notes,
         "better_answers": _better_answers(context, pulled),
-        **quality.pairwise_agreement(votes),
+        **quality.figures(judged, rows),
     }
 
 

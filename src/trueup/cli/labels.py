@@ -1,4 +1,4 @@
-"""`trueup labels export`."""
+"""`trueup labels export` and `trueup labels report`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from trueup.errors import ConfigError, StageError
 
 if TYPE_CHECKING:
     from trueup.run.artifacts import Feedback
+    from trueup.run.pipeline import Pipeline
 
 FORMATS = ("trl-dpo", "trl-reward", "trl-kto", "jsonl", "parquet")
 
 
 @click.group()
 def labels() -> None:
-    """Take what people said to other tools."""
+    """Look at what people said; take it to other tools."""
 
 
 @labels.command()
@@ -70,6 +71,49 @@ def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, spl
     said = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
     click.echo(f"{len(rows):,} rows ({said or 'none'}) in {out}")
     tell(file=str(out), format=form, num_rows=len(rows), by_split=dict(counts))
+
+
+@labels.command()
+@RUN_FILE
+@SET
+@with_json
+def report(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """Draw a page on the labels: agreement, each person, leanings, what is disputed.
+
+    Of the judgements that collect froze, or, while people are still judging, of those that it has pulled so far.
+    """
+    from trueup.feedback import quality, quality_page
+    from trueup.feedback.judgement import from_row
+
+    pipeline = open_run(run_file, overrides)
+    lines, completions, state = _judged(pipeline, typed(run_file, overrides))
+    judgements = [one for line in lines for one in from_row(line)]
+    found = quality.figures(judgements, completions)
+    title = f"{pipeline.run.name}, round {pipeline.run.round}: labels, {state}"
+    page = pipeline.path("collect").parent / "labels.html"
+    quality_page.write(page, title, found, judgements, completions)
+    click.echo(f"page: {page}")
+    tell(page=str(page), state=state, **found)
+
+
+def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
+    from trueup.feedback.store import Store
+    from trueup.run.artifacts import Completions, Feedback, read_jsonl
+
+    frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
+    if frozen.is_there():
+        rows = {row["uid"]: row | {"messages": row["prompt"]} for row in _of_split(frozen, "rows", "all")}
+        completions = sampled.rows() if sampled.is_there() else list(rows.values())
+        return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
+    completions = sampled.rows() if sampled.is_there() else []
+    asked = {row["uid"] for row in completions}
+    pulled = Store(pipeline.folder / "store").latest() if (pipeline.folder / "store").is_dir() else []
+    if lines := [row for row in pulled if row["uid"] in asked or asked.issuperset((row.get("a"), row.get("b")))]:
+        return lines, completions, "as far as they were pulled"
+    raise StageError(
+        str(frozen.path), found="nobody has judged yet", expected="judgements", next_step=f"trueup collect {run}"
+    )
 
 
 def _of_split(frozen: Feedback, kind: str, split: str) -> list[dict[str, Any]]:
