@@ -93,7 +93,8 @@ def _told_apart(verdicts: Iterable[Judgement], known: dict[str, Row]) -> Iterabl
     for (annotator, _), found in marks.items():
         for first, second in combinations(found, 2):
             if found[first] != found[second]:
-                yield annotator, *sorted((first, second), key=lambda uid: -found[uid])
+                better, worse = (first, second) if found[first] > found[second] else (second, first)
+                yield annotator, better, worse
 
 
 def _longer(told_apart: Iterable[Better], known: dict[str, Row]) -> list[bool]:
