@@ -982,6 +982,22 @@ BUGS = [
         ("tests/unit/test_export_merging.py::test_it_is_the_sum_that_peft_makes_in_fp32",),
     ),
     Bug(
+        "KL the wrong way round in the receipt",
+        "export",
+        "src/trueup/export/measuring.py",
+        "head.kl(self.states, others, self.layer, layer)",
+        "head.kl(others, self.states, layer, self.layer)",
+        ("tests/unit/test_export_measuring.py::test_it_is_the_kl_of_plain_logits",),
+    ),
+    Bug(
+        "KL the wrong way round for a GGUF",
+        "export",
+        "src/trueup/export/measuring.py",
+        "(logs.exp() * (logs - theirs))",
+        "(theirs.exp() * (theirs - logs))",
+        ("tests/unit/test_export_measuring.py::test_it_is_the_kl_of_plain_logits",),
+    ),
+    Bug(
         "the exported adapter is not the merged one",
         "export",
         "src/trueup/export/writing.py",

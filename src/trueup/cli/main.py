@@ -13,6 +13,7 @@ from trueup.cli.data import data
 from trueup.cli.doctor import doctor
 from trueup.cli.document import tell, with_json
 from trueup.cli.group import Group, debug_option
+from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
 from trueup.cli.run_files import init, schema
@@ -63,6 +64,7 @@ for command in (
     looking.curves,
     demo,
     data,
+    labels,
     labelstudio,
     vllm,
     doctor,

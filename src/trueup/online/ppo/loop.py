@@ -127,7 +127,7 @@ def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:
                 f"reference proof, {start}",
                 found=f"{what} {found:.6f} nats per token before step 1",
                 expected=f"0 within {rounding}",
-                next_step=f"trueup status; then rebuild {start.name}",
+                next_step=f"trueup {start.name} RUN.yaml --rebuild",
             )
     return proven | {"first_kl": kl, "mean_abs_first_log_ratio": log_ratio}
 
