@@ -35,8 +35,8 @@ class Config(Section):
     batch_size: PositiveInt = 64
     """Completions that are sampled at once."""
     engine: Engine = "auto"
-    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is our
-    decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
+    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is
+    our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
     baselines: tuple[Baseline, ...] = ()
     """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
     (`system_prompt`), the base shown examples (`few_shot`). None by default."""

@@ -1,4 +1,4 @@
-"""Training with the GPU's own parts gives what transformers and peft give, by the right kernels and in fewer launches."""
+"""Training with the parts for GPUs gives what transformers and peft give, by the right kernels, in fewer launches."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def test_training_is_the_same_by_fast_kernels(tmp_path: Path, capability: tuple[
     assert proof["first_loss"] == pytest.approx(0.693147, abs=1e-4)
     assert proof["max_abs_policy_minus_reference"] == 0
     waits = found[OURS]["sft"]["syncs"]
-    assert set(line.rpartition(":")[0] for line in waits) == {"to cpu gpu/rows.py", "from cpu gpu/rows.py"}
+    assert {line.rpartition(":")[0] for line in waits} == {"to cpu gpu/rows.py", "from cpu gpu/rows.py"}
     if capability == (7, 5):
         assert {"aten::_softmax", "aten::_safe_softmax"} & set(found[PLAIN]["dpo"]["launches"])
