@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from trueup.errors import FeedbackError, TrueupError
+from trueup.errors import ConfigError, FeedbackError, TrueupError
 from trueup.run import enough
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
 from trueup.run.files import read_json
@@ -24,8 +24,14 @@ BETTER_ANSWERS = "better_answers.jsonl"
 
 
 class Config(Section):
-    """How much is labelled before the snapshot is frozen."""
+    """What people are asked, and how much is labelled before the snapshot is frozen."""
 
+    interface: Literal["thumbs", "pairwise", "rating", "edit"] = "thumbs"
+    """What people give: `thumbs`, each answer good or bad; `pairwise`, the better one of two answers to a prompt;
+    `rating`, each answer from 1 to 5; `edit`, each answer as it should be. Thumbs take a better answer, too."""
+    guidelines: str | None = None
+    """What people should go by, shown on the screen: a text, or the path of a text file beside the run file. Their
+    version is kept with every judgement. None by default."""
     annotations_per_completion: PositiveInt = 1
     """People who judge each completion."""
     min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)
@@ -40,17 +46,30 @@ def run(config: Config, context: Context, completions: Completions | None = None
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
     from trueup.feedback import sources
+    from trueup.feedback.project import open_project
+    from trueup.feedback.questions import questions
+    from trueup.feedback.screens import version
 
     if completions is None:
         return _ready_made(config, context)
-    rows = completions.rows()
+    _refuse(config, context)
+    guidelines, rows = _guidelines(config, context), completions.rows()
+    asked = questions(rows, config.interface, context.run.seed)
+    if not asked.tasks:
+        raise FeedbackError(
+            "collect",
+            found="no prompt with two different answers",
+            expected="pairs of answers for people to compare",
+            next_step="sample more of them (sample.num_completions), or set collect.interface: rating",
+        )
     source = sources.LabelStudio(
-        context.run.labelstudio,
-        context.run_dir / "store",
+        open_project(context.run.labelstudio, context.run_dir / "store", config.interface),
         f"trueup {context.run.name}",
         rows,
+        asked,
         each=config.annotations_per_completion,
         fraction=config.min_labelled_fraction,
+        guidelines=guidelines,
     )
     num_published, pulled = source.publish(), source.pull()
     dataset = _dataset(config, context, pulled)
@@ -58,7 +77,48 @@ def run(config: Config, context: Context, completions: Completions | None = None
         source.note(f"{fault.found}; {fault.expected}")
         raise fault
     _freeze(context, pulled.lines, dataset)
-    return {"num_published": num_published, **_of_people(context, pulled, dataset, set(source.asked))}
+    found = _of_people(context, pulled, dataset, set(asked.uids))
+    return {
+        "num_published": num_published,
+        "interface": config.interface,
+        "guidelines": version(guidelines),
+        "completions_not_asked_about": asked.not_asked,
+        **found,
+    }
+
+
+def _refuse(config: Config, context: Context) -> None:
+    """Raises ConfigError where the method could learn nothing from what people are asked for."""
+    if context.run.method == "kto" and not context.run.data.preferences and config.interface in ("pairwise", "edit"):
+        raise ConfigError(
+            "collect.interface",
+            found=f"{config.interface}, and method kto, which learns from single judgements",
+            expected="thumbs or rating",
+            next_step="set collect.interface: thumbs, or method: dpo",
+        )
+
+
+def _guidelines(config: Config, context: Context) -> str:
+    """The text, which may be in a file beside the run file. Raises ConfigError where that cannot be read."""
+    given = (config.guidelines or "").strip()
+    if "\n" in given or not given.endswith((".md", ".txt")):
+        return given
+    path = context.run_file_dir / Path(given).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        found = "no such file" if isinstance(error, FileNotFoundError) else f"a file that cannot be read: {error}"
+        text, found = "", found
+    else:
+        found = "an empty file"
+    if not text:
+        raise ConfigError(
+            "collect.guidelines",
+            found=f"{path}: {found}",
+            expected="a text file in UTF-8",
+            next_step="correct the path, or write the guidelines into the run file",
+        )
+    return text
 
 
 def _dataset(config: Config, context: Context, pulled: Pulled) -> Dataset:
@@ -168,6 +228,7 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
     """What people changed in Label Studio since the snapshot `made`, in a sentence; empty when nothing."""
     from trueup.feedback import server
     from trueup.feedback.project import Project
+    from trueup.feedback.questions import questions
 
     settings = context.run.labelstudio
     if completions is None:
@@ -175,8 +236,8 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
     if settings.url is None and not server.is_running(settings.data_dir):
         return "Label Studio is not running, and so was not asked for newer verdicts"
     try:
-        project = Project(settings, context.run_dir / "store")
-        asked = [row["uid"] for row in completions.rows()]
+        project = Project(settings, context.run_dir / "store", config.interface)
+        asked = questions(completions.rows(), config.interface, context.run.seed).uids
         changes = project.changes(asked, read_jsonl(made.path / "annotations.jsonl"))
     except TrueupError as error:
         return f"Label Studio could not be asked for newer verdicts: {error.found}"
@@ -234,5 +295,6 @@ STAGE = Stage(
     how_far=how_far,
     says=says,
     since=since,
+    foresee=_refuse,
     help="People judge in Label Studio; freeze what they said.",
 )

@@ -56,7 +56,7 @@ def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> Non
     admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
     tasks = Client(admin).pull(project)
-    assert all(set(task["data"]) == {"uid", "messages", "response", "cut"} for task in tasks)
+    assert all(set(task["data"]) == {"uid", "messages", "response", "cut", "place"} for task in tasks)
     annotators = simulate.hire(admin, seed=0)
     assert simulate.vote(annotators, tasks[:30]) == simulate.num_votes(tasks[:30])
     with pytest.raises(Waiting, match="waiting 30/80"):

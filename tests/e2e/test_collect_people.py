@@ -21,6 +21,7 @@ from trueup.errors import FeedbackError
 from trueup.feedback import server
 from trueup.feedback.client import Client, Watch
 from trueup.feedback.connection import Connection, connect
+from trueup.feedback.screens import screen
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import CUT, to_task
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_json, write_jsonl
@@ -29,7 +30,7 @@ from trueup.run.stage import Context, Waiting
 from trueup.stages import STAGES, collect
 
 NUM_PROMPTS = 4
-SCREEN = (Path(server.__file__).parent / "interfaces" / "thumbs.xml").read_text()
+SCREEN = screen("thumbs")
 
 
 @dataclass
