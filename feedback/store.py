@@ -112,13 +112,14 @@ class Store:
         server cannot show. The rows come in the order in which their last versions were seen, which no clock that was
         put back can change.
         """
-        return [row for row in self._latest() if _counts(row, present, key, hidden)]
+        return [row for row in self.latest() if _counts(row, present, key, hidden)]
 
     def num_gone(self, present: set[int], key: str, hidden: Set[str] = frozenset()) -> int:
         """How many annotations were seen earlier and are no longer on the server."""
         return sum(not _counts(version[0], present, key, hidden) for version in self._versions().values())
 
-    def _latest(self) -> list[dict[str, Any]]:
+    def latest(self) -> list[dict[str, Any]]:
+        """The judgements in the last version of each annotation ever seen, of what was deleted since too."""
         return [row for version in self._versions().values() for row in version]
 
     def _versions(self) -> dict[tuple[str, int | None], Version]:

@@ -132,13 +132,11 @@ def _dataset(config: Config, context: Context, pulled: Pulled) -> Dataset:
 def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str]) -> Metrics:
     """Figures of what people said in this round, of what they were `asked`."""
     from trueup.feedback import quality, tasks
-    from trueup.feedback.judgement import Edit, Thumb
-    from trueup.feedback.votes import Vote
+    from trueup.feedback.judgement import Thumb
 
     rows = pulled.completions
     said = [one for one in pulled.judgements if one.uid in asked]
     ups = [one.up for one in said if isinstance(one, Thumb)]
-    compared = [Vote(f"{one.kind} {one.uid}", one.annotator, one.verdict) for one in said if not isinstance(one, Edit)]
     return {
         "num_texts_cleaned": tasks.num_cleaned(rows),
         "num_cut_at_length_limit": sum(row.get("finish") == "length" for row in rows),
@@ -149,7 +147,7 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[st
         "became": dataset.became,
         **pulled.notes,
         "better_answers": _better_answers(context, dataset),
-        **quality.pairwise_agreement(compared),
+        **quality.figures(said, rows),
     }
 
 
