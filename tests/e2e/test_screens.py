@@ -201,7 +201,8 @@ def test_what_is_clicked_and_typed_is_what_is_frozen(
         expect(cards.get_by_text("The answer was cut here")).to_have_count(
             sum(labelling.texts[uid] == "No." for uid in on_screen)
         )
-        look(page, interface, number)
+        if number < 2:
+            look(page, interface, number)
         if number == 0:
             page.get_by_text("Guidelines, version").click()
             expect(page.get_by_text("1. Wrong is worse than short.")).to_be_visible()
