@@ -67,7 +67,11 @@ class Project:
     def _show(self, wanted: str) -> None:
         """Have the project show this screen, where what it shows is what we last put there."""
         ours = self.store.screen(self._server)
-        if self.known is None or ours in (None, _digest(wanted)):  # None: of an earlier version, without guidelines
+        if self.known is None or ours == _digest(wanted):
+            return
+        if ours is None:
+            if wanted != screen(self.interface) and _digest(self.client.screen(self.known[0])) != _digest(wanted):
+                self.notes = ["an earlier version made this project: its screen shows no guidelines, and is left alone"]
             return
         changed = _digest(self.client.screen(self.known[0])) != ours
         if not changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,7 +82,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     return {
         "num_published": num_published,
         "interface": config.interface,
-        "guidelines": version(guidelines),
+        "guidelines": version(guidelines),  # on the screen now; the judgements may be of earlier ones
         "completions_not_asked_about": asked.not_asked,
         **found,
     }
@@ -145,6 +146,7 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[st
         **({"share_up": sum(ups) / len(ups)} if ups else {}),
         "counts": dataset.counts,
         "became": dataset.became,
+        "judged_under_guidelines": dict(Counter(one.guidelines or "none" for one in said)),
         **pulled.notes,
         "better_answers": _better_answers(context, dataset),
         **quality.figures(said, rows),

@@ -227,7 +227,7 @@ def test_guidelines_that_change_are_shown_and_a_screen_that_others_changed_is_le
     def shown() -> str:
         return str(labelling.admin.ask("GET", f"/api/projects/{labelling.project}/")["label_config"])
 
-    assert STAMP not in shown()
+    assert f'name="{STAMP}"' not in shown()
     labelling.judge_all(but=("0a",))
     labelling.waiting(guidelines="Be fair.")
     assert version("Be fair.") in shown()
@@ -237,6 +237,14 @@ def test_guidelines_that_change_are_shown_and_a_screen_that_others_changed_is_le
     labelling.admin.ask("PATCH", f"/api/projects/{labelling.project}/", json={"label_config": theirs})
     assert "the screen was changed in Label Studio and is left alone" in labelling.waiting(guidelines="Be brief.")
     assert shown() == theirs
+
+
+def test_a_project_of_an_earlier_version_shows_no_guidelines_and_collect_says_so(labelling: Labelling) -> None:
+    path = labelling.context.run_dir / "store" / "projects.json"
+    known = json.loads(path.read_text())
+    write_json(path, {name: {"id": one["id"], "key": one["key"]} for name, one in known.items()})
+    assert "an earlier version made this project" in labelling.waiting(guidelines="Be fair.")
+    assert "an earlier version" not in labelling.waiting()
 
 
 def test_guidelines_are_a_text_or_a_file_beside_the_run_file(labelling: Labelling) -> None:

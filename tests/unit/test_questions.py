@@ -60,8 +60,9 @@ def test_a_question_about_a_pair_says_nothing_of_who_is_who_but_where_each_is_sh
     for side in "ab":
         number = data[f"uid_{side}"][-1]
         assert (data[side], data[f"cut_{side}"]) == (f"answer {number} to 0", CUT if number == "0" else "")
-    turned = next(q.tasks[0]["data"] for s in range(20) if (q := questions(answers(1, 2), "pairwise", s)))
-    assert turned["uid"] == data["uid"]  # the same question, whichever side an answer is on
+    both = [questions(answers(2, 2), "pairwise", seed).tasks[0]["data"] for seed in range(20)]
+    assert {one["uid_a"] for one in both} == {"0-0", "0-1"}
+    assert {one["uid"] for one in both} == {data["uid"]}  # the same question, whichever side an answer is on
 
 
 @pytest.mark.parametrize("interface", ["thumbs", "rating", "edit"])
