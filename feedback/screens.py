@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
+from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+from trueup.errors import ConfigError
 from trueup.feedback.annotations import STAMP
 from trueup.feedback.tasks import clean
 
@@ -30,6 +32,28 @@ def screen(interface: str, guidelines: str = "") -> str:
         .replace("<!-- begin -->", begin + _part("dialogue.xml").strip())
         .replace("<!-- stamp -->", stamp)
     )
+
+
+def read_guidelines(given: str | None, folder: Path) -> str:
+    """The guidelines of a run file: the text itself, or a file in `folder`. Raises ConfigError where it has none."""
+    given = (given or "").strip()
+    if "\n" in given or not given.endswith((".md", ".txt")):
+        return given
+    path, found = folder / Path(given).expanduser(), "an empty file"
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        text, found = "", "no such file"
+    except (OSError, ValueError) as error:
+        text, found = "", f"a file that cannot be read: {error}"
+    if not text:
+        raise ConfigError(
+            "collect.guidelines",
+            found=f"{path}: {found}",
+            expected="a text file in UTF-8",
+            next_step="correct the path, or write the guidelines into the run file",
+        )
+    return text
 
 
 def version(guidelines: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,14 +46,15 @@ def run(config: Config, context: Context, completions: Completions | None = None
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
     from trueup.feedback import sources
+    from trueup.feedback.examples import one_sided
     from trueup.feedback.project import open_project
     from trueup.feedback.questions import questions
-    from trueup.feedback.screens import version
+    from trueup.feedback.screens import read_guidelines, version
 
     if completions is None:
         return _ready_made(config, context)
     _refuse(config, context)
-    guidelines, rows = _guidelines(config, context), completions.rows()
+    guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
     asked = questions(rows, config.interface, context.run.seed)
     if not asked.tasks:
         raise FeedbackError(
@@ -74,7 +74,9 @@ def run(config: Config, context: Context, completions: Completions | None = None
     )
     num_published, pulled = source.publish(), source.pull()
     dataset = _dataset(config, context, pulled)
-    if fault := _one_sided(pulled, dataset, "change or add some in Label Studio, then run the same command again"):
+    if fault := one_sided(
+        pulled.judgements, dataset, "change or add some in Label Studio, then run the same command again"
+    ):
         source.note(f"{fault.found}; {fault.expected}")
         raise fault
     _freeze(context, pulled.lines, dataset)
@@ -97,29 +99,6 @@ def _refuse(config: Config, context: Context) -> None:
             expected="thumbs or rating",
             next_step="set collect.interface: thumbs, or method: dpo",
         )
-
-
-def _guidelines(config: Config, context: Context) -> str:
-    """The text, which may be in a file beside the run file. Raises ConfigError where that cannot be read."""
-    given = (config.guidelines or "").strip()
-    if "\n" in given or not given.endswith((".md", ".txt")):
-        return given
-    path = context.run_file_dir / Path(given).expanduser()
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        found = "no such file" if isinstance(error, FileNotFoundError) else f"a file that cannot be read: {error}"
-        text, found = "", found
-    else:
-        found = "an empty file"
-    if not text:
-        raise ConfigError(
-            "collect.guidelines",
-            found=f"{path}: {found}",
-            expected="a text file in UTF-8",
-            next_step="correct the path, or write the guidelines into the run file",
-        )
-    return text
 
 
 def _dataset(config: Config, context: Context, pulled: Pulled) -> Dataset:
@@ -158,13 +137,16 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
     from trueup.feedback import sources
+    from trueup.feedback.examples import one_sided
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
     pulled = sources.Files(judged, notes).pull()
     dataset = _dataset(config, context, pulled)
-    if fault := _one_sided(
-        pulled, dataset, "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
+    if fault := one_sided(
+        pulled.judgements,
+        dataset,
+        "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind",
     ):
         raise fault
     _freeze(context, pulled.lines, dataset)
@@ -174,34 +156,6 @@ def _ready_made(config: Config, context: Context) -> Metrics:
         "became": dataset.became,
         **pulled.notes,
     }
-
-
-def _one_sided(pulled: Pulled, dataset: Dataset, next_step: str) -> FeedbackError | None:
-    """The error of judgements that tell nothing apart: no pair, and no two kinds of thumbs."""
-    from trueup.feedback.judgement import Thumb
-
-    labels = {row["label"] for row in dataset.rows}
-    if dataset.pairs or len(labels) > 1:
-        return None
-    thumbs = [one for one in pulled.judgements if isinstance(one, Thumb)]
-    if len(thumbs) == len(pulled.judgements):
-        found = f"only thumbs {'up' if True in labels else 'down'}, {dataset.counts['votes']} of them"
-        expected = "both kinds: alignment learns from the difference"
-    else:
-        found = (
-            f"{len(pulled.judgements)} judgements, and none prefers an answer to another ({_in_words(dataset.became)})"
-        )
-        expected = "some that do: alignment learns from the difference"
-    return FeedbackError("collect", found=found, expected=expected, next_step=next_step)
-
-
-def _in_words(became: Mapping[str, Mapping[str, int]]) -> str:
-    """How many judgements became what."""
-    return "; ".join(
-        f"{sum(found.values()):,} {kind}{'' if sum(found.values()) == 1 else 's'}: "
-        + ", ".join(f"{what} {count:,}" for what, count in found.items())
-        for kind, found in became.items()
-    )
 
 
 def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Dataset) -> None:
@@ -246,10 +200,12 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How people judged, the pairs that gives, and the prompts that give none."""
+    from trueup.feedback.examples import in_words
+
     counts, became = metrics["counts"], metrics.get("became", {})
     judged = f"{counts['votes']:,} judgements"
     if became.keys() - {"thumb", "edit"} or not counts["votes"]:
-        judged = f"{sum(sum(found.values()) for found in became.values()):,} judgements ({_in_words(became)})"
+        judged = f"{sum(sum(found.values()) for found in became.values()):,} judgements ({in_words(became)})"
     if "share_up" in metrics:
         judged += f", {metrics['share_up']:.0%} of {'them' if became.keys() <= {'thumb'} else 'the'} thumbs up"
     without = counts.get("prompts_without_pairs", 0)
@@ -263,12 +219,13 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
 
 def _set_aside(metrics: Metrics) -> list[str]:
     """What people did in Label Studio that no stage uses, a line each."""
-    written = (metrics.get("better_answers") or {}).get("num_written", 0)
+    better = metrics.get("better_answers") or {}
+    written, paired = better.get("num_written", 0), better.get("num_pairs", 0)
     foreign, deleted = metrics.get("foreign_tasks", 0), metrics.get("labels_deleted_in_label_studio", 0)
     broken = len(metrics.get("store_lines_that_cannot_be_read", ()))
     lines = {
-        f"better answers written by people: {written:,}, each a pair with the original; sft trains on them once "
-        f"{BETTER_ANSWERS} there is in data.demonstrations": written,
+        f"better answers written by people: {written:,}, {paired:,} of them pairs with the original; sft trains on "
+        f"them once {BETTER_ANSWERS} there is in data.demonstrations": written,
         f"tasks that trueup did not publish, left alone: {foreign:,}": foreign,
         f"annotations that were deleted in Label Studio and do not count: {deleted:,}": deleted,
         f"lines of the store that cannot be read: {broken:,}": broken,

@@ -22,7 +22,7 @@ from trueup.feedback import server
 from trueup.feedback.annotations import STAMP
 from trueup.feedback.client import Client, Watch
 from trueup.feedback.connection import Connection, connect
-from trueup.feedback.screens import screen, version
+from trueup.feedback.screens import read_guidelines, screen, version
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import CUT, to_task
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_json, write_jsonl
@@ -210,7 +210,7 @@ def test_better_answers_are_counted_and_kept_as_demonstrations(labelling: Labell
     labelling.admin.judge(labelling.tasks["1b"], "down", edited="answer b to 1")  # as it stood in the box
     metrics = labelling.go()
     assert any(
-        "better answers written by people: 1, each a pair" in line
+        "better answers written by people: 1, 1 of them pairs" in line
         for line in collect.says(metrics, labelling.context.run)
     )
     told = metrics["better_answers"]
@@ -250,10 +250,8 @@ def test_a_project_of_an_earlier_version_shows_no_guidelines_and_collect_says_so
 def test_guidelines_are_a_text_or_a_file_beside_the_run_file(labelling: Labelling) -> None:
     folder = labelling.context.run_file_dir
     (folder / "fair.md").write_text("Be fair.\n")
-    assert collect._guidelines(collect.Config(guidelines="fair.md"), labelling.context) == "Be fair."
-    assert collect._guidelines(collect.Config(guidelines="See fair.md and go on."), labelling.context) == (
-        "See fair.md and go on."
-    )
+    assert read_guidelines("fair.md", folder) == "Be fair."
+    assert read_guidelines("See fair.md and go on.", folder) == "See fair.md and go on."
     (folder / "empty.md").write_text("\n")
     (folder / "latin.txt").write_bytes(b"sch\xf6n")
     for name, said in (("missing.md", "no such file"), ("empty.md", "an empty"), ("latin.txt", "cannot be read")):
