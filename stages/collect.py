@@ -33,9 +33,9 @@ class Config(Section):
     """What people should go by, shown on the screen: a text, or the path of a text file beside the run file. Their
     version is kept with every judgement. None by default."""
     annotations_per_completion: PositiveInt = 1
-    """People who judge each completion."""
+    """People who judge each completion, or each pair of completions."""
     min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)
-    """The share of the completions that have to be judged before the judgements are frozen."""
+    """The share of the completions, or of the pairs, that have to be judged before the judgements are frozen."""
     held_out_fraction: float = Field(default=0.15, ge=0, lt=1)
     """The share of the prompts whose judgements nothing is trained on, and that measure the reward model."""
 

@@ -9,9 +9,12 @@ import pytest
 
 from trueup.errors import ServerError
 from trueup.feedback import keys
+from trueup.feedback.judgement import Comparison, Thumb, to_row
 from trueup.feedback.questions import pairs, questions
 from trueup.feedback.screens import screen, version
 from trueup.feedback.tasks import CUT
+from trueup.run.artifacts import write_jsonl
+from trueup.stages import sample
 
 SCREENS = ("thumbs", "pairwise", "rating", "edit")
 
@@ -70,6 +73,18 @@ def test_of_single_answers_each_is_asked_about_and_says_its_place(interface: str
     made = questions(answers(2, 2), interface, 0)
     assert made.uids == ["0-0", "0-1", "1-0", "1-1"]
     assert [task["data"]["place"] for task in made.tasks] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+
+
+def test_completions_that_were_compared_count_as_judged(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    write_jsonl(tmp_path / "completions.jsonl", answers(1, 4))
+    said = [
+        Comparison(uid="pair", annotator="x", a="0-0", b="0-1", preferred="tie"),
+        Thumb(uid="0-1", annotator="x", up=True),
+        Thumb(uid="of another round", annotator="x", up=True),
+    ]
+    write_jsonl(tmp_path / "store" / "annotations.jsonl", map(to_row, said))
+    assert sample.judged(tmp_path, tmp_path) == 2
 
 
 @pytest.mark.parametrize("interface", SCREENS)
