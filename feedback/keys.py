@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +15,8 @@ BEGIN, END = '<script nonce="{{request.csp_nonce}}" data-from="trueup">\n', "</s
 def install(environment: Path) -> None:
     """Put the script into the one template of Label Studio's pages; doing it twice changes nothing.
 
-    The file is replaced, never written to: uv shares its contents with other environments.
+    The file is replaced, never written to: uv shares its contents with other environments. In an environment of
+    somebody else's, which cannot be changed, Label Studio's own keys remain. Raises ServerError without the template.
     """
     page = next(environment.glob("lib/python3*/site-packages/label_studio/templates/base.html"), None)
     text = "" if page is None else page.read_text(encoding="utf-8")
@@ -31,5 +33,6 @@ def install(environment: Path) -> None:
     wanted = plain.replace("</head>", f"{BEGIN}{keys}{END}</head>", 1)
     if wanted != text:
         aside = page.with_name(f"base.html.{os.getpid()}")
-        aside.write_text(wanted, encoding="utf-8")
-        aside.replace(page)
+        with suppress(PermissionError):
+            aside.write_text(wanted, encoding="utf-8")
+            aside.replace(page)
