@@ -33,6 +33,9 @@ class Source(Protocol):
     def pull(self) -> Pulled:
         """Everything that was said so far. Raises Waiting where too little was."""
 
+    def note(self, line: str) -> None:
+        """Tell `trueup status` why what was pulled is no good."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -48,6 +51,9 @@ class Files:
         votes, completions = votes_of(self.judged)
         thumbs: list[Judgement] = [Thumb(uid=v.uid, annotator=v.annotator, up=v.up) for v in votes]
         return Pulled(thumbs, completions, [to_row(one) for one in thumbs], self.notes)
+
+    def note(self, line: str) -> None:
+        """Nobody is waited for, and the error itself says it."""
 
 
 class LabelStudio:
@@ -85,5 +91,5 @@ class LabelStudio:
         return self.project.make(self._name, self._each, self._guidelines)
 
     def note(self, line: str) -> None:
-        """What `trueup status` says of judgements that were pulled and are no good."""
+        """Beside how far people are."""
         self.project.note_progress(self._standing, [line])

@@ -18,7 +18,7 @@ from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.feedback.examples import Dataset
-    from trueup.feedback.sources import Pulled
+    from trueup.feedback.sources import Pulled, Source
 
 BETTER_ANSWERS = "better_answers.jsonl"
 
@@ -46,7 +46,6 @@ def run(config: Config, context: Context, completions: Completions | None = None
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
     from trueup.feedback import sources
-    from trueup.feedback.examples import one_sided
     from trueup.feedback.project import open_project
     from trueup.feedback.questions import questions
     from trueup.feedback.screens import read_guidelines, version
@@ -72,17 +71,12 @@ def run(config: Config, context: Context, completions: Completions | None = None
         fraction=config.min_labelled_fraction,
         guidelines=guidelines,
     )
-    num_published, pulled = source.publish(), source.pull()
-    dataset = _dataset(config, context, pulled)
-    if fault := one_sided(
-        pulled.judgements, dataset, "change or add some in Label Studio, then run the same command again"
-    ):
-        source.note(f"{fault.found}; {fault.expected}")
-        raise fault
-    _freeze(context, pulled.lines, dataset)
+    number, pulled, dataset = _frozen(
+        config, context, source, "change or add some in Label Studio, then run the same command again"
+    )
     found = _of_people(context, pulled, dataset, set(asked.uids))
     return {
-        "num_published": num_published,
+        "num_published": number,
         "interface": config.interface,
         "guidelines": version(guidelines),  # on the screen now; the judgements may be of earlier ones
         "completions_not_asked_about": asked.not_asked,
@@ -101,12 +95,23 @@ def _refuse(config: Config, context: Context) -> None:
         )
 
 
-def _dataset(config: Config, context: Context, pulled: Pulled) -> Dataset:
+def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
+    """(questions that are new, what was said, what that became), which is written, too.
+
+    Raises FeedbackError, with the `next_step`, where nothing can be learned from it.
+    """
     from trueup.feedback import examples
 
-    return examples.build(
+    number, pulled = source.publish(), source.pull()
+    made = examples.build(
         pulled.judgements, pulled.completions, held_out=config.held_out_fraction, seed=context.run.seed
     )
+    if fault := examples.one_sided(pulled.judgements, made, next_step):
+        source.note(f"{fault.found}; {fault.expected}")
+        raise fault
+    for name, rows in (("annotations", pulled.lines), ("pairs", made.pairs), ("rows", made.rows)):
+        write_jsonl(context.out / f"{name}.jsonl", rows)
+    return number, pulled, made
 
 
 def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str]) -> Metrics:
@@ -137,31 +142,17 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
     from trueup.feedback import sources
-    from trueup.feedback.examples import one_sided
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
-    pulled = sources.Files(judged, notes).pull()
-    dataset = _dataset(config, context, pulled)
-    if fault := one_sided(
-        pulled.judgements,
-        dataset,
-        "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind",
-    ):
-        raise fault
-    _freeze(context, pulled.lines, dataset)
+    next_step = "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
+    _, pulled, dataset = _frozen(config, context, sources.Files(judged, notes), next_step)
     return {
         "num_prompts": dataset.num_prompts,
         "counts": dataset.counts,
         "became": dataset.became,
         **pulled.notes,
     }
-
-
-def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Dataset) -> None:
-    write_jsonl(context.out / "annotations.jsonl", annotations)
-    write_jsonl(context.out / "pairs.jsonl", dataset.pairs)
-    write_jsonl(context.out / "rows.jsonl", dataset.rows)
 
 
 def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
