@@ -106,6 +106,12 @@ def test_a_screen_is_well_formed_and_shows_what_its_tasks_hold(interface: str, g
     )
 
 
+def test_guidelines_never_name_a_variable_of_the_task() -> None:
+    root = ElementTree.fromstring(screen("thumbs", "$response or $5: which?"))
+    (told,) = [value for tag in root.iter() for value in tag.attrib.values() if "which?" in value]
+    assert told == "$\u2060response or $\u20605: which?"
+
+
 def test_other_guidelines_are_another_version() -> None:
     assert version("") == ""
     assert len({version("a"), version("b"), version("a\n")}) == 3
