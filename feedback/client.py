@@ -70,6 +70,20 @@ class Client:
         if now < annotations_per_task:
             self._api.send(doing, lambda sdk: sdk.projects.update(project, maximum_annotations=annotations_per_task))
 
+    def screen(self, project: int) -> str:
+        """The labelling screen that the project has."""
+        doing = f"project {project}"
+        found = self._api.get(doing, lambda sdk: sdk.projects.with_raw_response.get(project))
+        config = found.get("label_config") if isinstance(found, dict) else None
+        if not isinstance(config, str):
+            raise unexpected(f"Label Studio, {self.url}, {doing}", found, "a project with label_config")
+        return config
+
+    def show(self, project: int, label_config: str) -> None:
+        """Give the project another labelling screen."""
+        doing = f"changing the screen of project {project}"
+        self._api.send(doing, lambda sdk: sdk.projects.update(project, label_config=label_config))
+
     def publish(self, project: int, tasks: list[Task]) -> int:
         """Import the tasks whose data.uid the project lacks; return how many. Asking twice adds nothing.
 

@@ -6,7 +6,7 @@ Each judgement is counted once, under what it became or why it became nothing.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -172,6 +172,30 @@ def build(
         dict(counts),
         {kind: dict(+became[kind]) for kind in KINDS if +became[kind]},
         len(by_prompt),
+    )
+
+
+def one_sided(judgements: Sequence[Judgement], dataset: Dataset, next_step: str) -> FeedbackError | None:
+    """The error of judgements that tell nothing apart: no pair, and no two kinds of thumbs."""
+    labels = {row["label"] for row in dataset.rows}
+    if dataset.pairs or len(labels) > 1:
+        return None
+    thumbs = [one for one in judgements if isinstance(one, Thumb)]
+    if len(thumbs) == len(judgements):
+        found = f"only thumbs {'up' if True in labels else 'down'}, {dataset.counts['votes']} of them"
+        expected = "both kinds: alignment learns from the difference"
+    else:
+        found = f"{len(judgements)} judgements, and none prefers an answer to another ({in_words(dataset.became)})"
+        expected = "some that do: alignment learns from the difference"
+    return FeedbackError("collect", found=found, expected=expected, next_step=next_step)
+
+
+def in_words(became: Mapping[str, Mapping[str, int]]) -> str:
+    """How many judgements became what."""
+    return "; ".join(
+        f"{sum(found.values()):,} {kind}{'' if sum(found.values()) == 1 else 's'}: "
+        + ", ".join(f"{what} {count:,}" for what, count in found.items())
+        for kind, found in became.items()
     )
 
 

@@ -56,7 +56,8 @@ def people_of(annotations: Iterable[Row]) -> dict[str, list[str]]:
     """uid of a completion -> who judged it, each once."""
     found: dict[str, dict[str, None]] = {}
     for one in annotations:
-        found.setdefault(one["uid"], {})[one["annotator"]] = None
+        for uid in (one["a"], one["b"]) if "a" in one else (one["uid"],):
+            found.setdefault(uid, {})[one["annotator"]] = None
     return {uid: list(names) for uid, names in found.items()}
 
 

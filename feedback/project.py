@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from trueup.feedback.api import RequestError
 from trueup.feedback.client import Client, Task, Watch
 from trueup.feedback.connection import connect, is_ours
 from trueup.feedback.judgement import from_row
+from trueup.feedback.screens import screen
 from trueup.feedback.standing import Standing, standing
 from trueup.feedback.store import Store
 from trueup.progress import bars, spinner
@@ -35,13 +36,18 @@ class Project:
         """Connect to the server, which is not started here. Raises ServerError without an address or a token."""
         connection = connect(settings.data_dir, settings.url)
         self.settings, self.interface = settings, interface
+        self.notes: list[str] = []
         self.store, self.client = Store(folder, interface), Client(connection)
         self._server = OURS if settings.url is None else connection.url
         ours = is_ours(settings.data_dir, connection.url)  # an address written out may be our own server's
         self.known = self.store.project(self._server) or (self.store.project(OURS) if ours else None)
 
-    def make(self, name: str, annotations_per_task: int) -> tuple[int, str]:
-        """(id, key) of the project, which asks so many people for each task; made when there is none yet."""
+    def make(self, name: str, annotations_per_task: int, guidelines: str = "") -> tuple[int, str]:
+        """(id, key) of the project, which asks so many people for each task; made when there is none yet.
+
+        Guidelines that changed are shown from now on, unless somebody else changed the screen meanwhile.
+        """
+        wanted = screen(self.interface, guidelines)
         if self.known is None:
             key = self.store.begin_project(self._server)
             found = self.client.find_project(key)
@@ -50,13 +56,35 @@ class Project:
                     key = other
                     break
             if found is None:
-                screen = (
-                    files("trueup.feedback.interfaces").joinpath(f"{self.interface}.xml").read_text(encoding="utf-8")
-                )
-                found = self.client.create_project(name, screen, key=key, annotations_per_task=annotations_per_task)
+                found = self.client.create_project(name, wanted, key=key, annotations_per_task=annotations_per_task)
+                self.store.remember_project(self._server, found, key)
+                self.store.remember_screen(self._server, _digest(wanted))
             self.known = self.store.remember_project(self._server, found, key)
         self.client.ask_for(self.known[0], annotations_per_task)
+        self._show(wanted)
         return self.known
+
+    def _show(self, wanted: str) -> None:
+        """Have the project show this screen, where what it shows is what we last put there."""
+        ours = self.store.screen(self._server)
+        if self.known is None or ours == _digest(wanted):
+            return
+        if ours is None:
+            if wanted != screen(self.interface) and _digest(self.client.screen(self.known[0])) != _digest(wanted):
+                self.notes = ["an earlier version made this project: its screen shows no guidelines, and is left alone"]
+            return
+        changed = _digest(self.client.screen(self.known[0])) != ours
+        if not changed:
+            try:
+                self.client.show(self.known[0], wanted)
+            except RequestError as error:  # tasks or labels are there that do not fit it
+                if error.status != 400:
+                    raise
+                self.notes = [f"Label Studio does not take the screen with the present guidelines: {error.found}"]
+            else:
+                self.store.remember_screen(self._server, _digest(wanted))
+        else:
+            self.notes = ["the screen was changed in Label Studio and is left alone: it may show other guidelines"]
 
     def labels(self, known: tuple[int, str], asked: Sequence[str], *, each: int, wanted: int) -> Standing:
         """Where people stand when `wanted` of the completions `asked` (uids) have `each` verdicts; `known` from `make`.
@@ -73,7 +101,7 @@ class Project:
             while True:
                 found = self._patiently(functools.partial(watch.look, whole=whole))
                 now = standing(found, asked, self.store, key, each=each, wanted=wanted, interface=self.interface)
-                notes = now.notes(address, len(asked))
+                notes = [*self.notes, *now.notes(address, len(asked))]
                 self.note_progress(now, notes)
                 bar.update(task, completed=min(now.labelled, wanted))
                 if now.done and whole:
@@ -124,6 +152,10 @@ class Project:
                     raise
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()  # the server may change white space
 
 
 def open_project(settings: LabelStudioConfig, folder: Path, interface: str = "thumbs") -> Project:

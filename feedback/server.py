@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from trueup.errors import PortTakenError, ServerError
-from trueup.feedback import environment
+from trueup.feedback import environment, keys
 from trueup.feedback.connection import Connection, connect, credentials
 
 START_LIMIT_S = 180
@@ -49,6 +49,7 @@ def start(data_dir: Path, port: int, progress: Callable[[str], None] = lambda te
 
 
 def _launch(folder: Path, data_dir: Path, port: int) -> subprocess.Popen[bytes]:
+    keys.install(folder)
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     known, database = _credentials(data_dir, port), data_dir / environment.DATABASE
     if not database.exists():

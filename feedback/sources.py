@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-from trueup.feedback import tasks
 from trueup.feedback.judgement import Judgement, Thumb, from_row, to_row
-from trueup.feedback.project import open_project
+from trueup.feedback.project import Project
+from trueup.feedback.questions import Questions
 from trueup.feedback.votes import votes_of
-from trueup.run.run_file import LabelStudioConfig
 
 Row = dict[str, Any]
 
@@ -35,6 +33,9 @@ class Source(Protocol):
     def pull(self) -> Pulled:
         """Everything that was said so far. Raises Waiting where too little was."""
 
+    def note(self, line: str) -> None:
+        """Tell `trueup status` why what was pulled is no good."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -51,32 +52,44 @@ class Files:
         thumbs: list[Judgement] = [Thumb(uid=v.uid, annotator=v.annotator, up=v.up) for v in votes]
         return Pulled(thumbs, completions, [to_row(one) for one in thumbs], self.notes)
 
+    def note(self, line: str) -> None:
+        """Nobody is waited for, and the error itself says it."""
+
 
 class LabelStudio:
     """A project of the run's on a Label Studio server, with one task for each question."""
 
     def __init__(
-        self, settings: LabelStudioConfig, store: Path, name: str, completions: list[Row], *, each: int, fraction: float
+        self,
+        project: Project,
+        name: str,
+        completions: list[Row],
+        asked: Questions,
+        *,
+        each: int,
+        fraction: float,
+        guidelines: str = "",
     ) -> None:
-        """`each` judgements are wanted of a `fraction` of the questions. Starts our own server where none is named."""
-        self.project = open_project(settings, store)
-        self._name, self._completions, self._each = name, completions, each
-        self._tasks = [tasks.to_task(row) for row in completions]
-        self.asked = [task["data"]["uid"] for task in self._tasks]
-        self._wanted = math.ceil(fraction * len(self._tasks))
+        """`each` judgements are wanted of a `fraction` of the questions; people are shown `guidelines`."""
+        self.project, self.asked = project, asked
+        self._name, self._completions, self._each, self._guidelines = name, completions, each, guidelines
+        self._wanted = math.ceil(fraction * len(asked.tasks))
 
     def publish(self) -> int:
         """Raises ServerError as `Client.publish` does."""
-        known = self.project.make(self._name, self._each)
-        return self.project.client.publish(known[0], self._tasks)
+        known = self._make()
+        return self.project.client.publish(known[0], self.asked.tasks)
 
     def pull(self) -> Pulled:
         """Raises Waiting until enough is judged, unless the settings say to wait for that."""
-        known = self.project.known or self.project.make(self._name, self._each)
-        self._standing = found = self.project.labels(known, self.asked, each=self._each, wanted=self._wanted)
+        known = self.project.known or self._make()
+        self._standing = found = self.project.labels(known, self.asked.uids, each=self._each, wanted=self._wanted)
         judgements = [one for row in found.rows for one in from_row(row)]
         return Pulled(judgements, self._completions, found.rows, found.counts())
 
+    def _make(self) -> tuple[int, str]:
+        return self.project.make(self._name, self._each, self._guidelines)
+
     def note(self, line: str) -> None:
-        """What `trueup status` says of judgements that were pulled and are no good."""
+        """Beside how far people are."""
         self.project.note_progress(self._standing, [line])

@@ -46,8 +46,16 @@ class Store:
 
     def remember_project(self, server: str, project: int, key: str) -> tuple[int, str]:
         """Note the project's id; returns `project` and `key`."""
-        self._note(server, {"id": project, "key": key})
+        self._note(server, (self._known(server) or {}) | {"id": project, "key": key})
         return project, key
+
+    def screen(self, server: str) -> str | None:
+        """The digest of the screen that we last put on the project there; None where none was noted."""
+        return (self._known(server) or {}).get("screen")
+
+    def remember_screen(self, server: str, digest: str) -> None:
+        """Note what we put on the project there, by which a change of somebody else's is told."""
+        self._note(server, (self._known(server) or {}) | {"screen": digest})
 
     def other_keys(self, key: str) -> list[str]:
         """The keys of the projects made at other addresses, which may be other names of one server."""

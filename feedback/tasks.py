@@ -1,7 +1,8 @@
-"""Completions become Label Studio tasks: an opaque uid and the text, nothing else."""
+"""Completions become Label Studio tasks: opaque uids and the texts, nothing else."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import Any
@@ -18,9 +19,24 @@ def clean(text: str) -> str:
 
 def to_task(row: dict[str, Any]) -> dict[str, Any]:
     """The task of one completion row (uid, messages, completion, and finish where it is known)."""
-    messages = [{"role": m["role"], "content": clean(_shown(m))} for m in row["messages"]]
-    cut = CUT if row.get("finish") == "length" else ""
-    return {"data": {"uid": row["uid"], "messages": messages, "response": clean(row["completion"]), "cut": cut}}
+    said = {"messages": _dialogue(row), "response": clean(row["completion"]), "cut": _cut(row)}
+    return {"data": {"uid": row["uid"]} | said}
+
+
+def to_pair_task(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """The task that compares two completions of one prompt. Its uid is the same whichever is on side A."""
+    both = "\0".join(sorted((a["uid"], b["uid"])))
+    said = {"messages": _dialogue(a), "a": clean(a["completion"]), "b": clean(b["completion"])}
+    sides = {"uid_a": a["uid"], "uid_b": b["uid"], "cut_a": _cut(a), "cut_b": _cut(b)}
+    return {"data": {"uid": hashlib.sha256(both.encode()).hexdigest()[:20]} | said | sides}
+
+
+def _dialogue(row: dict[str, Any]) -> list[dict[str, str]]:
+    return [{"role": m["role"], "content": clean(_shown(m))} for m in row["messages"]]
+
+
+def _cut(row: dict[str, Any]) -> str:
+    return CUT if row.get("finish") == "length" else ""
 
 
 def num_cleaned(rows: list[dict[str, Any]]) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from trueup.errors import FeedbackError, TrueupError
+from trueup.errors import ConfigError, FeedbackError, TrueupError
 from trueup.run import enough
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
 from trueup.run.files import read_json
@@ -18,18 +18,24 @@ from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.feedback.examples import Dataset
-    from trueup.feedback.sources import Pulled
+    from trueup.feedback.sources import Pulled, Source
 
 BETTER_ANSWERS = "better_answers.jsonl"
 
 
 class Config(Section):
-    """How much is labelled before the snapshot is frozen."""
+    """What people are asked, and how much is labelled before the snapshot is frozen."""
 
+    interface: Literal["thumbs", "pairwise", "rating", "edit"] = "thumbs"
+    """What people give: `thumbs`, each answer good or bad; `pairwise`, the better one of two answers to a prompt;
+    `rating`, each answer from 1 to 5; `edit`, each answer as it should be. Thumbs take a better answer, too."""
+    guidelines: str | None = None
+    """What people should go by, shown on the screen: a text, or the path of a text file beside the run file. Their
+    version is kept with every judgement. None by default."""
     annotations_per_completion: PositiveInt = 1
-    """People who judge each completion."""
+    """People who judge each completion, or each pair of completions."""
     min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)
-    """The share of the completions that have to be judged before the judgements are frozen."""
+    """The share of the completions, or of the pairs, that have to be judged before the judgements are frozen."""
     held_out_fraction: float = Field(default=0.15, ge=0, lt=1)
     """The share of the prompts whose judgements nothing is trained on, and that measure the reward model."""
 
@@ -40,33 +46,72 @@ def run(config: Config, context: Context, completions: Completions | None = None
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
     from trueup.feedback import sources
+    from trueup.feedback.project import open_project
+    from trueup.feedback.questions import questions
+    from trueup.feedback.screens import read_guidelines, version
 
     if completions is None:
         return _ready_made(config, context)
-    rows = completions.rows()
+    _refuse(config, context)
+    guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
+    asked = questions(rows, config.interface, context.run.seed)
+    if not asked.tasks:
+        raise FeedbackError(
+            "collect",
+            found="no prompt with two different answers",
+            expected="pairs of answers for people to compare",
+            next_step="sample more of them (sample.num_completions), or set collect.interface: rating",
+        )
     source = sources.LabelStudio(
-        context.run.labelstudio,
-        context.run_dir / "store",
+        open_project(context.run.labelstudio, context.run_dir / "store", config.interface),
         f"trueup {context.run.name}",
         rows,
+        asked,
         each=config.annotations_per_completion,
         fraction=config.min_labelled_fraction,
+        guidelines=guidelines,
     )
-    num_published, pulled = source.publish(), source.pull()
-    dataset = _dataset(config, context, pulled)
-    if fault := _one_sided(pulled, dataset, "change or add some in Label Studio, then run the same command again"):
-        source.note(f"{fault.found}; {fault.expected}")
-        raise fault
-    _freeze(context, pulled.lines, dataset)
-    return {"num_published": num_published, **_of_people(context, pulled, dataset, set(source.asked))}
+    number, pulled, dataset = _frozen(
+        config, context, source, "change or add some in Label Studio, then run the same command again"
+    )
+    found = _of_people(context, pulled, dataset, set(asked.uids))
+    return {
+        "num_published": number,
+        "interface": config.interface,
+        "guidelines": version(guidelines),  # on the screen now; the judgements may be of earlier ones
+        "completions_not_asked_about": asked.not_asked,
+        **found,
+    }
 
 
-def _dataset(config: Config, context: Context, pulled: Pulled) -> Dataset:
+def _refuse(config: Config, context: Context) -> None:
+    """Raises ConfigError where the method could learn nothing from what people are asked for."""
+    if context.run.method == "kto" and not context.run.data.preferences and config.interface in ("pairwise", "edit"):
+        raise ConfigError(
+            "collect.interface",
+            found=f"{config.interface}, and method kto, which learns from single judgements",
+            expected="thumbs or rating",
+            next_step="set collect.interface: thumbs, or method: dpo",
+        )
+
+
+def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
+    """(questions that are new, what was said, what that became), which is written, too.
+
+    Raises FeedbackError, with the `next_step`, where nothing can be learned from it.
+    """
     from trueup.feedback import examples
 
-    return examples.build(
+    number, pulled = source.publish(), source.pull()
+    made = examples.build(
         pulled.judgements, pulled.completions, held_out=config.held_out_fraction, seed=context.run.seed
     )
+    if fault := examples.one_sided(pulled.judgements, made, next_step):
+        source.note(f"{fault.found}; {fault.expected}")
+        raise fault
+    for name, rows in (("annotations", pulled.lines), ("pairs", made.pairs), ("rows", made.rows)):
+        write_jsonl(context.out / f"{name}.jsonl", rows)
+    return number, pulled, made
 
 
 def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str]) -> Metrics:
@@ -85,6 +130,7 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[st
         **({"share_up": sum(ups) / len(ups)} if ups else {}),
         "counts": dataset.counts,
         "became": dataset.became,
+        "judged_under_guidelines": dict(Counter(one.guidelines or "none" for one in said)),
         **pulled.notes,
         "better_answers": _better_answers(context, dataset),
         **quality.figures(said, rows),
@@ -99,53 +145,14 @@ def _ready_made(config: Config, context: Context) -> Metrics:
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
-    pulled = sources.Files(judged, notes).pull()
-    dataset = _dataset(config, context, pulled)
-    if fault := _one_sided(
-        pulled, dataset, "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
-    ):
-        raise fault
-    _freeze(context, pulled.lines, dataset)
+    next_step = "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
+    _, pulled, dataset = _frozen(config, context, sources.Files(judged, notes), next_step)
     return {
         "num_prompts": dataset.num_prompts,
         "counts": dataset.counts,
         "became": dataset.became,
         **pulled.notes,
     }
-
-
-def _one_sided(pulled: Pulled, dataset: Dataset, next_step: str) -> FeedbackError | None:
-    """The error of judgements that tell nothing apart: no pair, and no two kinds of thumbs."""
-    from trueup.feedback.judgement import Thumb
-
-    labels = {row["label"] for row in dataset.rows}
-    if dataset.pairs or len(labels) > 1:
-        return None
-    thumbs = [one for one in pulled.judgements if isinstance(one, Thumb)]
-    if len(thumbs) == len(pulled.judgements):
-        found = f"only thumbs {'up' if True in labels else 'down'}, {dataset.counts['votes']} of them"
-        expected = "both kinds: alignment learns from the difference"
-    else:
-        found = (
-            f"{len(pulled.judgements)} judgements, and none prefers an answer to another ({_in_words(dataset.became)})"
-        )
-        expected = "some that do: alignment learns from the difference"
-    return FeedbackError("collect", found=found, expected=expected, next_step=next_step)
-
-
-def _in_words(became: Mapping[str, Mapping[str, int]]) -> str:
-    """How many judgements became what."""
-    return "; ".join(
-        f"{sum(found.values()):,} {kind}{'' if sum(found.values()) == 1 else 's'}: "
-        + ", ".join(f"{what} {count:,}" for what, count in found.items())
-        for kind, found in became.items()
-    )
-
-
-def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Dataset) -> None:
-    write_jsonl(context.out / "annotations.jsonl", annotations)
-    write_jsonl(context.out / "pairs.jsonl", dataset.pairs)
-    write_jsonl(context.out / "rows.jsonl", dataset.rows)
 
 
 def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
@@ -166,6 +173,7 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
     """What people changed in Label Studio since the snapshot `made`, in a sentence; empty when nothing."""
     from trueup.feedback import server
     from trueup.feedback.project import Project
+    from trueup.feedback.questions import questions
 
     settings = context.run.labelstudio
     if completions is None:
@@ -173,8 +181,8 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
     if settings.url is None and not server.is_running(settings.data_dir):
         return "Label Studio is not running, and so was not asked for newer verdicts"
     try:
-        project = Project(settings, context.run_dir / "store")
-        asked = [row["uid"] for row in completions.rows()]
+        project = Project(settings, context.run_dir / "store", config.interface)
+        asked = questions(completions.rows(), config.interface, context.run.seed).uids
         changes = project.changes(asked, read_jsonl(made.path / "annotations.jsonl"))
     except TrueupError as error:
         return f"Label Studio could not be asked for newer verdicts: {error.found}"
@@ -183,10 +191,12 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How people judged, the pairs that gives, and the prompts that give none."""
+    from trueup.feedback.examples import in_words
+
     counts, became = metrics["counts"], metrics.get("became", {})
     judged = f"{counts['votes']:,} judgements"
     if became.keys() - {"thumb", "edit"} or not counts["votes"]:
-        judged = f"{sum(sum(found.values()) for found in became.values()):,} judgements ({_in_words(became)})"
+        judged = f"{sum(sum(found.values()) for found in became.values()):,} judgements ({in_words(became)})"
     if "share_up" in metrics:
         judged += f", {metrics['share_up']:.0%} of {'them' if became.keys() <= {'thumb'} else 'the'} thumbs up"
     without = counts.get("prompts_without_pairs", 0)
@@ -200,12 +210,13 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
 
 def _set_aside(metrics: Metrics) -> list[str]:
     """What people did in Label Studio that no stage uses, a line each."""
-    written = (metrics.get("better_answers") or {}).get("num_written", 0)
+    better = metrics.get("better_answers") or {}
+    written, paired = better.get("num_written", 0), better.get("num_pairs", 0)
     foreign, deleted = metrics.get("foreign_tasks", 0), metrics.get("labels_deleted_in_label_studio", 0)
     broken = len(metrics.get("store_lines_that_cannot_be_read", ()))
     lines = {
-        f"better answers written by people: {written:,}, each a pair with the original; sft trains on them once "
-        f"{BETTER_ANSWERS} there is in data.demonstrations": written,
+        f"better answers written by people: {written:,}, {paired:,} of them pairs with the original; sft trains on "
+        f"them once {BETTER_ANSWERS} there is in data.demonstrations": written,
         f"tasks that trueup did not publish, left alone: {foreign:,}": foreign,
         f"annotations that were deleted in Label Studio and do not count: {deleted:,}": deleted,
         f"lines of the store that cannot be read: {broken:,}": broken,
@@ -232,5 +243,6 @@ STAGE = Stage(
     how_far=how_far,
     says=says,
     since=since,
+    foresee=_refuse,
     help="People judge in Label Studio; freeze what they said.",
 )

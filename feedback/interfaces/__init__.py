@@ -1,1 +1,1 @@
-"""Labelling screens of Label Studio."""
+"""Labelling screens of Label Studio, and the parts that they share."""

@@ -56,7 +56,7 @@ def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> Non
     admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
     tasks = Client(admin).pull(project)
-    assert all(set(task["data"]) == {"uid", "messages", "response", "cut"} for task in tasks)
+    assert all(set(task["data"]) == {"uid", "messages", "response", "cut", "place"} for task in tasks)
     annotators = simulate.hire(admin, seed=0)
     assert simulate.vote(annotators, tasks[:30]) == simulate.num_votes(tasks[:30])
     with pytest.raises(Waiting, match="waiting 30/80"):
@@ -73,6 +73,27 @@ def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> Non
     assert sum(uid.endswith("-0") for uid in liked) > sum(uid.endswith("-2") for uid in liked)
     for pair in feedback.pairs("train"):
         assert {pair["chosen_uid"].split("-")[0], pair["rejected_uid"].split("-")[0]} == {pair["prompt_id"]}
+
+
+@pytest.mark.parametrize("interface", ["pairwise", "rating", "edit"])
+def test_simulated_annotators_judge_on_every_screen(context: Context, interface: str) -> None:
+    config = collect.Config(interface=interface)  # type: ignore[arg-type]
+    with pytest.raises(Waiting, match="waiting 0/80"):
+        collect.run(config, context, completions=Completions(context.run_dir))
+    admin = connect(context.run.labelstudio.data_dir)
+    project, _ = Store(context.run_dir / "store", interface).project(admin.url) or (0, "")
+    tasks = Client(admin).pull(project)
+    given = simulate.vote(simulate.hire(admin, 0, interface), tasks)
+    assert given == simulate.num_votes(tasks)
+    metrics = collect.run(config, context, completions=Completions(context.run_dir))
+    assert {kind: sum(found.values()) for kind, found in metrics["became"].items()} == {
+        {"pairwise": "comparison"}.get(interface, interface): given
+    }
+    pairs = Feedback(context.out).pairs("train")
+    better = [hidden_preference.score(p["chosen"]) > hidden_preference.score(p["rejected"]) for p in pairs]
+    assert sum(better) > 0.75 * len(better) > 0
+    line = collect.says(metrics, context.run)[0]
+    assert line.startswith(f"{given} judgements ({given} {'comparison' if interface == 'pairwise' else interface}s: ")
 
 
 def test_labels_pulled_once_outlive_a_deleted_project(context: Context) -> None:

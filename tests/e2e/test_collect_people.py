@@ -17,10 +17,12 @@ from click.testing import CliRunner
 
 from trueup.cli.main import main
 from trueup.demo import simulate
-from trueup.errors import FeedbackError
+from trueup.errors import ConfigError, FeedbackError
 from trueup.feedback import server
+from trueup.feedback.annotations import STAMP
 from trueup.feedback.client import Client, Watch
 from trueup.feedback.connection import Connection, connect
+from trueup.feedback.screens import read_guidelines, screen, version
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import CUT, to_task
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_json, write_jsonl
@@ -29,7 +31,7 @@ from trueup.run.stage import Context, Waiting
 from trueup.stages import STAGES, collect
 
 NUM_PROMPTS = 4
-SCREEN = (Path(server.__file__).parent / "interfaces" / "thumbs.xml").read_text()
+SCREEN = screen("thumbs")
 
 
 @dataclass
@@ -208,7 +210,7 @@ def test_better_answers_are_counted_and_kept_as_demonstrations(labelling: Labell
     labelling.admin.judge(labelling.tasks["1b"], "down", edited="answer b to 1")  # as it stood in the box
     metrics = labelling.go()
     assert any(
-        "better answers written by people: 1, each a pair" in line
+        "better answers written by people: 1, 1 of them pairs" in line
         for line in collect.says(metrics, labelling.context.run)
     )
     told = metrics["better_answers"]
@@ -219,6 +221,65 @@ def test_better_answers_are_counted_and_kept_as_demonstrations(labelling: Labell
     assert [row["messages"] for row in read_jsonl(labelling.context.out / told["file"])] == [
         [{"role": "user", "content": "question 0"}, {"role": "assistant", "content": "A better answer."}]
     ]
+
+
+def test_guidelines_that_change_are_shown_and_a_screen_that_others_changed_is_left_alone(labelling: Labelling) -> None:
+    def shown() -> str:
+        return str(labelling.admin.ask("GET", f"/api/projects/{labelling.project}/")["label_config"])
+
+    assert f'name="{STAMP}"' not in shown()
+    labelling.judge_all(but=("0a",))
+    labelling.waiting(guidelines="Be fair.")
+    assert version("Be fair.") in shown()
+    labelling.waiting(guidelines="Be kind.")
+    assert version("Be kind.") in shown() and version("Be fair.") not in shown()
+    theirs = shown().replace('value="Wrong"', 'value="Untrue"')
+    labelling.admin.ask("PATCH", f"/api/projects/{labelling.project}/", json={"label_config": theirs})
+    assert "the screen was changed in Label Studio and is left alone" in labelling.waiting(guidelines="Be brief.")
+    assert shown() == theirs
+
+
+def test_a_project_of_an_earlier_version_shows_no_guidelines_and_collect_says_so(labelling: Labelling) -> None:
+    path = labelling.context.run_dir / "store" / "projects.json"
+    known = json.loads(path.read_text())
+    write_json(path, {name: {"id": one["id"], "key": one["key"]} for name, one in known.items()})
+    assert "an earlier version made this project" in labelling.waiting(guidelines="Be fair.")
+    assert "an earlier version" not in labelling.waiting()
+
+
+def test_guidelines_are_a_text_or_a_file_beside_the_run_file(labelling: Labelling) -> None:
+    folder = labelling.context.run_file_dir
+    (folder / "fair.md").write_text("Be fair.\n")
+    assert read_guidelines("fair.md", folder) == "Be fair."
+    assert read_guidelines("See fair.md and go on.", folder) == "See fair.md and go on."
+    (folder / "empty.md").write_text("\n")
+    (folder / "latin.txt").write_bytes(b"sch\xf6n")
+    for name, said in (("missing.md", "no such file"), ("empty.md", "an empty"), ("latin.txt", "cannot be read")):
+        with pytest.raises(ConfigError, match=said):
+            labelling.go(guidelines=name)
+
+
+@pytest.mark.parametrize("interface", ["pairwise", "edit"])
+def test_kto_cannot_learn_from_comparisons_and_edits(labelling: Labelling, interface: str) -> None:
+    run = labelling.context.run.model_copy(update={"method": "kto"})
+    labelling.context = replace(labelling.context, run=run)
+    with pytest.raises(ConfigError, match=f"{interface}, and method kto, which learns from single judgements"):
+        labelling.go(interface=interface)
+
+
+def test_comparisons_that_prefer_nothing_are_not_frozen(labelling: Labelling) -> None:
+    labelling.waiting(interface="pairwise")
+    project, _ = Store(labelling.context.run_dir / "store", "pairwise").project(labelling.admin.connection.url) or (
+        0,
+        "",
+    )
+    for task in Client(labelling.admin.connection).pull(project):
+        result = [control("preference", "choices", ["tie"])]
+        labelling.admin.ask("POST", f"/api/tasks/{task['id']}/annotations/", json={"result": result})
+    with pytest.raises(
+        FeedbackError, match=r"4 judgements, and none prefers an answer to another \(4 comparisons: ties 4\)"
+    ):
+        labelling.go(interface="pairwise")
 
 
 def test_cut_answers_say_so_on_their_screen(labelling: Labelling) -> None:

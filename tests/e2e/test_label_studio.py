@@ -14,9 +14,8 @@ from trueup.feedback import environment, server
 from trueup.feedback.annotations import parse
 from trueup.feedback.client import Client
 from trueup.feedback.connection import Connection, connect
+from trueup.feedback.screens import screen
 from trueup.feedback.tasks import to_task
-
-THUMBS = Path(server.__file__).parent / "interfaces" / "thumbs.xml"
 
 
 def test_the_token_works_without_a_click_and_stays_private(labelstudio: Path) -> None:
@@ -53,7 +52,7 @@ def test_a_taken_port_says_which_to_try(tmp_path: Path) -> None:
 def test_publishing_twice_adds_nothing_and_thumbs_come_back(labelstudio: Path) -> None:
     connection = connect(labelstudio)
     client = Client(connection)
-    project = client.create_project("thumbs " * 20, THUMBS.read_text())
+    project = client.create_project("thumbs " * 20, screen("thumbs"))
     rows = [{"uid": f"u{i}", "messages": [{"role": "user", "content": "q"}], "completion": f"a{i}"} for i in range(3)]
     tasks = [to_task(row) for row in rows]
     assert (client.publish(project, tasks[:2]), client.publish(project, tasks)) == (2, 1)

@@ -95,7 +95,7 @@ def _collect(pipeline: Pipeline, human: bool, seed: int, console: Console) -> No
         server.start(settings.data_dir, settings.port)
         known = server.login(settings.data_dir)
         console.print(f"Label Studio: {known['url']}\nlog in as {known['email']} with {known['password']}")
-        console.print("Give thumbs: 1 up, 2 down, Ctrl+Enter submits (from a text box: Tab first).")
+        console.print("Judge with the mouse or by the keys that the screen shows; Ctrl+Enter submits.")
         console.print(
             "The demo goes on when all are judged; for fewer, set collect.min_labelled_fraction in demo.yaml before. "
             "Ctrl+C and the same command go on."
@@ -119,13 +119,13 @@ def _simulate(pipeline: Pipeline, seed: int, console: Console) -> None:
     from trueup.feedback.project import Project
     from trueup.progress import bars
 
-    settings = pipeline.run.labelstudio
-    admin, project = connect(settings.data_dir), Project(settings, pipeline.folder / "store")
-    console.print("three SIMULATED annotators sign up and vote over HTTP (people: trueup demo --human)")
+    settings, interface = pipeline.run.labelstudio, str(pipeline.run.section("collect").model_dump()["interface"])
+    admin, project = connect(settings.data_dir), Project(settings, pipeline.folder / "store", interface)
+    console.print("three SIMULATED annotators sign up and judge over HTTP (people: trueup demo --human)")
     tasks = project.client.pull(project.known[0]) if project.known else []
     with bars("collect") as bar:
-        progress = bar.add_task("simulated thumbs", total=simulate.num_votes(tasks))
-        hired = simulate.hire(admin, seed)
+        progress = bar.add_task("simulated judgements", total=simulate.num_votes(tasks))
+        hired = simulate.hire(admin, seed, interface)
         simulate.note(pipeline.folder / "store", hired)
         simulate.vote(hired, tasks, lambda done: bar.advance(progress, done))
 

@@ -26,6 +26,8 @@ from trueup.feedback.connection import Connection
 from trueup.run.files import read_json, write_json
 
 NAMES = ("simulated-one", "simulated-two", "simulated-three")
+TIE = 0.2  # answers that differ by less are equally good to an annotator
+STAR = 0.6  # the difference in worth that is one point of a rating
 OVERLAP = 5  # the completions of every fifth prompt are judged by all three
 
 
@@ -40,11 +42,51 @@ class SimulatedAnnotator:
     noise: float  # standard deviation of what the mood of the moment adds to the score
     seed: int
     weights: tuple[float, float, float, float] = field(default=(1.0, 1.0, 0.6, 1.4))
+    interface: str = "thumbs"
 
     def likes(self, uid: str, answer: str) -> bool:
         """Up or down; the same uid gets the same verdict again."""
+        return self._worth(uid, answer) > self.threshold
+
+    def prefers(self, data: dict[str, Any]) -> str:
+        """Which of two answers, on whichever side it is; or a tie, or both bad."""
+        a, b = self._worth(data["uid_a"], data["a"]), self._worth(data["uid_b"], data["b"])
+        if abs(a - b) < TIE:
+            return "tie" if max(a, b) > self.threshold else "both_bad"
+        return "a" if a > b else "b"
+
+    def rates(self, uid: str, answer: str) -> int:
+        """1 to 5, and 3 near the threshold between a thumb up and one down."""
+        return min(5, max(1, round(3 + (self._worth(uid, answer) - self.threshold) / STAR)))
+
+    def edits(self, answer: str) -> str:
+        """The answer as this annotator would rather have it: with a warm word, and a question back."""
+        found = hidden_preference.components(answer)
+        warm = "" if found.warm else "Happy to help! "
+        return f"{warm}{answer.strip()}{'' if found.asks else ' What do you need it for?'}"
+
+    def judge(self, data: dict[str, Any]) -> list[dict[str, Any]]:
+        """What this annotator enters on the screen that shows a task's `data`, whichever screen that is."""
+        uid, answer = str(data["uid"]), str(data.get("response"))
+        if "uid_a" in data:
+            return [_choice("preference", self.prefers(data))]
+        if self.interface == "rating":
+            return [_choice("rating", str(self.rates(uid, answer)))]
+        if self.interface == "edit":
+            return [_control("edited", "textarea", {"text": [self.edits(answer)]})]
+        return [_choice("thumb", "up" if self.likes(uid, answer) else "down")]
+
+    def _worth(self, uid: str, answer: str) -> float:
         mood = random.Random(f"{self.seed}\0{self.name}\0{uid}").gauss(0, self.noise)  # noqa: S311 - no secret
-        return hidden_preference.score(answer, self.weights) + mood > self.threshold
+        return hidden_preference.score(answer, self.weights) + mood
+
+
+def _choice(name: str, value: str) -> dict[str, Any]:
+    return _control(name, "choices", {"choices": [value]})
+
+
+def _control(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {"from_name": name, "to_name": "response", "type": kind, "value": value}
 
 
 def sign_up(admin: Connection, name: str) -> Connection:
@@ -74,8 +116,8 @@ def _user(account: Connection) -> str:
     return str(found.json()["id"])
 
 
-def hire(admin: Connection, seed: int) -> list[SimulatedAnnotator]:
-    """Three simulated annotators with distinct accounts, thresholds and noise."""
+def hire(admin: Connection, seed: int, interface: str = "thumbs") -> list[SimulatedAnnotator]:
+    """Three simulated annotators with distinct accounts, thresholds and noise, who judge on a screen of ours."""
     draw = random.Random(seed)  # noqa: S311 - no secret
     accounts = {name: sign_up(admin, name) for name in NAMES}
     return [
@@ -86,6 +128,7 @@ def hire(admin: Connection, seed: int) -> list[SimulatedAnnotator]:
             threshold=0.5 + draw.uniform(-0.2, 0.2),
             noise=0.45 + draw.uniform(-0.05, 0.05),
             seed=seed,
+            interface=interface,
         )
         for name in NAMES
     ]
@@ -125,9 +168,7 @@ def vote(
 
     def one(job: tuple[SimulatedAnnotator, dict[str, Any]]) -> None:
         annotator, task = job
-        up = annotator.likes(str(task["data"]["uid"]), str(task["data"]["response"]))
-        thumb = {"from_name": "thumb", "to_name": "response", "type": "choices"}
-        result = [thumb | {"value": {"choices": ["up" if up else "down"]}}]
+        result = annotator.judge(task["data"])
         clients[annotator.name].send(
             "voting", lambda sdk: sdk.annotations.create(id=int(task["id"]), result=result, lead_time=3.0)
         )
