@@ -9,7 +9,7 @@ import pytest
 
 from trueup.data import read_demonstrations, read_preferences, read_prompts
 from trueup.data.check import check, findings
-from trueup.data.report import ReadReport
+from trueup.data.report import ReadReport, tell
 from trueup.data.sources import Reader
 from trueup.errors import DataError
 from trueup.run.run_file import DataConfig, Source
@@ -194,6 +194,7 @@ def test_the_report_says_what_was_read_and_what_was_not(tmp_path: Path) -> None:
         "left_out": {},
         "notes": {},
         "files_not_read": [],
+        "shares": [],
     }
     assert report.lines() == ["data.demonstrations: field not used: id, in 2 rows"]
     every = DataConfig.model_validate({"demonstrations": path, "train_on": "all"})
@@ -295,3 +296,13 @@ def test_scores_that_contradict_the_choice_are_left_out_by_name(tmp_path: Path) 
 def test_thumbs_are_no_demonstrations(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"KTO rows .*no demonstrations"):
         demonstrations(write(tmp_path, {"prompt": "q", "completion": "a", "label": False}))
+
+
+def test_a_share_that_the_run_file_asks_for_is_said_and_is_no_warning(tmp_path: Path, capsys: Any) -> None:
+    path = write(tmp_path, *({"prompt": f"q{n}", "response": "a"} for n in range(10)))
+    config = DataConfig.model_validate({"demonstrations": {"path": path, "weight": 0.5}})
+    read_demonstrations(config, report=(report := ReadReport()))
+    tell(report)
+    assert (
+        capsys.readouterr().out == f"data.demonstrations: 0.5 of the rows of {path.name} are used, as its weight says\n"
+    )

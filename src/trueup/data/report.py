@@ -45,6 +45,7 @@ class ReadReport:
     left_out: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     files_not_read: list[str] = field(default_factory=list)
+    shares: list[str] = field(default_factory=list)  # what the run file itself leaves out
 
     def add(self, reader: Reader, *, keeps_other_turns: bool = False) -> None:
         """Count what a source gave; it was read to its end."""
@@ -57,7 +58,8 @@ class ReadReport:
         if reader.wanted != "preferences" and reader.faults.num_blank:
             self.left_out["blank row"] += reader.faults.num_blank
         if reader.source.weight < 1:
-            self.notes[f"weight {reader.source.weight:g}: a share of {reader.source.path.name}"] += 1
+            weight = reader.source.weight
+            self.shares.append(f"{weight:.4g} of the rows of {reader.source.path.name} are used, as its weight says")
 
     def finish(self, name: str, num_used: int, num_different: int) -> None:
         """Name the field, and count the rows that were handed on."""
@@ -73,6 +75,7 @@ class ReadReport:
             "unused_fields": dict(self.unused_fields),
             "left_out": dict(self.left_out),
             "notes": dict(self.notes),
+            "shares": self.shares,
             "files_not_read": self.files_not_read,
         }
 
@@ -90,9 +93,12 @@ def tell(*reports: ReadReport, shared: Leaks | None = None) -> dict[str, Any]:
     from rich.console import Console
     from rich.text import Text
 
+    console = Console()
+    for report in reports:
+        for line in report.shares:
+            console.print(Text(visible(f"data.{report.name}: {line}")), soft_wrap=True)
     lines = [line for report in reports for line in report.lines()]
     lines += shared.lines() if shared else []
-    console = Console()
     for line in lines:
         console.print(Text(f"warning: {line}", style="yellow"), soft_wrap=True)
     counts: dict[str, Any] = {report.name: report.as_metrics() for report in reports}
