@@ -34,7 +34,7 @@ def make(folder: Path, family: str) -> None:
     make_model(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), num_key_value_heads=2, **SHAPE, **ids)
+    config = AutoConfig.for_model(family, vocab_size=320, num_key_value_heads=2, **SHAPE, **ids)
     AutoModelForCausalLM.from_config(config).bfloat16().save_pretrained(folder / "model")
     asked = [f"{a} {b}" for a in WORDS[:4] for b in WORDS]
     write_jsonl(folder / "demonstrations.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in asked[:16]])
