@@ -43,7 +43,7 @@ older: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	rm -rf $(VENV)/installed build
+	rm -rf $(VENV)/installed build/lib build/bdist.*
 	$(VENV)/bin/pip install --quiet --no-deps --target $(VENV)/installed .
 	MYPYPATH=$(VENV)/installed $(VENV)/bin/mypy -p trueup
 	PYTHONPATH=$(VENV)/installed $(VENV)/bin/lint-imports --no-cache

@@ -162,6 +162,9 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         labelled=length,
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        accumulates=values["gradient_accumulation_steps"] > 1,
+        optim=values["optim"],
     )
     rows = lengths.num_demonstrations or loads.FALLBACK_ROWS
     epochs = values["num_train_epochs"]

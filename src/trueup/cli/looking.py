@@ -57,7 +57,9 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 @click.command()
 @RUN_FILE
 @SET
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, t4, 24gb or 80gb.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, 24gb, 80gb, or a GPU such as t4, 4090 or h100."
+)
 @click.option("--probe", is_flag=True, help="Measure two real steps of each training stage, here.")
 @with_json
 def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -> None:

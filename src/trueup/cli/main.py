@@ -13,9 +13,11 @@ from trueup.cli.data import data
 from trueup.cli.doctor import doctor
 from trueup.cli.document import tell, with_json
 from trueup.cli.group import Group, debug_option
+from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
 from trueup.cli.run_files import init, schema
+from trueup.cli.vllm import vllm
 from trueup.stages import STAGES
 
 METHODS = [stage.name for stage in STAGES if stage.alignment]
@@ -62,7 +64,9 @@ for command in (
     looking.curves,
     demo,
     data,
+    labels,
     labelstudio,
+    vllm,
     doctor,
 ):
     main.add_command(command)

@@ -118,11 +118,12 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None, dtype
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from trueup import cpu
+    from trueup import cpu, gpu
     from trueup.models import causal
 
     device.refuse_unusable()
     quiet()
+    gpu.wanted()  # what it refuses is refused before weights are loaded
     config = checked_config(base, four_bit=four_bit)
     compute = compute_dtype(dtype)
     on_gpu = torch.cuda.is_available()
@@ -150,6 +151,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None, dtype
     model.requires_grad_(False)
     plain = causal.plain_outputs(model)
     cpu.accelerate(model)
+    gpu.accelerate(model)
     causal.refuse_another_forward(model, plain, f"model.base: {base}")
     return model
 

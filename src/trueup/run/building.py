@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib.metadata
 import resource
 import shutil
@@ -42,6 +43,7 @@ def build(
         if not _is_complete(stage, standing, out, now):
             _go_on(stage, standing, out, now, anew=anew)
             _run(stage, standing, inputs, out, now | said)
+            release()
         files.remove_kept(out)
     except Exception as error:
         if not disk_is_full(error, out):
@@ -80,6 +82,16 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
     }
     files.sync_tree(out)
     files.write_json(out / "record.json", record)
+
+
+def release() -> None:
+    """Free what a stage held: a trainer and its model refer to each other, and would stay until Python looks for such.
+
+    The next stage would load its base beside this one's.
+    """
+    gc.collect()
+    if (cuda := _cuda()) is not None:
+        cuda.empty_cache()
 
 
 def _cuda() -> Any:
