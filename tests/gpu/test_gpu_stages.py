@@ -91,7 +91,7 @@ def test_a_killed_dpo_ends_where_the_whole_one_does(
 @pytest.mark.parametrize("engine", ["auto", "merged", "generate"])
 def test_greedy_answers_are_those_of_transformers(chain: Pipeline, record: Record, engine: Any) -> None:
     """Token for token against `generate` of transformers, on the policy after SFT, which is certain of its answers."""
-    from trueup.sampling.sample import engine as engine_of
+    from trueup.sampling.engines import engine as engine_of
     from trueup.sampling.types import Sampling
 
     record("sft")
