@@ -41,7 +41,7 @@ def measure(bench: Workbench, kept: Path, engines: tuple[str, ...] = ENGINES) ->
 
 
 def _rate(name: str, model: Any, tokenizer: Any, prompts: list[list[int]], bench: Workbench) -> dict[str, Any]:
-    """Tokens a second of the second of two runs, the first of which compiles and captures; and what ran."""
+    """Tokens a second of the second of two runs, and what ran. The first compiles and captures, where that is done."""
     from trueup.sampling.engines import engine
     from trueup.sampling.types import Sampling
 
@@ -50,25 +50,25 @@ def _rate(name: str, model: Any, tokenizer: Any, prompts: list[list[int]], bench
         asked = {"max_new_tokens": new, "batch_size": len(prompts), "temperature": 1.0, "top_p": 1.0, "seed": 0}
         run = engine(model, tokenizer, Sampling(**asked, engine=name))
 
-    def sample(seed: int) -> int:
+    def sample() -> int:
         if run is None:
-            return _plain(model, tokenizer, prompts, new, seed)
-        return sum(len(done.ids) for done in run(prompts, seed))
+            return _plain(model, tokenizer, prompts, new)
+        return sum(len(done.ids) for done in run(prompts, 0))
 
-    sample(1)
+    sample()
     began = now()
-    count = sample(2)
+    count = sample()
     found: dict[str, Any] = {f"tokens_per_s_{len(prompts)}": round(count / (now() - began), 1)}
     return found | ({"ran": run.ran} if run is not None else {})
 
 
-def _plain(model: Any, tokenizer: Any, prompts: list[list[int]], new: int, seed: int) -> int:
+def _plain(model: Any, tokenizer: Any, prompts: list[list[int]], new: int) -> int:
     """Sample by transformers' `generate`; how many tokens."""
     import torch
 
     tokenizer.padding_side = "left"
     inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     with torch.no_grad():
         out = model.generate(**inputs, max_new_tokens=new, min_new_tokens=new, do_sample=True, top_k=0)
     return int(out[:, inputs["input_ids"].shape[1] :].numel())
