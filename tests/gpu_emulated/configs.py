@@ -37,15 +37,15 @@ def make(folder: Path, family: str) -> None:
     config = AutoConfig.for_model(family, vocab_size=320, num_key_value_heads=2, **SHAPE, **ids)
     AutoModelForCausalLM.from_config(config).bfloat16().save_pretrained(folder / "model")
     asked = [f"{a} {b}" for a in WORDS[:4] for b in WORDS]
-    write_jsonl(folder / "demonstrations.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in asked[:8]])
+    write_jsonl(folder / "demonstrations.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in asked[:6]])
     write_jsonl(folder / "prompts.jsonl", [{"prompt": q} for q in asked[16:20]])
     write_jsonl(folder / "held_out.jsonl", [{"prompt": q} for q in asked[20:22]])
-    pairs = [{"prompt": q, "chosen": WORDS[i % 5], "rejected": "no"} for i, q in enumerate(asked[22:34])]
+    pairs = [{"prompt": q, "chosen": WORDS[i % 5], "rejected": "no"} for i, q in enumerate(asked[22:28])]
     write_jsonl(folder / "pairs.jsonl", pairs)
 
 
 def dry_run(file: str, folder: Path) -> dict[str, Any]:
-    """The stages of a run file as far as its aligned adapter; what its base computed in, and what its stages ran on."""
+    """The stages that lead to a run file's aligned adapter; what its base computed in, and what its stages ran on."""
     from trueup.models import base
     from trueup.planning import shapes
     from trueup.run.pipeline import Pipeline
@@ -59,7 +59,7 @@ def dry_run(file: str, folder: Path) -> dict[str, Any]:
     overrides = (f"model.base={folder / 'model'}", *texts, f"data.preferences={folder / 'pairs.jsonl'}", *FEW)
     run = load(CONFIGS / file, sections, overrides)
     pipeline = Pipeline(run, STAGES, folder / "runs", overrides)
-    ran = [stage.name for stage in pipeline.order() if stage.name not in ("evaluate", "export")]
+    ran = ["sft", "collect", *(("sample", "reward") if run.method == "ppo" else ()), run.method]
     for name in ran:
         pipeline.execute(name)
     record = json.loads((pipeline.path("sft") / "record.json").read_text())
