@@ -37,20 +37,21 @@ class Part:
     rate: str = ""
 
 
-PARTS = {
+PARTS = {  # what matters most comes first: what is left when the time is over is skipped
     "base": Part(120),  # makes the random base that all others load
     "env": Part(60),
     "sft": Part(110, BOTH, "tokens_per_s"),
     "dpo": Part(110, BOTH, "tokens_per_s"),
-    "reward": Part(90, BOTH, "tokens_per_s"),
-    "ppo": Part(150),
     "sample": Part(150),
-    "t4_sft": Part(110, BOTH, "tokens_per_s"),
-    "t4_dpo": Part(110),
-    "t4_sample": Part(120),
+    "ppo": Part(150),
+    "tests": Part(150),
+    "t4_sft": Part(110),
+    "t4_sample": Part(90),
+    "reward": Part(90, BOTH, "tokens_per_s"),
     "export": Part(90),
-    "tests": Part(120),
+    "t4_dpo": Part(110),
 }
+USUAL = [name for name in PARTS if name != "t4_dpo"]
 
 
 def main() -> None:
@@ -83,7 +84,7 @@ def main() -> None:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of: {', '.join(PARTS)}")
+    parser.add_argument("--parts", default=",".join(USUAL), help=f"by default all but t4_dpo of: {', '.join(PARTS)}")
     parser.add_argument("--shape", default="7b", choices=("7b", "tiny"))
     parser.add_argument("--out", type=Path, help="the folder of results; by default one in benchmarks/results")
     parser.add_argument("--work", type=Path, help="the folder of bases and runs; by default one in --out")

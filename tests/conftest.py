@@ -1,5 +1,6 @@
 """One real Label Studio server, and two tiny 4-bit policies after SFT, for all tests."""
 
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,9 +11,14 @@ import torch
 from tiny import make_run
 
 from trueup.feedback import server
+from trueup.models import device
 from trueup.run.pipeline import Pipeline
 
 torch.set_num_threads(1)  # on a busy machine, two threads wait for each other longer than a tiny model takes
+
+# Beside a GPU that this environment's torch cannot use, stages would refuse to run: the tests choose its CPU.
+if not torch.cuda.is_available() and device.signs():
+    os.environ[device.VISIBLE] = ""
 
 # A shell's background job ignores SIGINT, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -98,7 +98,7 @@ def measured(part: str, side: str, shape: str, work: Path, emulated: str | None)
     if name == "sample":
         from gpu_parts import sampling
 
-        return sampling.measure(bench, kept)
+        return sampling.measure(bench, kept, ("auto",) if on_t4 else sampling.ENGINES)
     from gpu_parts import training
 
     return (training.ours if side == "ours" else training.peer)(name, bench, kept)

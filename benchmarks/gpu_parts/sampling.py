@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,42 +29,46 @@ def measure(bench: Workbench, kept: Path, engines: tuple[str, ...] = ENGINES) ->
     ]
     found: dict[str, Any] = {}
     for name in ("plain", *engines):
-        if name == "vllm" and not find_spec("vllm"):
-            continue
         forget_peak()
         try:
-            rates = {f"tokens_per_s_{n}": round(_rate(name, model, tokenizer, prompts[:n], bench), 1) for n in BATCHES}
-            found[name] = rates | peak()
+            found[name] = {}
+            for count in BATCHES:
+                found[name] |= _rate(name, model, tokenizer, prompts[:count], bench)
+            found[name] |= peak()
         except Exception as error:  # whatever an engine raises on this card is its result
             found[name] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
     return found
 
 
-def _rate(name: str, model: Any, tokenizer: Any, prompts: list[list[int]], bench: Workbench) -> float:
-    """Tokens a second of the second of two runs: the first compiles, captures and warms up."""
-    from trueup.sampling.sample import engine
+def _rate(name: str, model: Any, tokenizer: Any, prompts: list[list[int]], bench: Workbench) -> dict[str, Any]:
+    """Tokens a second of the second of two runs, and what ran. The first compiles and captures, where that is done."""
+    from trueup.sampling.engines import engine
     from trueup.sampling.types import Sampling
 
-    new = bench.size.new
-    if name == "plain":
-        sample = lambda seed: _plain(model, tokenizer, prompts, new, seed)  # noqa: E731
-    else:
+    new, run = bench.size.new, None
+    if name != "plain":
         asked = {"max_new_tokens": new, "batch_size": len(prompts), "temperature": 1.0, "top_p": 1.0, "seed": 0}
         run = engine(model, tokenizer, Sampling(**asked, engine=name))
-        sample = lambda seed: sum(len(done.ids) for done in run(prompts, seed))  # noqa: E731
-    sample(1)
+
+    def sample() -> int:
+        if run is None:
+            return _plain(model, tokenizer, prompts, new)
+        return sum(len(done.ids) for done in run(prompts, 0))
+
+    sample()
     began = now()
-    count = sample(2)
-    return count / (now() - began)
+    count = sample()
+    found: dict[str, Any] = {f"tokens_per_s_{len(prompts)}": round(count / (now() - began), 1)}
+    return found | ({"ran": run.ran} if run is not None else {})
 
 
-def _plain(model: Any, tokenizer: Any, prompts: list[list[int]], new: int, seed: int) -> int:
+def _plain(model: Any, tokenizer: Any, prompts: list[list[int]], new: int) -> int:
     """Sample by transformers' `generate`; how many tokens."""
     import torch
 
     tokenizer.padding_side = "left"
     inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     with torch.no_grad():
         out = model.generate(**inputs, max_new_tokens=new, min_new_tokens=new, do_sample=True, top_k=0)
     return int(out[:, inputs["input_ids"].shape[1] :].numel())

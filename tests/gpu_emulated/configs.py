@@ -18,9 +18,9 @@ import pretend
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 FEW = (
-    *("sft.learning_rate=0.02", "sft.num_train_epochs=4", "sft.gradient_accumulation_steps=2"),
-    *("sample.num_completions=2", "sample.max_new_tokens=6", "evaluate.max_new_tokens=6", "evaluate.num_completions=1"),
-    *("ppo.num_steps=1", "ppo.rollout_batch_size=4", "ppo.max_new_tokens=6", "export.num_prompts=2"),
+    *("sft.learning_rate=0.02", "sft.num_train_epochs=4", "sft.gradient_accumulation_steps=1"),
+    *("sample.num_completions=2", "sample.max_new_tokens=6"),
+    *("ppo.num_steps=1", "ppo.rollout_batch_size=4", "ppo.max_new_tokens=6"),
 )
 
 
@@ -34,18 +34,18 @@ def make(folder: Path, family: str) -> None:
     make_model(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), num_key_value_heads=2, **SHAPE, **ids)
+    config = AutoConfig.for_model(family, vocab_size=320, num_key_value_heads=2, **SHAPE, **ids)
     AutoModelForCausalLM.from_config(config).bfloat16().save_pretrained(folder / "model")
     asked = [f"{a} {b}" for a in WORDS[:4] for b in WORDS]
-    write_jsonl(folder / "demonstrations.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in asked[:16]])
+    write_jsonl(folder / "demonstrations.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in asked[:6]])
     write_jsonl(folder / "prompts.jsonl", [{"prompt": q} for q in asked[16:20]])
     write_jsonl(folder / "held_out.jsonl", [{"prompt": q} for q in asked[20:22]])
-    pairs = [{"prompt": q, "chosen": WORDS[i % 5], "rejected": "no"} for i, q in enumerate(asked[22:34])]
+    pairs = [{"prompt": q, "chosen": WORDS[i % 5], "rejected": "no"} for i, q in enumerate(asked[22:28])]
     write_jsonl(folder / "pairs.jsonl", pairs)
 
 
 def dry_run(file: str, folder: Path) -> dict[str, Any]:
-    """All stages of a run file; what its base computed in, and what its stages ran on."""
+    """The stages that lead to a run file's aligned adapter; what its base computed in, and what its stages ran on."""
     from trueup.models import base
     from trueup.planning import shapes
     from trueup.run.pipeline import Pipeline
@@ -59,7 +59,7 @@ def dry_run(file: str, folder: Path) -> dict[str, Any]:
     overrides = (f"model.base={folder / 'model'}", *texts, f"data.preferences={folder / 'pairs.jsonl'}", *FEW)
     run = load(CONFIGS / file, sections, overrides)
     pipeline = Pipeline(run, STAGES, folder / "runs", overrides)
-    ran = [stage.name for stage in pipeline.order()]
+    ran = ["sft", "collect", *(("sample", "reward") if run.method == "ppo" else ()), run.method]
     for name in ran:
         pipeline.execute(name)
     record = json.loads((pipeline.path("sft") / "record.json").read_text())

@@ -39,7 +39,7 @@ def test_it_runs_on_such_a_gpu(cards: tuple[str, ...], tmp_path: Path) -> None:
     found = emulated.run("configs.py", folder=str(tmp_path), capability=CAPABILITY[cards[0]], files=files)
     assert list(found) == files
     for file, one in found.items():
-        assert {"sft", "reward", "evaluate", "export"} < set(one["ran"]), file
+        assert one["ran"][-1] in ("dpo", "ppo"), file
         assert one["device"] != "cpu"
         if cards == ("t4",):  # no bf16 there: what leaves the range of fp16 computes in fp32
             assert one["dtype"] == ("float32" if one["family"] in BEYOND_FP16 else "float16"), file

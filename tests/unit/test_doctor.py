@@ -31,7 +31,8 @@ def doctor(home: Path, *words: str, **settings: str) -> str:
         "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
     environment = os.environ | {"HOME": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"} | settings
-    environment.pop("TRUEUP_CACHE", None)
+    for name in {"TRUEUP_CACHE", "CUDA_VISIBLE_DEVICES"} - settings.keys():
+        environment.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=home, env=environment, capture_output=True, text=True, check=False
     )

@@ -21,9 +21,10 @@ PORT, DATA_DIR = 8090, Path("labelstudio")  # the defaults of the run file's lab
 @SET
 @with_json
 def doctor(run_file: Path | None, overrides: tuple[str, ...]) -> None:
-    """Print what this machine can train, and what belongs into a bug report, without secrets.
+    """Print what this machine can do, for a bug report too.
 
-    Versions, device, memory, disk, ports, caches, settings, and whether the hub answers.
+    The largest bases that it can train; versions, device, memory, disk, ports, caches, settings, and whether the hub
+    answers. No secrets are printed.
     """
     from concurrent.futures import ThreadPoolExecutor
 

@@ -141,7 +141,7 @@ def _why_unused() -> tuple[str, str]:
         return "no NVIDIA driver is loaded", "install the NVIDIA driver"
     built = f"torch {torch.__version__}, built for CUDA {torch.version.cuda},"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:  # the driver is too old, or shows this process no GPU
         return f"{built} cannot use it: {_first_sentence(str(error))}", "update the NVIDIA driver, or torch"
     return f"{built} does not see it", f"correct {VISIBLE}"

@@ -11,7 +11,7 @@ from trueup.planning import duration, fit, lengths
 from trueup.planning.devices import Device
 from trueup.planning.layouts import PACKED
 from trueup.planning.loads import plan
-from trueup.planning.memory import Setup
+from trueup.planning.memory import FP32, Setup
 from trueup.planning.shapes import Shape, of_base, targets
 from trueup.run.pipeline import Pipeline
 
@@ -54,7 +54,7 @@ def setup_of(pipeline: Pipeline, shape: Shape, device: Device) -> Setup:
         r=adapter.r,
         targets=targets(adapter.targets, shape),
         dora=adapter.kind == "dora",
-        compute_bytes=device.compute_bytes,
+        compute_bytes=FP32 if device.is_gpu and pipeline.run.model.dtype == "float32" else device.compute_bytes,
         packed=not device.is_gpu
         and shape.family in PACKED
         and adapter.kind in ("lora", "qlora")

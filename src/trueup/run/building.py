@@ -77,7 +77,7 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
         "metrics": metrics,
         "wall_s": round(time.monotonic() - began, 1),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **_device(),
+        **(_device() if stage.on_base else {}),
         "versions": _versions(),
     }
     files.sync_tree(out)
