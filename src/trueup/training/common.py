@@ -19,7 +19,7 @@ from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
 from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Metrics
-from trueup.training import checkpoints, finite, gradients, head, progress
+from trueup.training import checkpoints, finite, gradients, head, progress, saving
 
 FEW_LEFT_OUT = 0.1  # of the steps: a loss is scaled by 65,536 at first, which overflows some times
 
@@ -53,8 +53,10 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
 
     Raises ConfigError, before any weights are loaded, when a value is of another type or TRL refuses it.
     """
-    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", *ours})
-    hints, stage = get_type_hints(kind), context.out.name.removesuffix(".partial")
+    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", "activation_offloading", *ours})
+    if "per_device_train_batch_size" in values:  # else 8 rows, where a training batch of one is all that fits
+        values["per_device_eval_batch_size"] = values["per_device_train_batch_size"]
+    hints, stage = get_type_hints(kind), stage_of(context)
     given, faults = {}, []
     for name, value in config.trainer.items():
         try:
@@ -63,6 +65,8 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
             given[name] = value
         except ValidationError as error:
             faults.append(f"{name}: {value!r}, {error.errors()[0]['msg']}")
+    optim = config.trainer.get("optim", config.optim)
+    saving.refuse_without_gpu(stage, str(optim), config.activation_offloading, on_gpu=not values["use_cpu"])
     try:
         if not faults:
             made = kind(**values | given)
@@ -77,6 +81,11 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
         expected=f"what trl.{kind.__name__} takes",
         next_step=f"change the section {stage} of the run file, then: trueup {stage} RUN.yaml",
     )
+
+
+def stage_of(context: Context) -> str:
+    """The name of the stage that is being built, by its folder."""
+    return context.out.name.removesuffix(".partial")
 
 
 def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:
