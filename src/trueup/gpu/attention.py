@@ -38,7 +38,7 @@ def lengths_mask(lengths: list[int]) -> Tensor:
     return torch.tensor(lengths, dtype=ROWS).view(1, 1, 1, -1)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     module: Any,
     query: Tensor,

@@ -108,7 +108,7 @@ class Siblings:
         return found
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     plain = not args and all(value is None for value in kwargs.values())
     found = self.siblings.output(self, x) if plain else None
