@@ -34,6 +34,7 @@ def run(
     """
     import torch
 
+    from trueup import gpu
     from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, base
@@ -43,8 +44,8 @@ def run(
     from trueup.sampling.types import Sampling
     from trueup.training import common, saving, steps
 
-    gpu = torch.cuda.is_available()
-    saving.refuse_without_gpu("ppo", config.optim, config.activation_offloading, on_gpu=gpu)
+    on_gpu = torch.cuda.is_available()
+    saving.refuse_without_gpu("ppo", config.optim, config.activation_offloading, on_gpu=on_gpu)
     model, tokenizer = common.load_policy(context, policy)
     asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens, config.max_new_tokens)
     on_base = roles.build(
@@ -92,6 +93,7 @@ def run(
         | rewards.describe(parts)
         | kl
         | {
+            "training": gpu.described(model),
             "linear4bit_layers": len(base.linear4bit_layers(model)),
             "weights_bytes": weights_bytes,
             "trainable_parameters": sum(p.numel() for p in on_base.policy_parameters() + on_base.value_parameters()),

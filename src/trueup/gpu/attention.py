@@ -38,7 +38,7 @@ def lengths_mask(lengths: list[int]) -> Tensor:
     return torch.tensor(lengths, dtype=ROWS).view(1, 1, 1, -1)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     module: Any,
     query: Tensor,
@@ -86,7 +86,7 @@ def _by_row(
     if not groups:
         key, value = _repeated(query, key), _repeated(query, value)
     outs = []
-    for q, k, v in zip(*(x.split(lengths, 2) for x in (query, key, value)), strict=True):
+    for q, k, v in zip(*(torch.split(x, lengths, 2) for x in (query, key, value)), strict=True):
         band = None if window is None or q.shape[2] <= window else _band(q.shape[2], window, q.device)
         out = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=band, dropout_p=dropout, is_causal=band is None, scale=scaling, enable_gqa=groups

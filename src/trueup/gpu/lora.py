@@ -108,13 +108,14 @@ class Siblings:
         return found
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     plain = not args and all(value is None for value in kwargs.values())
-    found = self.siblings.output(self, x) if plain else None
-    if found is None:
-        found = self.usual_forward(x, *args, **kwargs)
-    return found
+    found: Tensor | None = self.siblings.output(self, x) if plain else None
+    if found is not None:
+        return found
+    usual: Tensor = self.usual_forward(x, *args, **kwargs)
+    return usual
 
 
 def outputs(x: Tensor, maps: list[Map]) -> tuple[Tensor, ...]:
@@ -141,7 +142,7 @@ class Products(Function):
         ctx.maps, ctx.ranks = maps, [matrix.shape[1] for matrix in b]
         ctx.save_for_backward(x, low, a, *b)
         found = []
-        for m, narrow, wide in zip(maps, low.split(ctx.ranks, 1), b, strict=True):
+        for m, narrow, wide in zip(maps, torch.split(low, ctx.ranks, 1), b, strict=True):
             y = m.base(rows).to(x.dtype)
             found.append(y.addmm_(narrow, wide.T).view(*x.shape[:-1], -1))
         return tuple(found)
@@ -153,7 +154,7 @@ class Products(Function):
         flat = [grad.reshape(len(rows), -1).to(x.dtype) for grad in grads]
         through = _joined([grad @ wide for grad, wide in zip(flat, b, strict=True)], 1)
         grad_a = (through.T @ rows).float().mul_(ctx.maps[0].scaling).split(ctx.ranks)
-        grad_b = [(grad.T @ narrow).float() for grad, narrow in zip(flat, low.split(ctx.ranks, 1), strict=True)]
+        grad_b = [(grad.T @ narrow).float() for grad, narrow in zip(flat, torch.split(low, ctx.ranks, 1), strict=True)]
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = through @ a

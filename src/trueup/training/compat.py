@@ -144,11 +144,34 @@ TABLE: tuple[Private, ...] = (
         says=("self.score = ",),
     ),
     Private(
+        "transformers",
+        "transformers:PreTrainedConfig._attn_implementation",
+        "which attention a loaded model computes",
+    ),
+    Private(
+        "transformers",
+        "transformers.masking_utils:_preprocess_mask_arguments",
+        "a mask of four dimensions reaches the layers as it is: ours holds the lengths of rows",
+        says=("len(attention_mask.shape) == 4", "return True, attention_mask, None"),
+    ),
+    Private("transformers", "transformers.masking_utils:sdpa_mask", "the masks of our attention"),
+    Private(
+        "transformers",
+        "transformers.integrations.sdpa_attention:sdpa_attention_forward",
+        "what our attention is but for two cases",
+        takes=("module", "query", "key", "value", "attention_mask", "dropout", "scaling", "is_causal"),
+        says=("module.num_key_value_groups", "enable_gqa"),
+    ),
+    Private(
         "peft",
         LAYER,
-        "the CPU's own forward reads a LoRA layer",
-        says=("self.lora_A = ", "self.lora_B = ", "self.scaling = ", "self.lora_dropout = ", "self.use_dora"),
+        "our own forward reads a LoRA layer, on a CPU and on a GPU",
+        says=(
+            *("self.lora_A = ", "self.lora_B = ", "self.scaling = ", "self.lora_dropout = ", "self.use_dora"),
+            *("self.lora_variant", "self.merged_adapters = "),
+        ),
     ),
+    Private("peft", "peft.tuners.lora.bnb:Linear4bit.forward", "fused with its siblings on a GPU", takes=("self", "x")),
     Private("peft", "peft.tuners.tuners_utils:BaseTunerLayer.disable_adapters", "is the adapter in use"),
     Private("peft", "peft.tuners.tuners_utils:BaseTunerLayer.active_adapters", "which adapter is in use"),
     Private(
