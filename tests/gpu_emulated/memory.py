@@ -1,34 +1,32 @@
-"""The peak memory of the stages of large models, on a GPU that is not there: python memory.py CASES.json
+"""The peak memory of the stages of large models, on a GPU that is not there.
 
-CASES.json holds {"capability": [8, 0], "cases": [{"stage": "sft", "config": {...}, "run": {...}}, ...]}: for each stage
-the base's config.json and sections of a run file. They run in order in one run folder: the adapter of `sft` is what the
-others start from, on any base whose layers are of its shape. The last line printed is JSON: of each case the peak of
-its tensors in bytes, what was largest then, and what `plan` predicts.
+Takes `capability` and `cases`, each {"stage": "sft", "config": {...}, "run": {...}}: the base's config.json, and
+sections of a run file. They run in order in one run folder: the adapter of `sft` is what the others start from, on any
+base whose layers are of its shape. Reports of each case the peak of its tensors in bytes, what was largest then, and
+what `plan` predicts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import emulated
 import shapes
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 NUM_STEPS = 2
 TOTAL_BYTES = 80 * 2**30
 
 
 def main() -> None:
-    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    shapes.install(tuple(asked["capability"]), TOTAL_BYTES)
+    given = emulated.given()
+    shapes.install(tuple(given["capability"]), TOTAL_BYTES)
     nothing_is_proven()
     with tempfile.TemporaryDirectory() as folder:
-        found = [measured(case, Path(folder)) for case in asked["cases"]]
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+        emulated.report([measured(case, Path(folder)) for case in given["cases"]])
 
 
 def nothing_is_proven() -> None:

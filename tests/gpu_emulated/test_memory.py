@@ -6,15 +6,12 @@ Figures are bytes of tensors: the CUDA context and what the allocator loses come
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
+import emulated
 import pytest
 
-HERE = Path(__file__).parent
+pytestmark = emulated.needs_compiler
 # config.json of Mistral 7B v0.2, and of Llama 3.1 8B without the scaling of positions
 LAYERS = {
     "hidden_size": 4096,
@@ -49,15 +46,11 @@ FEW, MORE, ALL = 2, 4, 32  # layers
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, dict[str, Any]]]:
+def measured() -> dict[str, dict[int, dict[str, Any]]]:
     """What memory.py found of each stage with few layers and with more, in a process of its own."""
     asked = [case | {"config": case["config"] | {"num_hidden_layers": n}} for n in (FEW, MORE) for case in CASES]
-    path = tmp_path_factory.mktemp("memory") / "cases.json"
-    path.write_text(json.dumps({"capability": [8, 0], "cases": asked}))
-    done = subprocess.run([sys.executable, HERE / "memory.py", path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, dict[int, dict[str, Any]]] = {case["stage"]: {} for case in CASES}
-    for case, one in zip(asked, json.loads(done.stdout.splitlines()[-1]), strict=True):
+    for case, one in zip(asked, emulated.run("memory.py", limit_s=500, capability=[8, 0], cases=asked), strict=True):
         found[case["stage"]][case["config"]["num_hidden_layers"]] = one
     return found
 

@@ -135,9 +135,9 @@ def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts
         return fit.cure(BY_NAME["sft"], run, lengths, shape, setup, usable)
 
     assert peak({}) > 24e9
-    smaller = {"per_device_train_batch_size": 2}
-    assert cure(peak(smaller)) == smaller | {"gradient_accumulation_steps": 4}
-    smallest = {"per_device_train_batch_size": 1}
+    smaller = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    assert cure(peak(smaller)) == smaller
+    smallest = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     checkpointed = cure(peak(smallest) - 1) or {}
     assert checkpointed["gradient_checkpointing"] is True and "max_length" not in checkpointed
     least = {**smallest, "gradient_checkpointing": True}
@@ -145,8 +145,7 @@ def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts
     assert shorter["max_length"] == 256
     assert cure(10**9) is None  # less than the weights alone
     for found in (checkpointed, shorter):
-        changes = {key: value for key, value in found.items() if key != "gradient_accumulation_steps"}
-        assert peak(changes) <= peak(smallest)
+        assert peak(found) <= peak(smallest)
     assert fit.cure(BY_NAME["export"], run, lengths, shape, setup, 10**9) == {"to": "adapter"}
 
 
@@ -205,8 +204,55 @@ def test_time_is_flops_over_what_the_device_reaches() -> None:
     assert plain == pytest.approx(2e9 * forward / 0.5e12, rel=0.1)
 
 
+DRIVER = {  # what nvidia-smi answers, and the capability, bandwidth (GB/s) and dense TFLOPS of the data sheet
+    "Tesla T4, 15360, 7.5": ((7, 5), 320, 65),
+    "Tesla V100-SXM2-16GB, 16384, 7.0": ((7, 0), 900, 125),
+    "Tesla V100-SXM2-32GB, 32768, 7.0": ((7, 0), 900, 125),
+    "NVIDIA L4, 23034, 8.9": ((8, 9), 300, 121),
+    "NVIDIA A10, 23028, 8.6": ((8, 6), 600, 125),
+    "NVIDIA A10G, 23028, 8.6": ((8, 6), 600, 70),
+    "NVIDIA GeForce RTX 3090, 24576, 8.6": ((8, 6), 936, 71),
+    "NVIDIA GeForce RTX 4090, 24564, 8.9": ((8, 9), 1008, 165.2),
+    "NVIDIA GeForce RTX 5090, 32607, 12.0": ((12, 0), 1792, 209.5),
+    "NVIDIA A100-SXM4-40GB, 40960, 8.0": ((8, 0), 1555, 312),
+    "NVIDIA A100-PCIE-40GB, 40960, 8.0": ((8, 0), 1555, 312),
+    "NVIDIA A100-SXM4-80GB, 81920, 8.0": ((8, 0), 2039, 312),
+    "NVIDIA A100 80GB PCIe, 81920, 8.0": ((8, 0), 1935, 312),
+    "NVIDIA L40S, 46068, 8.9": ((8, 9), 864, 362),
+    "NVIDIA RTX 6000 Ada Generation, 49140, 8.9": ((8, 9), 960, 364.2),
+    "NVIDIA H100 80GB HBM3, 81559, 9.0": ((9, 0), 3350, 989),
+    "NVIDIA H100 PCIe, 81559, 9.0": ((9, 0), 2000, 756),
+    "NVIDIA H100 NVL, 95830, 9.0": ((9, 0), 3900, 835),
+    "NVIDIA H200, 143771, 9.0": ((9, 0), 4800, 989),
+    "NVIDIA B200, 183359, 10.0": ((10, 0), 8000, 2250),
+}
+
+
+@pytest.mark.parametrize("line", DRIVER)
+def test_a_gpu_is_known_by_the_name_of_its_driver(line: str) -> None:
+    found = devices.described(line)
+    capability, bandwidth, teraflops = DRIVER[line]
+    assert (found.capability, found.speeds_of) == (capability, "")
+    assert (found.bandwidth_bytes_s, found.flops) == (bandwidth * 1e9, pytest.approx(teraflops * 1e12))
+    assert found.memory_bytes == int(line.split(",")[1]) * 2**20 and found.name == line.split(",")[0]
+    assert found.is_gpu and found.compute_bytes == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "assumed"),
+    [
+        ("NVIDIA GeForce RTX 3090 Ti, 24564, 8.6", "3090"),
+        ("NVIDIA GeForce RTX 4090 D, 24564, 8.9", "L4"),
+        ("NVIDIA H800, 81559, 9.0", "H100-PCIE"),
+        ("Quadro RTX 6000, 24576", "T4"),  # a driver that does not say the capability
+    ],
+)
+def test_the_speeds_of_a_gpu_that_is_not_listed_are_said_to_be_assumed(line: str, assumed: str) -> None:
+    assert devices.described(line).speeds_of == assumed
+
+
 def test_an_unknown_device_is_named() -> None:
-    with pytest.raises(ConfigError, match="one of auto, cpu, t4, 24gb, 80gb"):
+    with pytest.raises(ConfigError, match="one of auto, cpu, .*t4, .*h100, .*24gb, 80gb"):
         devices.find("h9000")
 
 
