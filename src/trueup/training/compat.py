@@ -144,6 +144,18 @@ TABLE: tuple[Private, ...] = (
         says=("self.score = ",),
     ),
     Private(
+        "transformers",
+        "transformers:PreTrainedModel.save_pretrained",
+        "an export merges a map when it is taken out to be written, so that one file is in memory at a time",
+        says=("tensor = state_dict.pop(tensor_name)",),
+    ),
+    Private(
+        "transformers",
+        "transformers.core_model_loading:revert_weight_conversion",
+        "whether a base's weights are stored under other names, or in another shape, than in memory",
+        says=('"_weight_conversions"',),
+    ),
+    Private(
         "peft",
         LAYER,
         "the CPU's own forward reads a LoRA layer",
