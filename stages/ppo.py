@@ -143,6 +143,7 @@ STAGE = Stage(
     says=says,
     help="Align by a reward: proximal policy optimization.",
     batch="micro_batch_size",
+    fits_by=("micro_batch_size", "gradient_checkpointing"),
     length="max_new_tokens",
     plan=plan,
     two_steps={"num_steps": 2, "report_to": []},

@@ -12,7 +12,7 @@ from trueup.run import enough
 from trueup.run.artifacts import Adapter
 from trueup.run.run_file import RunFile
 from trueup.run.section import TrainerSection
-from trueup.run.stage import Context, Metrics, Stage
+from trueup.run.stage import FITS_BY, Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
@@ -181,6 +181,7 @@ STAGE = Stage(
     reads=("demonstrations",),
     help="Supervised fine-tuning of an adapter on the 4-bit base.",
     batch="per_device_train_batch_size",
+    fits_by=FITS_BY,
     length="max_length",
     plan=plan,
     two_steps={"num_train_epochs": 1, "held_out_fraction": 1e-6},

@@ -88,6 +88,12 @@ def count_steps(gpu: pretend.Device) -> Counter[tuple[str, str]]:
     return last
 
 
+def metrics(pipeline: Any, stage: str) -> dict[str, Any]:
+    """Those of a stage that is built."""
+    found: dict[str, Any] = json.loads((pipeline.path(stage) / "record.json").read_text())["metrics"]
+    return found
+
+
 def main() -> None:
     given = emulated.given()
     folder = Path(given["folder"])
@@ -107,7 +113,7 @@ def main() -> None:
         with gpu.measured() as counts:
             pipeline.execute(stage)
         found[stage] = {
-            "metrics": json.loads((pipeline.path(stage) / "record.json").read_text())["metrics"],
+            "metrics": metrics(pipeline, stage),
             "launches": counts.launches.total(),
             "syncs_of_a_step": [[kind, line, number] for (kind, line), number in last_step.items()],
         }

@@ -67,8 +67,11 @@ def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -
 
     Loads no weights; times and memory are predicted, unless --probe measures them.
     """
+    from trueup.models.device import use_cpu
     from trueup.planning import devices, table
 
+    if device == "cpu":
+        use_cpu()  # the probe's processes, too
     pipeline = open_run(run_file, overrides)
     chosen = devices.find(device)
     made = table.make(pipeline, chosen)

@@ -87,8 +87,8 @@ class Settings(RewardSettings):
     """The sampling temperature, a factor that divides the logits. Top-p and top-k are off, since they would sample from
     another policy than the one that trains."""
     engine: Engine = "auto"
-    """What samples the rollouts: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of
-    transformers; `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    """What samples the rollouts: `auto` is our own decoder where it knows the model, else `generate` of transformers;
+    `merged` is our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
     """What is taken off the score of a completion that did not end by itself, in units of the reward."""
 

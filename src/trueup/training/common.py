@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import click
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from trueup import cpu
+from trueup import cpu, gpu
 from trueup.errors import ConfigError
 from trueup.models import adapters, base, device, targets, transfer
 from trueup.run.artifacts import Artifact, write_json
@@ -118,7 +118,17 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
         if adapter.path == run.adapter.start:
             transfer.refuse_unfit(bare, run.adapter, adapter.path)
         model = adapters.load_adapter(bare, adapter.path, trainable=True)
+    gpu.fuse(model)
+    tell_parts(context, model)
     return model, tokenizer
+
+
+def tell_parts(context: Context, model: Any) -> None:
+    """Say in one line which of the GPU's own parts run; on a CPU, nothing."""
+    if parts := gpu.described(model):
+        stage = context.out.name.removesuffix(".partial")
+        said = "; ".join(f"{name} {what}" for name, what in parts.items())
+        click.echo(f"{stage}: {said}", err=True)
 
 
 def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: bool = False) -> None:
@@ -169,6 +179,7 @@ def train(trainer: Any) -> Metrics:
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # of every step, before a resume too
     return {
         "resumed_from_step": checkpoints.step_of(start),
+        "training": gpu.described(model),
         "train_loss": sum(losses) / len(losses),
         "num_steps": int(trainer.state.global_step),
         "num_steps_left_out": watch.num_left_out,  # in fp16, since the last resume
