@@ -277,6 +277,16 @@ def test_a_base_in_fp32_takes_twice_the_memory_where_it_is_not_quantized(tmp_pat
     assert (whole.compute_bytes, more) == (4, 2 * shape.other_parameters)
 
 
+def test_auto_decodes_on_a_copy_where_it_leaves_a_tenth_of_the_gpu_free() -> None:
+    load = memory.Load(cache_rows=4, cache_tokens=100, cache_prompt=50, copy="room")
+    copied = memory.peak(SHAPE, replace(SETUP, on_gpu=True, packed=False), replace(load, copy="merged"))
+    assert copied["copy"] == 2 * LINEAR
+    for memory_bytes, expected in ((copied["peak"] * 1.12, 2 * LINEAR), (copied["peak"] * 1.1, 0)):
+        setup = replace(SETUP, on_gpu=True, packed=False, memory_bytes=int(memory_bytes))
+        assert memory.peak(SHAPE, setup, load)["copy"] == expected
+    assert memory.peak(SHAPE, SETUP, load)["copy"] == 0  # a CPU's auto decodes on the 4-bit weights
+
+
 def test_moments_of_eight_bits() -> None:
     """A byte each, and a scale in fp32 for each 256 of them."""
     assert memory.optimizer(1024, "adamw_torch_fused") == 8 * 1024

@@ -16,6 +16,7 @@ FP32 = 4
 STORED = 2  # bytes of a weight that is not quantized: bf16, or fp16 on older GPUs
 CODE_TABLES = FP32 * (16 + 256)  # bytes per map: the values that 4-bit and 8-bit codes encode
 BLOCK, NESTED_BLOCK = 64, 256  # weights per scale; scales per scale of scales (bitsandbytes, Dettmers et al. 2023)
+LEFT_FREE = 0.1  # share of a GPU's memory that our decoder leaves free where it makes a copy by itself
 ROOM = 1.25  # times the weights, what an export asks for before it loads them
 CHUNK_TOKENS, VOCABULARY_BLOCK = 1024, 2048  # logits in memory at once (models/head.py)
 
@@ -53,7 +54,8 @@ class Load:
     cache_rows: int = 0  # sequences sampled at once
     cache_tokens: int = 0  # of each, prompt and completion
     cache_prompt: int = 0  # of these, in the first forward pass
-    copy: Literal["none", "merged", "host"] = "none"  # of the linear maps, in 16 bits; "host": on the CPU, not the GPU
+    # of the linear maps, in 16 bits; "room": on a GPU, where it fits; "host": in the memory of the CPU
+    copy: Literal["none", "merged", "room", "host"] = "none"
 
 
 def positions(setup: Setup, load: Load) -> int:
@@ -155,6 +157,10 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
 
     Gradients and moments stay from one turn to the next.
     """
+    if load.copy == "room":
+        copied = peak(shape, setup, replace(load, copy="merged"))
+        fits = setup.on_gpu and copied["peak"] <= (1 - LEFT_FREE) * setup.memory_bytes
+        return copied if fits else peak(shape, setup, replace(load, copy="none"))
     one = adapter_parameters(shape, setup)
     trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
     moments = optimizer(trained, load.optim)
