@@ -71,6 +71,7 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
     from trueup.stages import STAGES
+    from trueup.training import proof
 
     name, base = case["stage"], folder / "model"
     if not base.exists():
@@ -83,8 +84,8 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     values = pipeline.run.section(name).model_dump()
     texts = probe._Texts(pipeline.run, values["max_prompt_tokens"] if name == "ppo" else values["max_length"] - 4)
     rows = NUM_STEPS * values.get("per_device_train_batch_size", 0) * values.get("gradient_accumulation_steps", 1)
-    if name == "sft":
-        texts.demonstrations(folder, rows + 1)  # one is held out
+    if name == "sft":  # as many as a probe has, and one that is held out
+        texts.demonstrations(folder, max(rows, proof.NUM_PROBES) + 1)
     texts.prompts(folder, values.get("rollout_batch_size", 2))
     if name == "ppo":
         probe._put(pipeline, "sample", {"completions.jsonl": texts.completions(4)})
