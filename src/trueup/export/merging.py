@@ -87,14 +87,13 @@ def _move(bare: Any, dtype: torch.dtype) -> None:
     """What is no map of `bare` to the CPU in `dtype`: embeddings, norms, an output layer, which may be tied."""
     moved: dict[int, nn.Parameter] = {}
     for module in bare.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None and parameter.device.type != "meta":
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.device.type != "meta":
                 if id(parameter) not in moved:
                     moved[id(parameter)] = nn.Parameter(parameter.detach().to("cpu", dtype), requires_grad=False)
-                module._parameters[name] = moved[id(parameter)]
-        for name, buffer in list(module._buffers.items()):
-            if buffer is not None:
-                module._buffers[name] = buffer.to("cpu", dtype if buffer.is_floating_point() else buffer.dtype)
+                setattr(module, name, moved[id(parameter)])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to("cpu", dtype if buffer.is_floating_point() else buffer.dtype))
 
 
 def _once(weight: Callable[[Any], Tensor], layer: Any, dtype: torch.dtype) -> Callable[[], Tensor]:
