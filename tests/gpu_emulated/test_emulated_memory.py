@@ -34,6 +34,7 @@ PPO = {
     "max_new_tokens": 512,
     "micro_batch_size": 1,
     "gradient_checkpointing": True,
+    "engine": "generate",  # the plan has no copy of the base then; sampling itself is left out here
 }
 CASES = [
     {"stage": "sft", "config": MISTRAL_7B, "run": {"sft": SFT}},
