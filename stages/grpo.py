@@ -169,7 +169,7 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         cache_rows=rows,
         cache_tokens=prompt + new,
         cache_prompt=prompt,
-        copy="merged" if values["engine"] == "merged" else "none",
+        copy=loads.copy_of(values["engine"]),
     )
     answers = values["max_steps"] * rows
     tokens = answers * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))

@@ -120,7 +120,7 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         cache_rows=values["rollout_batch_size"],
         cache_tokens=prompt + new,
         cache_prompt=prompt,
-        copy="merged" if values["engine"] == "merged" else "none",
+        copy=loads.copy_of(values["engine"]),
     )
     rollouts = values["num_steps"] * values["rollout_batch_size"]
     tokens = rollouts * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))

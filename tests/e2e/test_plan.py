@@ -103,7 +103,7 @@ def test_the_command_names_the_change_that_makes_it_fit(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "fits in 16 GB: no" in result.output
     assert (
-        "sft would fit with --set sft.per_device_train_batch_size=1 --set sft.gradient_accumulation_steps=8"
+        "sft would fit with --set sft.per_device_train_batch_size=2 --set sft.gradient_accumulation_steps=4"
         in result.output
     )
     assert "export would fit" not in result.output  # the merged maps are held by the host

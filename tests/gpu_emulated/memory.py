@@ -1,34 +1,32 @@
-"""The peak memory of the stages of large models, on a GPU that is not there: python memory.py CASES.json
+"""The peak memory of the stages of large models, on a GPU that is not there.
 
-CASES.json holds {"capability": [8, 0], "cases": [{"stage": "sft", "config": {...}, "run": {...}}, ...]}: for each stage
-the base's config.json and sections of a run file. They run in order in one run folder: the adapter of `sft` is what the
-others start from, on any base whose layers are of its shape. The last line printed is JSON: of each case the peak of
-its tensors in bytes, what was largest then, and what `plan` predicts.
+Takes `capability` and `cases`, each {"stage": "sft", "config": {...}, "run": {...}}: the base's config.json, and
+sections of a run file. They run in order in one run folder: the adapter of `sft` is what the others start from, on any
+base whose layers are of its shape. Reports of each case the peak of its tensors in bytes, what was largest then, and
+what `plan` predicts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import emulated
 import shapes
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 NUM_STEPS = 2
 TOTAL_BYTES = 80 * 2**30
 
 
 def main() -> None:
-    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    shapes.install(tuple(asked["capability"]), TOTAL_BYTES)
+    given = emulated.given()
+    shapes.install(tuple(given["capability"]), TOTAL_BYTES)
     nothing_is_proven()
     with tempfile.TemporaryDirectory() as folder:
-        found = [measured(case, Path(folder)) for case in asked["cases"]]
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+        emulated.report([measured(case, Path(folder)) for case in given["cases"]])
 
 
 def nothing_is_proven() -> None:
@@ -52,7 +50,12 @@ def nothing_is_proven() -> None:
     def engine(model: Any, tokenizer: Any, sampling: Any, *args: Any) -> Any:
         """Answers as long as they may be; sampling is not measured here."""
         ids = [5] * sampling.max_new_tokens
-        return lambda prompts, seed: [Generated(ids, [0.0] * len(ids)) for _ in prompts]
+
+        def run(prompts: Any, seed: int) -> Any:
+            return [Generated(ids, [0.0] * len(ids)) for _ in prompts]
+
+        run.ran = "nothing"  # type: ignore[attr-defined]
+        return run
 
     def loss(trainer: Any) -> float:
         with contextlib.suppress(ZeroDivisionError):
@@ -73,6 +76,7 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
     from trueup.stages import STAGES
+    from trueup.training import proof
 
     name, base = case["stage"], folder / "model"
     if not base.exists():
@@ -85,8 +89,8 @@ def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     values = pipeline.run.section(name).model_dump()
     texts = probe._Texts(pipeline.run, values["max_prompt_tokens"] if name == "ppo" else values["max_length"] - 4)
     rows = NUM_STEPS * values.get("per_device_train_batch_size", 0) * values.get("gradient_accumulation_steps", 1)
-    if name == "sft":
-        texts.demonstrations(folder, rows + 1)  # one is held out
+    if name == "sft":  # as many as a probe has, and one that is held out
+        texts.demonstrations(folder, max(rows, proof.NUM_PROBES) + 1)
     texts.prompts(folder, values.get("rollout_batch_size", 2))
     if name == "ppo":
         probe._put(pipeline, "sample", {"completions.jsonl": texts.completions(4)})

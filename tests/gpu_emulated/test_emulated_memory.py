@@ -6,15 +6,12 @@ Figures are bytes of tensors: the CUDA context and what the allocator loses come
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
+import emulated
 import pytest
 
-HERE = Path(__file__).parent
+pytestmark = emulated.needs_compiler
 # config.json of Mistral 7B v0.2, and of Llama 3.1 8B without the scaling of positions
 LAYERS = {
     "hidden_size": 4096,
@@ -37,6 +34,7 @@ PPO = {
     "max_new_tokens": 512,
     "micro_batch_size": 1,
     "gradient_checkpointing": True,
+    "engine": "generate",  # the plan has no copy of the base then; sampling itself is left out here
 }
 CASES = [
     {"stage": "sft", "config": MISTRAL_7B, "run": {"sft": SFT}},
@@ -44,22 +42,21 @@ CASES = [
     {"stage": "reward", "config": MISTRAL_7B, "run": {"sft": SFT, "reward": A_PAIR}},
     {"stage": "ppo", "config": LLAMA_8B, "run": {"sft": SFT, "method": "ppo", "ppo": PPO}},
 ]
+OFFLOADED = {"stage": "sft", "config": MISTRAL_7B, "run": {"sft": SFT | {"activation_offloading": True}}}
 MOST = {"sft": 5.9e9, "dpo": 6.1e9, "reward": 5.7e9, "ppo": 9.5e9}
 FEW, MORE, ALL = 2, 4, 32  # layers
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, dict[str, Any]]]:
+def measured() -> dict[str, dict[int, dict[str, Any]]]:
     """What memory.py found of each stage with few layers and with more, in a process of its own."""
     asked = [case | {"config": case["config"] | {"num_hidden_layers": n}} for n in (FEW, MORE) for case in CASES]
-    path = tmp_path_factory.mktemp("memory") / "cases.json"
-    path.write_text(json.dumps({"capability": [8, 0], "cases": asked}))
-    done = subprocess.run([sys.executable, HERE / "memory.py", path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    asked.append(OFFLOADED | {"config": MISTRAL_7B | {"num_hidden_layers": MORE}})
+    *of_cases, offloaded = emulated.run("memory.py", limit_s=500, capability=[8, 0], cases=asked)
     found: dict[str, dict[int, dict[str, Any]]] = {case["stage"]: {} for case in CASES}
-    for case, one in zip(asked, json.loads(done.stdout.splitlines()[-1]), strict=True):
+    for case, one in zip(asked[:-1], of_cases, strict=True):
         found[case["stage"]][case["config"]["num_hidden_layers"]] = one
-    return found
+    return found | {"offloaded": {MORE: offloaded}}
 
 
 def of_all(few: int, more: int) -> float:
@@ -83,3 +80,13 @@ def test_the_plan_is_within_a_tenth_without_its_overhead(measured: dict[str, Any
 def test_a_stage_begins_with_an_empty_gpu(measured: dict[str, Any], stage: str) -> None:
     """What the stage before it held in the same process is gone."""
     assert measured[stage][MORE]["before"] < 1e6
+
+
+def test_offloaded_hidden_states_are_not_on_the_gpu(measured: dict[str, Any]) -> None:
+    """At the peak, in the last layer's backward pass, that is one hidden state for each layer before it."""
+    usual, offloaded = measured["sft"][MORE], measured["offloaded"][MORE]
+    one = 2 * 1014 * 4096 * 2  # rows, tokens, width, bytes
+    gradients = offloaded["terms"]["gradients"]  # which then count, while they would take the hidden states' place
+    assert usual["peak"] - offloaded["peak"] > (MORE - 1) * one - gradients
+    predicted = offloaded["terms"]["peak"] - offloaded["terms"]["overhead"]
+    assert predicted == pytest.approx(offloaded["peak"], rel=0.1), offloaded

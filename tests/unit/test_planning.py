@@ -1,5 +1,6 @@
 """The plan's formulas against sizes counted by hand, its verdicts, and where a shape comes from."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from tiny import make_model
 
 from trueup.errors import ConfigError, ModelError
 from trueup.models import base, head, hub
-from trueup.planning import devices, duration, fit, lengths, memory, shapes
+from trueup.planning import devices, duration, fit, gpu_step, lengths, memory, shapes, table
 from trueup.planning.lengths import Lengths
 from trueup.planning.loads import Work, plan
+from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import DataConfig, RunFile, load
 from trueup.run.stage import Context
 from trueup.stages import STAGES
@@ -80,6 +82,7 @@ def test_activations_cache_and_optimizer_by_hand() -> None:
     many, wide = replace(load, labelled=1000), replace(SHAPE, vocabulary=10_000)  # chunks of 1024, blocks of 2048
     assert memory.logits(wide, SETUP, many) == 2 * 2048 * (1024 * 4 + 64 * 4) + 3 * 1024 * 64 * 4
     assert (memory.CHUNK_TOKENS, memory.VOCABULARY_BLOCK) == (head.CHUNK_TOKENS, head.VOCABULARY_BLOCK)
+    assert (gpu_step.CHUNK_TOKENS, gpu_step.VOCABULARY_BLOCK) == (head.CHUNK_TOKENS, head.GPU_VOCABULARY_BLOCK)
     assert memory.logits(SHAPE, SETUP, replace(load, labelled=0)) == 0
     big = replace(load, rows=4000)  # large enough for training to be the peak, not loading
     terms = memory.peak(SHAPE, SETUP, big)
@@ -135,9 +138,9 @@ def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts
         return fit.cure(BY_NAME["sft"], run, lengths, shape, setup, usable)
 
     assert peak({}) > 24e9
-    smaller = {"per_device_train_batch_size": 2}
-    assert cure(peak(smaller)) == smaller | {"gradient_accumulation_steps": 4}
-    smallest = {"per_device_train_batch_size": 1}
+    smaller = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    assert cure(peak(smaller)) == smaller
+    smallest = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     checkpointed = cure(peak(smallest) - 1) or {}
     assert checkpointed["gradient_checkpointing"] is True and "max_length" not in checkpointed
     least = {**smallest, "gradient_checkpointing": True}
@@ -145,8 +148,7 @@ def test_the_cure_is_a_smaller_micro_batch_then_checkpointing_then_shorter_texts
     assert shorter["max_length"] == 256
     assert cure(10**9) is None  # less than the weights alone
     for found in (checkpointed, shorter):
-        changes = {key: value for key, value in found.items() if key != "gradient_accumulation_steps"}
-        assert peak(changes) <= peak(smallest)
+        assert peak(found) <= peak(smallest)
     assert fit.cure(BY_NAME["export"], run, lengths, shape, setup, 10**9) == {"to": "adapter"}
 
 
@@ -208,8 +210,138 @@ def test_time_is_flops_over_what_the_device_reaches() -> None:
     assert plain == pytest.approx(2e9 * forward / 0.5e12, rel=0.1)
 
 
+def recorded(folder: Path, run: str, tensors: int, device: str = "Tesla T4") -> None:
+    """A complete sft of another run beside this one, at a quarter of the default length."""
+    stage = folder / "runs" / run / "sft"
+    stage.mkdir(parents=True)
+    record = {
+        "version": 1,
+        "stage": "sft",
+        "config": {"max_length": 128, "per_device_train_batch_size": 1},
+        "adapter": {"r": 16},
+        "base": {"name": "meta-llama/Llama-3.1-8B-Instruct"},
+        "device_name": device,
+        "peak_tensor_bytes": tensors,
+    }
+    (stage / "record.json").write_text(json.dumps(record))
+
+
+def test_the_plan_learns_from_what_earlier_stages_took_on_this_gpu(tmp_path: Path, offline: None) -> None:
+    run = run_file(tmp_path)
+    pipeline = Pipeline(run, STAGES, tmp_path / "runs")
+    gpu = devices.described("Tesla T4, 15360, 7.5")
+    plain = {line.stage: line for line in table.make(pipeline, gpu).lines}
+    shape = shapes.of_base(run.model.base)[0]
+    setup = table.setup_of(pipeline, shape, gpu)
+    short = fit.changed(run, "sft", {"max_length": 128, "per_device_train_batch_size": 1})
+    terms = fit.peak_of(BY_NAME["sft"], short, Lengths(), shape, setup) or {}
+    predicted = terms["peak"] - terms["overhead"]
+    recorded(tmp_path, "one", round(0.9 * predicted))
+    recorded(tmp_path, "two", round(1.1 * predicted))
+    recorded(tmp_path, "elsewhere", 3 * predicted, device="NVIDIA L4")
+    made = table.make(pipeline, gpu)
+    learned = {line.stage: line for line in made.lines}
+    ratio = learned["sft"].learned
+    assert ratio is not None and ratio.num_records == 2
+    assert ratio.ratio == pytest.approx(1.1, abs=1e-6)  # the larger of the two
+    before, after = plain["sft"].terms or {}, learned["sft"].terms or {}
+    assert after["peak"] - after["overhead"] == pytest.approx(1.1 * (before["peak"] - before["overhead"]), rel=1e-6)
+    assert "learned from 2 earlier records on this GPU" in ratio.in_words()
+    assert learned["dpo"].learned is None and learned["dpo"].terms == plain["dpo"].terms
+    stage = next(one for one in table.figures(made, gpu)["stages"] if one["stage"] == "sft")
+    assert stage["earlier_records"]["num_records"] == 2
+
+
+def test_an_export_is_as_large_as_the_base_that_it_is_measured_on(tmp_path: Path, offline: None) -> None:
+    """16 bits for each weight where there is room for them, else the base in 4 bits that it was trained on."""
+    run = run_file(tmp_path)
+    pipeline = Pipeline(run, STAGES, tmp_path / "runs")
+    shape = shapes.of_base(run.model.base)[0]
+    parameters = shape.linear_parameters + shape.other_parameters
+
+    def weights(device: str) -> int:
+        setup = table.setup_of(pipeline, shape, devices.find(device))
+        return (fit.peak_of(BY_NAME["export"], run, Lengths(), shape, setup) or {})["weights"]
+
+    assert weights("24gb") == 2 * parameters
+    assert weights("t4") == memory.weights(shape, table.setup_of(pipeline, shape, devices.find("t4"))) < parameters
+
+
+def test_a_base_in_fp32_takes_twice_the_memory_where_it_is_not_quantized(tmp_path: Path, offline: None) -> None:
+    run = run_file(tmp_path)
+    shape = shapes.of_base(run.model.base)[0]
+    of_half = Pipeline(run, STAGES, tmp_path / "runs")
+    exact = run.model_copy(update={"model": run.model.model_copy(update={"dtype": "float32"})})
+    half, whole = (table.setup_of(p, shape, devices.find("t4")) for p in (of_half, of_half.with_run(exact)))
+    more = memory.weights(shape, whole) - memory.weights(shape, half)
+    assert (whole.compute_bytes, more) == (4, 2 * shape.other_parameters)
+
+
+def test_auto_decodes_on_a_copy_where_it_leaves_a_tenth_of_the_gpu_free() -> None:
+    load = memory.Load(cache_rows=4, cache_tokens=100, cache_prompt=50, copy="room")
+    copied = memory.peak(SHAPE, replace(SETUP, on_gpu=True, packed=False), replace(load, copy="merged"))
+    assert copied["copy"] == 2 * LINEAR
+    for memory_bytes, expected in ((copied["peak"] * 1.12, 2 * LINEAR), (copied["peak"] * 1.1, 0)):
+        setup = replace(SETUP, on_gpu=True, packed=False, memory_bytes=int(memory_bytes))
+        assert memory.peak(SHAPE, setup, load)["copy"] == expected
+    assert memory.peak(SHAPE, SETUP, load)["copy"] == 0  # a CPU's auto decodes on the 4-bit weights
+
+
+def test_moments_of_eight_bits() -> None:
+    """A byte each, and a scale in fp32 for each 256 of them."""
+    assert memory.optimizer(1024, "adamw_torch_fused") == 8 * 1024
+    assert memory.optimizer(1024, "paged_adamw_8bit") == 2 * (1024 + 4 * 4)
+
+
+DRIVER = {  # what nvidia-smi answers, and the capability, bandwidth (GB/s) and dense TFLOPS of the data sheet
+    "Tesla T4, 15360, 7.5": ((7, 5), 320, 65),
+    "Tesla V100-SXM2-16GB, 16384, 7.0": ((7, 0), 900, 125),
+    "Tesla V100-SXM2-32GB, 32768, 7.0": ((7, 0), 900, 125),
+    "NVIDIA L4, 23034, 8.9": ((8, 9), 300, 121),
+    "NVIDIA A10, 23028, 8.6": ((8, 6), 600, 125),
+    "NVIDIA A10G, 23028, 8.6": ((8, 6), 600, 70),
+    "NVIDIA GeForce RTX 3090, 24576, 8.6": ((8, 6), 936, 71),
+    "NVIDIA GeForce RTX 4090, 24564, 8.9": ((8, 9), 1008, 165.2),
+    "NVIDIA GeForce RTX 5090, 32607, 12.0": ((12, 0), 1792, 209.5),
+    "NVIDIA A100-SXM4-40GB, 40960, 8.0": ((8, 0), 1555, 312),
+    "NVIDIA A100-PCIE-40GB, 40960, 8.0": ((8, 0), 1555, 312),
+    "NVIDIA A100-SXM4-80GB, 81920, 8.0": ((8, 0), 2039, 312),
+    "NVIDIA A100 80GB PCIe, 81920, 8.0": ((8, 0), 1935, 312),
+    "NVIDIA L40S, 46068, 8.9": ((8, 9), 864, 362),
+    "NVIDIA RTX 6000 Ada Generation, 49140, 8.9": ((8, 9), 960, 364.2),
+    "NVIDIA H100 80GB HBM3, 81559, 9.0": ((9, 0), 3350, 989),
+    "NVIDIA H100 PCIe, 81559, 9.0": ((9, 0), 2000, 756),
+    "NVIDIA H100 NVL, 95830, 9.0": ((9, 0), 3900, 835),
+    "NVIDIA H200, 143771, 9.0": ((9, 0), 4800, 989),
+    "NVIDIA B200, 183359, 10.0": ((10, 0), 8000, 2250),
+}
+
+
+@pytest.mark.parametrize("line", DRIVER)
+def test_a_gpu_is_known_by_the_name_of_its_driver(line: str) -> None:
+    found = devices.described(line)
+    capability, bandwidth, teraflops = DRIVER[line]
+    assert (found.capability, found.speeds_of) == (capability, "")
+    assert (found.bandwidth_bytes_s, found.flops) == (bandwidth * 1e9, pytest.approx(teraflops * 1e12))
+    assert found.memory_bytes == int(line.split(",")[1]) * 2**20 and found.name == line.split(",")[0]
+    assert found.is_gpu and found.compute_bytes == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "assumed"),
+    [
+        ("NVIDIA GeForce RTX 3090 Ti, 24564, 8.6", "3090"),
+        ("NVIDIA GeForce RTX 4090 D, 24564, 8.9", "4090"),
+        ("NVIDIA H800, 81559, 9.0", "H100-PCIE"),
+        ("Quadro RTX 6000, 24576", "T4"),  # a driver that does not say the capability
+    ],
+)
+def test_the_speeds_of_a_gpu_that_is_not_listed_are_said_to_be_assumed(line: str, assumed: str) -> None:
+    assert devices.described(line).speeds_of == assumed
+
+
 def test_an_unknown_device_is_named() -> None:
-    with pytest.raises(ConfigError, match="one of auto, cpu, t4, 24gb, 80gb"):
+    with pytest.raises(ConfigError, match=r"one of auto, cpu, .*t4, .*h100, .*24gb, 80gb"):
         devices.find("h9000")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,20 @@ def write(
 ) -> None:
     """Save base plus adapter "default" of the peft model `model` into `out`, as safetensors of `dtype`.
 
-    `model` is taken apart, a map at a time: beside it, the maps of the merged model are held, on the CPU.
+    `model` is taken apart: beside it, the maps of one file are held, on the CPU, and each is freed once it is merged.
     `saved_in_4_bits`: so are the base's own files. `end_ids`: the end tokens of the saved generation configuration;
     without any it keeps the base's.
     """
     from transformers import GenerationConfig
 
-    whole = merge(model, dtype)
+    whole, sums = taken_apart(model, dtype)
     settings, whole.generation_config = whole.generation_config, GenerationConfig()
-    # transformers cannot reverse what it read 4-bit files by
-    whole.save_pretrained(out, max_shard_size=SHARD, save_original_format=not saved_in_4_bits)
+    # transformers cannot reverse what it read 4-bit files by, and reverses other files' only with all weights at hand
+    converted = not saved_in_4_bits and bool(getattr(whole, "_weight_conversions", None))
+    state = {name: sums.pop(name)() if name in sums and converted else t for name, t in whole.state_dict().items()}
+    whole.save_pretrained(
+        out, max_shard_size=SHARD, save_original_format=converted, state_dict=_MergedWhenTaken(state, sums)
+    )
     named = settings.eos_token_id
     ends = list(end_ids) or ([named] if isinstance(named, int) else list(named or []))
     adapter.write_generation(settings, ends, out)
@@ -42,29 +46,64 @@ def write(
     write_json(out / "config.json", {key: value for key, value in described.items() if not key.startswith("_")})
 
 
-@torch.no_grad()
-def merge(model: Any, dtype: torch.dtype) -> Any:
-    """The base of a peft model, in 16 bits or 4, with adapter "default" added to its maps: all of it in `dtype`.
+class _MergedWhenTaken(dict[str, Tensor]):
+    """A state dict some of whose weights are made when transformers takes them out to write a file."""
 
-    The sum of a dequantized map and its adapter is made in fp32 by peft and rounded once: to add it to a map that is
-    rounded already loses small updates. DoRA divides by the norms of the maps as they are dequantized here.
+    def __init__(self, state: dict[str, Tensor], sums: dict[str, Callable[[], Tensor]]) -> None:
+        super().__init__(state)
+        self.sums = sums
+
+    def pop(self, name: str, *default: Any) -> Any:
+        there = super().pop(name, *default)
+        return self.sums.pop(name)() if name in self.sums else there
+
+
+@torch.no_grad()
+def taken_apart(model: Any, dtype: torch.dtype) -> tuple[Any, dict[str, Callable[[], Tensor]]]:
+    """(the base of a peft model, in 16 bits or 4, without the weights of its maps; by name, what makes each of them).
+
+    A map's weight is the sum with adapter "default", in `dtype` on the CPU. The sum of a dequantized map and its
+    adapter is made in fp32 by peft and rounded once: to add it to a map that is rounded already loses small updates.
+    DoRA divides by the norms of the maps as they are dequantized here.
     """
     bare = model.get_base_model()
     quantizer = getattr(bare, "hf_quantizer", None)
-    merged = {
-        name: _linear(merged_weight(layer), layer.get_base_layer().bias, dtype)
-        for name, layer in bare.named_modules()
-        if hasattr(layer, "lora_A")
-    }
+    layers = {name: layer for name, layer in bare.named_modules() if hasattr(layer, "lora_A")}
+    sums = {f"{name}.weight": _once(merged_weight, layer, dtype) for name, layer in layers.items()}
+    biases = {name: layer.get_base_layer().bias for name, layer in layers.items()}
     bare = model.unload()
     for name, module in list(bare.named_modules()):
-        if name not in merged and _in_4_bits(module):
-            merged[name] = _linear(dense_weight(module), module.bias, dtype)
-    for name, linear in merged.items():
-        bare.set_submodule(name, linear)
+        if name not in layers and _in_4_bits(module):
+            sums[f"{name}.weight"], biases[name] = _once(dense_weight, module, dtype), module.bias
+    for name, bias in biases.items():
+        bare.set_submodule(name, _empty(bare.get_submodule(name), bias, dtype))
     if quantizer is not None:
         quantizer.remove_quantization_config(bare)
-    return bare.to("cpu", dtype)
+    _move(bare, dtype)
+    return bare, sums
+
+
+def _move(bare: Any, dtype: torch.dtype) -> None:
+    """What is no map of `bare` to the CPU in `dtype`: embeddings, norms, an output layer, which may be tied."""
+    moved: dict[int, nn.Parameter] = {}
+    for module in bare.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.device.type != "meta":
+                if id(parameter) not in moved:
+                    moved[id(parameter)] = nn.Parameter(parameter.detach().to("cpu", dtype), requires_grad=False)
+                setattr(module, name, moved[id(parameter)])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to("cpu", dtype if buffer.is_floating_point() else buffer.dtype))
+
+
+def _once(weight: Callable[[Any], Tensor], layer: Any, dtype: torch.dtype) -> Callable[[], Tensor]:
+    """What makes a map's weight, (out, in) in `dtype` on the CPU; the map itself is freed with it."""
+
+    @torch.no_grad()
+    def made() -> Tensor:
+        return weight(layer).to("cpu", dtype)
+
+    return made
 
 
 def merged_weight(layer: Any) -> Tensor:
@@ -95,10 +134,10 @@ def _in_4_bits(module: Any) -> bool:
     return isinstance(module, Linear4bit)
 
 
-def _linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Linear:
+def _empty(module: Any, bias: Tensor | None, dtype: torch.dtype) -> nn.Linear:
+    """A linear map of the shape of `module` without a weight, its bias in `dtype` on the CPU."""
     with torch.device("meta"):
-        made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    made.weight = nn.Parameter(weight.to("cpu", dtype), requires_grad=False)
+        made = nn.Linear(module.in_features, module.out_features, bias=bias is not None, dtype=dtype)
     if bias is not None:
         made.bias = nn.Parameter(bias.detach().to("cpu", dtype), requires_grad=False)
     return made

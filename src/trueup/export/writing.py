@@ -17,6 +17,7 @@ from trueup.export.measuring import Distance, Trained
 from trueup.export.receipt import Way, preferred_gguf
 from trueup.export.texts import Texts
 from trueup.models import adapters, base
+from trueup.run.building import release
 from trueup.run.files import read_json
 from trueup.run.run_file import RunFile
 
@@ -161,6 +162,7 @@ class Written:
     def _measure(self, way: Way, bytes_per_weight: int, load: Callable[[], Any]) -> None:
         """Load a model and compare it, where there is memory for it."""
         self.say(f"measuring {way.how}")
+        release()  # what was measured before this
         needed, free = ROOM * bytes_per_weight * self.known.num_parameters, room.memory_bytes()
         if needed > free:
             why = f"it takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} were free"

@@ -117,8 +117,8 @@ class Settings(RewardSettings):
     """Keep the hidden states that gradient checkpointing saves in the memory of the CPU until the backward pass: less
     memory on a GPU, more on its host, and some percent more time. Needs `gradient_checkpointing` and a GPU."""
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
-    """The optimizer: `adamw_8bit` keeps AdamW's moments in 8 bits (a quarter of their memory), and `paged_adamw_8bit`
-    lets them leave the GPU while its memory is short; both are bitsandbytes'."""
+    """The optimizer: `adamw_torch` has moments in fp32, `adamw_8bit` keeps them in 8 bits (a quarter of the memory),
+    and `paged_adamw_8bit` lets these leave the GPU while its memory is short; the last two are bitsandbytes'."""
 
     gamma: float = Field(default=1.0, gt=0, le=1)
     """The discount factor of rewards, per token: 1 discounts nothing."""

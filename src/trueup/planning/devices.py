@@ -27,6 +27,7 @@ class Device:
     is_gpu: bool
     capability: tuple[int, int] | None = None  # of a GPU
     measured: bool = False
+    speeds_of: str = ""  # the GPU whose speeds are assumed, where this one is not listed
     efficiency: float = 0.35  # of `flops` that training reaches
 
     @property
@@ -126,7 +127,7 @@ def _this_gpu() -> Device | None:
 def described(line: str) -> Device:
     """The GPU of a line of nvidia-smi: its name, mebibytes of memory and, on newer drivers, compute capability.
 
-    The speeds are those of its kind where that is listed, else a guess, which its name then says.
+    The speeds are those of its kind where that is listed, else a guess, and `speeds_of` says whose.
     """
     name, mebibytes, *more = (part.strip() for part in line.split(","))
     memory = int(mebibytes) * 2**20
@@ -134,7 +135,8 @@ def described(line: str) -> Device:
     found = gpus.known(name)
     key, gpu = found or gpus.nearest(capability, memory)
     return replace(
-        _listed(gpu, name if found else f"{name} (not listed: speeds of {key.upper()} assumed)"),
+        _listed(gpu, name),
+        speeds_of="" if found else key.upper(),
         size=f"{memory / 1e9:.0f} GB",
         memory_bytes=memory,
         capability=capability if more else gpu.capability,

@@ -34,10 +34,10 @@ def cure(stage: Stage, run: RunFile, lengths: Lengths, shape: Shape, setup: Setu
     for length in _halves(values, stage.length, SMALLEST_LENGTH):
         for checkpointing in _checkpointing(values):
             for batch in _halves(values, stage.batch, smallest_batch):
-                changes = {**length, **checkpointing, **batch}
+                changes = {**length, **checkpointing, **batch, **_accumulation(values, batch)}
                 terms = peak_of(stage, changed(run, stage.name, changes), lengths, shape, setup)
                 if terms is not None and terms["peak"] <= usable_bytes:
-                    return {**changes, **_accumulation(values, batch)}
+                    return changes
     return None
 
 

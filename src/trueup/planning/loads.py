@@ -6,7 +6,7 @@ Each stage's own planner is in its file, as `Stage.plan`: from the section's val
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trueup.planning.memory import Load as Load  # stages take both from here
 
@@ -86,7 +86,7 @@ def sampling(values: Values, lengths: Lengths, prompts: int, num_adapters: int) 
         cache_rows=min(values["batch_size"], answers),
         cache_tokens=prompt + new,
         cache_prompt=prompt,
-        copy="merged" if values["engine"] == "merged" else "none",
+        copy=copy_of(values["engine"]),
     )
     work = Work(
         read_tokens=answers * (lengths.prompt_tokens or prompt),
@@ -94,6 +94,11 @@ def sampling(values: Values, lengths: Lengths, prompts: int, num_adapters: int) 
         sampled_at_once=load.cache_rows,
     )
     return load, work
+
+
+def copy_of(engine: str) -> Literal["none", "merged", "room"]:
+    """The copy of the base in 16 bits that an engine decodes on: `auto` makes one on a GPU where it fits."""
+    return "merged" if engine == "merged" else "room" if engine == "auto" else "none"
 
 
 def dialogue(lengths: Lengths, run: RunFile, limit: int) -> float:

@@ -6,7 +6,7 @@ N = rows x tokens, the positions in a forward pass with gradients; c = bytes of 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from trueup.planning import gpu_step
@@ -16,6 +16,8 @@ FP32 = 4
 STORED = 2  # bytes of a weight that is not quantized: bf16, or fp16 on older GPUs
 CODE_TABLES = FP32 * (16 + 256)  # bytes per map: the values that 4-bit and 8-bit codes encode
 BLOCK, NESTED_BLOCK = 64, 256  # weights per scale; scales per scale of scales (bitsandbytes, Dettmers et al. 2023)
+LEFT_FREE = 0.1  # share of a GPU's memory that our decoder leaves free where it makes a copy by itself
+ROOM = 1.25  # times the weights, what an export asks for before it loads them
 CHUNK_TOKENS, VOCABULARY_BLOCK = 1024, 2048  # logits in memory at once (models/head.py)
 
 
@@ -28,6 +30,8 @@ class Setup:
     targets: tuple[str, ...]  # linear maps of a layer with an adapter
     dora: bool = False
     compute_bytes: int = FP32
+    stored_bytes: int = STORED  # of a weight that is not quantized
+    memory_bytes: int = 0  # of the device; 0 where that is not known
     packed: bool = True  # the forward of trueup.cpu: no padding, blocks that recompute most of what they need
     on_gpu: bool = False
 
@@ -50,7 +54,8 @@ class Load:
     cache_rows: int = 0  # sequences sampled at once
     cache_tokens: int = 0  # of each, prompt and completion
     cache_prompt: int = 0  # of these, in the first forward pass
-    copy: Literal["none", "merged", "host"] = "none"  # of the linear maps, in 16 bits; "host": on the CPU, not the GPU
+    # of the linear maps, in 16 bits; "room": on a GPU, where it fits; "host": in the memory of the CPU
+    copy: Literal["none", "merged", "room", "host"] = "none"
 
 
 def positions(setup: Setup, load: Load) -> int:
@@ -62,11 +67,12 @@ def weights(shape: Shape, setup: Setup, load: Load | None = None) -> int:
     """Bytes of the base: 4 bits per weight, a byte per block of 64, 4 bytes per block of blocks (double quantization),
     and the two code tables of each map. The packed forward keeps the blocks' scales unpacked besides, 4 bytes each.
     """
-    other = shape.other_parameters * STORED
+    stored = setup.stored_bytes
+    other = shape.other_parameters * stored
     if load is not None and load.score_head and not shape.tied:  # a classifier has no output layer
-        other -= shape.vocabulary * shape.hidden * STORED
+        other -= shape.vocabulary * shape.hidden * stored
     if not setup.four_bit:
-        return other + shape.linear_parameters * STORED
+        return other + shape.linear_parameters * stored
     packed = 0
     for rows, columns in shape.linear.values():
         blocks = math.ceil(rows * columns / BLOCK)
@@ -151,6 +157,10 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
 
     Gradients and moments stay from one turn to the next.
     """
+    if load.copy == "room":
+        copied = peak(shape, setup, replace(load, copy="merged"))
+        fits = setup.on_gpu and copied["peak"] <= (1 - LEFT_FREE) * setup.memory_bytes
+        return copied if fits else peak(shape, setup, replace(load, copy="none"))
     one = adapter_parameters(shape, setup)
     trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
     moments = optimizer(trained, load.optim)
@@ -173,8 +183,17 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
         **turn,
         "compiler": compiler(setup, load),
     }
+    if load.copy == "host" and setup.on_gpu and _has_room(shape, setup):
+        alone = {"weights": weights(shape, replace(setup, four_bit=False)), "adapters": FP32 * one}
+        terms = max(terms, alone, key=lambda some: sum(some.values()))
     terms["overhead"] = overhead(sum(terms.values()), setup)
     return terms | {"peak": sum(terms.values())}
+
+
+def _has_room(shape: Shape, setup: Setup) -> bool:
+    """Whether an export measures what it wrote on a base in 16 bits, which it loads alone: see `export/writing.py`."""
+    needed = ROOM * STORED * (shape.linear_parameters + shape.other_parameters)
+    return not setup.memory_bytes or needed <= setup.memory_bytes
 
 
 def _step(shape: Shape, setup: Setup, load: Load, trained: int) -> dict[str, int]:

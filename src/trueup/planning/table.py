@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trueup.planning import duration, fit, lengths
+from trueup.planning import duration, fit, learned, lengths
 from trueup.planning.devices import Device
 from trueup.planning.layouts import PACKED
 from trueup.planning.loads import plan
-from trueup.planning.memory import FP32, Setup
+from trueup.planning.memory import STORED, Setup
 from trueup.planning.shapes import Shape, of_base, targets
 from trueup.run.pipeline import Pipeline
 
@@ -30,6 +30,7 @@ class Line:
     fits: bool = True
     cure: fit.Changes | None = None
     measured: bool = False
+    learned: learned.Ratio | None = None
 
     @property
     def peak(self) -> int | None:
@@ -48,13 +49,15 @@ class Plan:
 
 def setup_of(pipeline: Pipeline, shape: Shape, device: Device) -> Setup:
     """How the run file's base and adapter are held on `device`."""
-    adapter = pipeline.run.adapter
+    adapter, exact = pipeline.run.adapter, device.is_gpu and pipeline.run.model.dtype == "float32"
     return Setup(
         four_bit=adapter.kind != "lora",
         r=adapter.r,
         targets=targets(adapter.targets, shape),
         dora=adapter.kind == "dora",
-        compute_bytes=FP32 if device.is_gpu and pipeline.run.model.dtype == "float32" else device.compute_bytes,
+        compute_bytes=4 if exact else device.compute_bytes,
+        stored_bytes=4 if exact else STORED,
+        memory_bytes=device.memory_bytes,
         packed=not device.is_gpu
         and shape.family in PACKED
         and adapter.kind in ("lora", "qlora")
@@ -74,6 +77,7 @@ def make(pipeline: Pipeline, device: Device) -> Plan:
     shape, shape_from, folder = of_base(run.model.base)
     setup = setup_of(pipeline, shape, device)
     measured, left_out = lengths.measure(run.data, folder)
+    known = learned.ratios(pipeline, device, measured, shape, setup)
     lines = []
     for state in pipeline.states():
         stage = pipeline.stages[state.stage]
@@ -82,11 +86,15 @@ def make(pipeline: Pipeline, device: Device) -> Plan:
             lines.append(Line(state.stage, state.state))
             continue
         terms = fit.peak_of(stage, run, measured, shape, setup)
+        ratio = known.get(state.stage)
+        if terms is not None and ratio is not None:
+            terms = learned.corrected(terms, ratio)
         fits = terms is not None and terms["peak"] <= usable(device)
         lines.append(
             Line(
                 stage=state.stage,
                 state=state.state,
+                learned=ratio,
                 terms=terms,
                 seconds=duration.seconds(shape, setup, *planned, device),
                 fits=fits,
@@ -127,6 +135,7 @@ def figures(made: Plan, device: Device) -> dict[str, Any]:
             "fits": line.fits,
             "would_fit_with": line.cure,
             "measured": line.measured,
+            "earlier_records": None if line.learned is None else vars(line.learned),
         }
         for line in made.lines
     ]
@@ -170,6 +179,12 @@ def show(made: Plan, device: Device, base: str) -> None:
     console.print(table)
     for note in made.left_out:
         console.print(Text(f"{note}; counted as 100 rows", "yellow"), soft_wrap=True)
+    if device.speeds_of:
+        said = f"{device.name} is not in the table of GPUs: times are those of a {device.speeds_of}"
+        console.print(Text(said, "yellow"), soft_wrap=True)
+    for line in made.lines:
+        if line.learned is not None:
+            console.print(Text(f"{line.stage}: {line.learned.in_words()}"), soft_wrap=True)
     for sentence in verdict(made, device):
         console.print(Text(sentence), soft_wrap=True)
     console.print(Text("~ is predicted, not measured: --probe runs two real steps of each stage", "dim"))

@@ -209,6 +209,18 @@ TABLE: tuple[Private, ...] = (
         "decodes a weight without an autograd graph",
         takes=("A", "absmax", "blocksize", "quant_type", "shape", "dtype"),
     ),
+    Private(
+        "transformers",
+        "transformers:PreTrainedModel.save_pretrained",
+        "an export merges a map when it is taken out to be written, so that one file is in memory at a time",
+        says=("tensor = state_dict.pop(tensor_name)",),
+    ),
+    Private(
+        "transformers",
+        "transformers.core_model_loading:revert_weight_conversion",
+        "whether a base's weights are stored under other names, or in another shape, than in memory",
+        says=('"_weight_conversions"',),
+    ),
     Private("torch", "torch:cpu._is_avx512_bf16_supported", "what the processor multiplies in bf16"),
     Private("torch", "torch:cpu._is_amx_tile_supported", "whether the processor has tiles"),
     Private("torch", "torch:cpu._init_amx", "asks the kernel for the tiles"),
