@@ -67,6 +67,7 @@ def run(
         out=context.out,
         seed=context.run.seed,
         name=context.run.name,
+        checkpoints=context.checkpoints,
     )
     steps.keep(model, tokenizer, context.out, probe=encoded)
     weights_bytes = base.weights_bytes(model) + engine_bytes(model, config.engine)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trueup import ranks
 from trueup.cli.completion import as_yaml
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
@@ -68,6 +69,8 @@ def command_of(stage: Stage) -> click.Command:
         for line in pipeline.missing_files(besides=stage.name):
             click.echo(f"warning: {line}", err=True)
         built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
+        if not ranks.is_first():
+            return
         _say_built(pipeline, stage.name, built)
         afterwards = pipeline.afterwards(stage.name)
         for line in (*pipeline.says(stage.name), *afterwards):
@@ -120,6 +123,8 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     tell(run=pipeline.run.name, round=pipeline.run.round, stages=done)
     for stage in pipeline.order():
         built = pipeline.execute(stage.name)
+        if not ranks.is_first():
+            continue
         _say_built(pipeline, stage.name, built)
         afterwards = pipeline.afterwards(stage.name)
         for line in (*(pipeline.says(stage.name) if built else []), *afterwards):
@@ -127,6 +132,8 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
         done.append(_figures(pipeline, stage, built, afterwards))
         if stage.trains and built:
             _draw(pipeline)
+    if not ranks.is_first():
+        return
     verdict = pipeline.verdict_lines()
     for line in verdict:
         click.echo(line)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trueup import cpu
+from trueup import cpu, ranks
 from trueup.chat.ending import end_ids
 from trueup.chat.template import Chat
 from trueup.errors import StageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_WIDER = 1.5  # times the shortest prompt and answer of a chunk that is decoded together
+SEED_OF_RANK = 15_485_863  # between the seeds of one rank and the next
 LARGEST_CHUNK = 512  # answers: what a killed stage loses
 
 
@@ -29,19 +31,20 @@ def sample(
     progress: Callable[[int], None] = lambda done: None,
     kept: Kept | None = None,
 ) -> list[Sampled]:
-    """One completion for each prompt, in the order given. The same seed and batch size give the same texts.
+    """One completion for each prompt, in the order given. The same seed, batch size and number of ranks give the same
+    texts.
 
     Chunks of answers that `kept` holds are taken from there, the others are added to it as they are finished.
     """
     chat = Chat(tokenizer)
     encoded = [chat.prompt(prompt) for prompt in prompts]
     refuse_beyond_context(tokenizer, encoded, sampling.max_new_tokens)
-    run = engine(model, tokenizer, sampling, progress)
+    run = on_ranks(engine(model, tokenizer, sampling, lambda done: progress(done * ranks.count())))
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]))  # equal prompts are neighbours
     results: dict[int, Sampled] = {}
     for number, chunk in enumerate(_alike(order, [len(ids) + sampling.max_new_tokens for ids in encoded])):
         asked, seed = [encoded[i] for i in chunk], sampling.seed + 100_003 * number
-        done = kept.get(key_of(asked, seed)) if kept else None
+        done = ranks.from_first(functools.partial(kept.get, key_of(asked, seed))) if kept else None
         if done is None:
             began = time.monotonic()
             found = run(asked, seed)
@@ -52,6 +55,19 @@ def sample(
             progress(len(done))
         results |= zip(chunk, done, strict=True)
     return [results[i] for i in range(len(prompts))]
+
+
+def on_ranks(run: Run) -> Run:
+    """`run`, with each rank completing its share of the prompts: on ranks after the first under a seed of its own,
+    since equal prompts would otherwise have equal answers.
+    """
+    if ranks.count() == 1:
+        return run
+
+    def shared(prompts: list[list[int]], seed: int) -> list[Generated]:
+        return ranks.by_share(prompts, lambda own: run(own, seed + SEED_OF_RANK * ranks.this()))
+
+    return shared
 
 
 def as_sampled(model: Any, tokenizer: Any, prompt: list[int], generated: Generated) -> Sampled:

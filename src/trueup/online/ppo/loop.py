@@ -36,15 +36,19 @@ def train(
     out: Path,
     seed: int,
     name: str,
+    checkpoints: Path | None = None,
 ) -> Metrics:
     """Train the policy of `roles`, saved in `start`, for `num_steps` steps or until KL says stop.
 
-    Goes on from the newest whole checkpoint below `out`, and ends bit for bit where an uninterrupted run would. Raises
+    Goes on from the newest whole checkpoint below `checkpoints` (by default in `out`), and ends bit for bit where an
+    uninterrupted run would. Several ranks share the work of each step, and all have the same weights after it; the
+    number of ranks changes no step but by rounding, and by the random numbers that the rollouts draw. Raises
     ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
     """
     proven = prove(roles, start)
     optimizer = new_optimizer(roles, settings)
-    first_step, numbers = state.restore(out / "checkpoints", roles, optimizer)
+    checkpoints = checkpoints or out / "checkpoints"
+    first_step, numbers = state.restore(checkpoints, roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
     scaler = new_scaler(roles.device, base.compute_dtype())
     scaler.load_state_dict(numbers.get("loss_scale", scaler.state_dict()))
@@ -83,7 +87,7 @@ def train(
                 log.write_completions(step + 1, asked, experience.texts, experience.scores.tolist())
             if (step + 1) % settings.save_steps == 0 or step + 1 == settings.num_steps:
                 numbers = {"kl_coef": kl_coef, "loss_scale": scaler.state_dict()}
-                state.save(out / "checkpoints", step + 1, roles, optimizer, numbers)
+                state.save(checkpoints, step + 1, roles, optimizer, numbers)
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
     rows = log.finish()
     ended_as = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}

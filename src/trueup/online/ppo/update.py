@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueup import ranks
 from trueup.online.ppo import mathematics
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import Experience
@@ -51,7 +52,8 @@ def update(
 ) -> dict[str, float]:
     """Several epochs of clipped policy and value losses on one rollout; means over them for the log.
 
-    A minibatch's loss is a mean over its tokens, whatever the micro-batches. Raises StageError before a step that is
+    A minibatch's loss is a mean over its tokens, whatever the micro-batches and the number of ranks, which share its
+    rows and add up their gradients. Raises StageError before a step that is
     not finite, so that the weights stay good; with scaled losses such a step is left out, and the scale halved.
     """
     roles.model.train(settings.gradient_checkpointing)  # there is no dropout; checkpointing asks for train mode
@@ -83,11 +85,14 @@ def _minibatch(
     num_tokens = experience.mask[rows].sum().item()
     totals = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "update_kl"), 0.0)
     optimizer.zero_grad(set_to_none=False)
-    rows = experience.by_length(rows)
+    rows = ranks.share(experience.by_length(rows))
     for start in range(0, len(rows), settings.micro_batch_size):
         part = rows[start : start + settings.micro_batch_size]
         for name, total in _micro_batch(roles, scaler, experience, settings, part, num_tokens).items():
             totals[name] += total
+    ranks.add_up_gradients(p for group in optimizer.param_groups for p in group["params"])
+    everywhere = ranks.gather(totals)
+    totals = {name: sum(one[name] for one in everywhere) for name in totals}
     scaler.unscale_(optimizer)
     for group in optimizer.param_groups:
         norm = torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
