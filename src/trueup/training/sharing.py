@@ -90,7 +90,7 @@ class OnRanks:
         shares = ShareOfBatches(order, args.per_device_train_batch_size, args.seed, drop_last=args.dataloader_drop_last)
         return Epochs(
             WeightedRows(dataset),  # type: ignore[arg-type]
-            batch_sampler=shares,  # type: ignore[arg-type]
+            batch_sampler=shares,
             collate_fn=self.data_collator,  # type: ignore[attr-defined]
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
