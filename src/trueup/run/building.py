@@ -134,7 +134,7 @@ def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bo
         before = read_record(plan)
         if before is None:
             found = f"{plan} is empty or torn: nothing says what {out.name} was begun from"
-        elif (number := before.get("num_ranks", 1)) != _number_of_ranks(stage).get("num_ranks", 1):
+        elif issubclass(stage.config, TrainerSection) and (number := before.get("num_ranks", 1)) != ranks.count():
             found = f"{out.name} was begun on {_ranks(number)}, this is {_ranks(ranks.count())}: its steps would differ"
         else:
             found = "; ".join(standing.differences(stage, before, now, strict=True))
@@ -153,9 +153,8 @@ def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bo
 
 
 def _number_of_ranks(stage: Stage) -> dict[str, int]:
-    """How many ranks a stage was built on, where its steps depend on that: those of TRL's trainers."""
-    depends = ranks.count() > 1 and not stage.alone and issubclass(stage.config, TrainerSection)
-    return {"num_ranks": ranks.count()} if depends else {}
+    """How many ranks build a stage, where there are several."""
+    return {"num_ranks": ranks.count()} if ranks.count() > 1 and not stage.alone else {}
 
 
 def _ranks(number: int) -> str:
