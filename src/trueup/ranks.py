@@ -12,6 +12,7 @@ import functools
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(days=7)  # of ranks that wait for another; one that dies is noticed at once
+PATIENCE_S = 3  # in which the first rank says what is wrong; the launcher then ends the others
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # what a launcher sets
 
 
@@ -117,6 +119,7 @@ def from_first(make: Callable[[], Value]) -> Value:
     if not is_first():
         said, value = _heard()
         if said == "error":
+            time.sleep(PATIENCE_S)  # a launcher that saw this one end first would end the first rank in mid-sentence
             sys.exit(value)
         return value  # type: ignore[no-any-return]
     try:

@@ -11,6 +11,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from trueup import ranks
 from trueup.errors import StageError
+from trueup.online.ppo import loop
+from trueup.online.settings import Settings
 from trueup.run.pipeline import Pipeline
 
 
@@ -84,3 +86,11 @@ def test_configurations_for_accelerate_are_read_by_it(name: str) -> None:
     loaded = load_config_from_file(str(file))
     assert loaded.distributed_type == "MULTI_GPU"
     assert loaded.num_processes % loaded.num_machines == 0
+
+
+def test_a_minibatch_has_a_completion_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.refuse_idle_ranks(Settings(rollout_batch_size=1))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    loop.refuse_idle_ranks(Settings(rollout_batch_size=6, num_mini_batches=3))
+    with pytest.raises(StageError, match="a minibatch of 1 of 7 completions, for 2 ranks"):
+        loop.refuse_idle_ranks(Settings(rollout_batch_size=7, num_mini_batches=4))

@@ -16,7 +16,6 @@ import click
 from trueup import ranks
 from trueup.errors import TrueupError, visible
 
-PATIENCE_S = 3  # what every rank meets the first one says; the launcher then ends the others
 INTERRUPTED = 130  # as a shell says of SIGINT
 DEBUG = "trueup.debug"  # key of click's meta: tracebacks are shown
 DOCUMENT = "trueup.document"  # key of click's meta: what --json prints, where it is asked for
@@ -98,7 +97,7 @@ def _say(error: Exception, ctx: click.Context) -> int:
         click.echo(str(error), err=DOCUMENT in ctx.meta)
         return Waiting.exit_code
     if not ranks.is_first():
-        time.sleep(PATIENCE_S)
+        time.sleep(ranks.PATIENCE_S)  # what every rank meets the first one says
     if ctx.meta.get(DEBUG):
         traceback.print_exception(error)
     lines, code, logged = _lines(error, ctx.obj or "RUN.yaml")

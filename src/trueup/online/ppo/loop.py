@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from trueup.errors import ReferenceProofError
+from trueup import ranks
+from trueup.errors import ReferenceProofError, StageError
 from trueup.models import base
 from trueup.online.log import Log, describe, summary
 from trueup.online.ppo import mathematics, state
@@ -45,6 +46,7 @@ def train(
     number of ranks changes no step but by rounding, and by the random numbers that the rollouts draw. Raises
     ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
     """
+    refuse_idle_ranks(settings)
     proven = prove(roles, start)
     optimizer = new_optimizer(roles, settings)
     checkpoints = checkpoints or out / "checkpoints"
@@ -93,6 +95,19 @@ def train(
     ended_as = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
     ended_as["num_torn_log_lines"] = log.num_torn
     return summary(rows) | ended_as | {"reference_proof": proven}
+
+
+def refuse_idle_ranks(settings: Settings) -> None:
+    """Raise StageError where a minibatch has fewer completions than there are ranks."""
+    size = -(-settings.rollout_batch_size // settings.num_mini_batches)
+    smallest = (settings.rollout_batch_size - 1) % size + 1
+    if smallest < ranks.count():
+        raise StageError(
+            "ppo",
+            found=f"a minibatch of {smallest} of {settings.rollout_batch_size} completions, for {ranks.count()} ranks",
+            expected="at least one completion for each rank",
+            next_step="raise ppo.rollout_batch_size, or start fewer processes",
+        )
 
 
 def prove(roles: Roles, start: Path) -> Metrics:
