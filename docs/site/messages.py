@@ -20,7 +20,6 @@ the common ones. This page is made from the code by `make reference`.
 
 AREAS = {  # of the code -> the heading
     "run": "Run file, stages and files of a run",
-    "ranks": "Several processes",
     "cli": "Commands",
     "data": "Data",
     "chat": "Templates and tokens",

@@ -6,6 +6,7 @@ import torch
 
 from trueup import ranks
 from trueup.errors import StageError
+from trueup.run import alike
 
 me = ranks.this()
 found = {
@@ -23,7 +24,7 @@ weight.grad = torch.tensor([[1.0, 2.0], [3.0, 4.0]]) * (me + 1)
 ranks.add_up_gradients([weight])
 found["gradient"] = weight.grad.tolist()
 try:
-    ranks.refuse_different("sft", {"trl": f"1.{15 + me}", "torch": "2.13", "sft: data": [me]})
+    alike.refuse_different("sft", {"versions": {"trl": f"1.{15 + me}", "torch": "2.13"}, "seed": me})
 except StageError as error:
     found["refused"] = str(error)
 print(json.dumps(found), flush=True)

@@ -9,10 +9,10 @@ import pairs
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from trueup import ranks
 from trueup.errors import StageError
 from trueup.online.ppo import loop
 from trueup.online.settings import Settings
+from trueup.run import alike
 from trueup.run.pipeline import Pipeline
 
 
@@ -41,8 +41,8 @@ def test_means_and_gradients_are_over_all_ranks(talked: list[tuple[int, str]]) -
 def test_other_versions_and_files_are_named_with_their_rank(talked: list[tuple[int, str]]) -> None:
     for _, said in talked:
         refused = json.loads(said.splitlines()[0])["refused"]
-        assert "trl: 1.15 on rank 0, 1.16 on rank 1" in refused
-        assert "sft: data: [0] on rank 0, [1] on rank 1" in refused
+        assert "versions.trl: 1.15 on rank 0, 1.16 on rank 1" in refused
+        assert "seed: 0 on rank 0, 1 on rank 1" in refused
         assert "torch" not in refused
 
 
@@ -68,16 +68,16 @@ def test_ranks_with_other_data_are_refused_before_anything_trains(pipeline: Pipe
     (first, said), (second, _) = pairs.start(commands)
     assert first == second == 2
     assert "error: rank 0 of 2: sft, 2 ranks: " in said
-    assert "sft: data: " in said and "on rank 1" in said
+    assert "data.demonstrations.sha256: " in said and "on rank 1" in said and "\n  trl" not in said
     assert not list(folders[0].glob("runs/**/checkpoints"))
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
 def test_launchers_that_split_parameters_are_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranks.refuse_split_parameters()
+    alike.refuse_split_parameters()
     monkeypatch.setenv(variable, "true")
     with pytest.raises(StageError, match="computed from whole parameters"):
-        ranks.refuse_split_parameters()
+        alike.refuse_split_parameters()
 
 
 @pytest.mark.parametrize("name", ["ddp", "ddp-two-machines"])

@@ -15,6 +15,7 @@ from trueup.cli.document import tell, with_json
 from trueup.cli.group import Group, debug_option
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.run_files import init, schema
+from trueup.run import alike
 from trueup.stages import STAGES
 
 METHODS = [stage.name for stage in STAGES if stage.alignment]
@@ -32,7 +33,7 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
     if ranks.count() > 1:
         ranks.quiet() if click.get_current_context().invoked_subcommand in ON_RANKS else ranks.alone()
-    ranks.refuse_split_parameters()
+    alike.refuse_split_parameters()
     device.use_one_gpu()
     noise.sift()  # before any of the libraries is imported: some warn at once
 

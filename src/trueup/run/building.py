@@ -15,7 +15,7 @@ from typing import Any
 
 from trueup import ranks
 from trueup.errors import StageError
-from trueup.run import files
+from trueup.run import alike, files
 from trueup.run.artifacts import Artifact
 from trueup.run.identity import MadeOf
 from trueup.run.record import read_record
@@ -70,9 +70,8 @@ def _refuse_unlike(stage: Stage, standing: Standing, inputs: Mapping[str, Artifa
     """Raise StageError where ranks have other versions, files, settings or devices than the first has."""
     if ranks.count() > 1:
         standing.hashes = type(standing.hashes)(standing.hashes.path)  # with what the first rank has hashed by now
-        made_of = {f"{stage.name}: {part}": value for part, value in standing.made_of(stage, inputs).items()}
         versions = {"Python": platform.python_version(), **_versions()}
-        ranks.refuse_different(stage.name, versions | made_of)
+        alike.refuse_different(stage.name, {"versions": versions} | standing.made_of(stage, inputs))
 
 
 def _finish(standing: Standing, final: Path, out: Path) -> None:
