@@ -1191,7 +1191,7 @@ BUGS = [
         "a rank with other files trains",
         "ranks",
         "src/trueup/run/building.py",
-        'alike.refuse_different(stage.name, {"version": versions} | standing.made_of(stage, inputs))',
+        'alike.refuse_different(stage.name, {"versions": versions} | standing.made_of(stage, inputs))',
         "pass",
         ("tests/distributed/test_ranks.py::test_ranks_with_other_data_are_refused_before_anything_trains",),
     ),
