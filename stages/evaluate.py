@@ -36,8 +36,8 @@ class Config(Section):
     batch_size: PositiveInt = 64
     """Completions that are sampled at once."""
     engine: Engine = "auto"
-    """What samples: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of transformers;
-    `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is
+    our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
     baselines: tuple[Baseline, ...] = ()
     """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
     (`system_prompt`), the base shown examples (`few_shot`). None by default."""
@@ -60,6 +60,7 @@ def run(
     """
     import functools
     import os
+    from collections import Counter
 
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -92,7 +93,8 @@ def run(
     chat = Chat(tokenizer)
     asked = [chat.prompt(messages) for put in (prompts, *framed.values()) for messages in put]
     refuse_beyond_context(tokenizer, asked, config.max_new_tokens)
-    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+    known = context.run.model
+    bare = base.load_base(known.base, four_bit=context.run.adapter.kind != "lora", dtype=known.dtype)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:
@@ -106,6 +108,7 @@ def run(
     }
     contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     done: dict[str, list[Sampled]] = {}
+    ran: Counter[str] = Counter()
     metrics: Metrics = {}
     with bars("evaluate") as bar:
 
@@ -115,6 +118,7 @@ def run(
         for label, (name, put) in contestants.items():
             advance, kept = shown(f"answers of {label}", len(prompts)), Kept(context.out, f"answers-{label}")
             done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance, kept)
+            ran.update(kept.ran)
         if head is not None:
             advance = shown("rewards", len(done) * len(prompts))
             judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done, advance)
@@ -140,7 +144,7 @@ def run(
     figures = (
         metrics
         | kl
-        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model)}
+        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model, ran)}
         | {
             f"win_rate_by_{judge}": won["sft"],
             "reward_functions": {part.name: part.weight for part in parts},
@@ -209,5 +213,6 @@ STAGE = Stage(
     says=says,
     help="Is it better, by how much.",
     batch="batch_size",
+    fits_by=("batch_size",),
     plan=plan,
 )

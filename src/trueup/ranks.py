@@ -9,14 +9,19 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trueup.errors import StageError, TrueupError
+from trueup.errors import TrueupError
+from trueup.rank import PATIENCE_S as PATIENCE_S
+from trueup.rank import alone as alone
+from trueup.rank import count as count
+from trueup.rank import is_first as is_first
+from trueup.rank import quiet as quiet
+from trueup.rank import this as this
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,51 +29,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(days=7)  # of ranks that wait for another; one that dies is noticed at once
-PATIENCE_S = 3  # in which the first rank says what is wrong; the launcher then ends the others
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # what a launcher sets
-
-
-def count() -> int:
-    """How many ranks there are."""
-    return _number("WORLD_SIZE", 1)
-
-
-def this() -> int:
-    """The number of this rank, from 0."""
-    return _number("RANK", 0) if count() > 1 else 0
-
-
-def is_first() -> bool:
-    """Whether this is rank 0, which is true of a process that is alone."""
-    return this() == 0
-
-
-def _number(name: str, otherwise: int) -> int:
-    written = os.environ.get(name, "")
-    if written and not written.isdigit():
-        raise StageError(
-            name, found=repr(written), expected="a whole number", next_step="use torchrun or accelerate launch"
-        )
-    return int(written or otherwise)
-
-
-def alone() -> None:
-    """For commands that one process does: the other ranks end here, and the first forgets that there are any."""
-    if not is_first():
-        sys.exit(0)
-    for name in LAUNCHED:
-        os.environ.pop(name, None)
-
-
-def quiet() -> None:
-    """Ranks other than the first write nothing to standard output and warn of nothing; their errors are still seen."""
-    if not is_first():
-        import warnings
-
-        sys.stdout.flush()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        warnings.simplefilter("ignore")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 @functools.cache

@@ -59,7 +59,7 @@ def die_at(step: int) -> None:
 
 
 def play(words: list[str]) -> None:
-    base.compute_dtype = roles.compute_dtype = lambda: torch.float32  # type: ignore[assignment, attr-defined]
+    base.compute_dtype = lambda *chosen: torch.float32  # type: ignore[assignment]
     rollout.engine, loop.new_optimizer = recorded, sgd  # type: ignore[assignment]
     if words[0] == "--die-at":
         die_at(int(words[1]))

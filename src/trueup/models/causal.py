@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trueup.errors import ModelError
-from trueup.models import head
+from trueup.models import base, head
 from trueup.models.families import FAMILIES
 from trueup.models.head import OutputLayer
 
@@ -26,8 +26,13 @@ def bare(model: Any) -> Any:
 
 
 def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """What the output layer reads, (B, T, H), from token ids and their mask, (B, T) each, with the adapter in use."""
-    out = bare(model).base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    """What the output layer reads, (B, T, H), from token ids and their mask, (B, T) each, with the adapter in use.
+
+    Computed as in training: see `base.arithmetic`.
+    """
+    whole = bare(model)
+    with base.arithmetic(whole):
+        out = whole.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     states: Tensor = out.last_hidden_state
     return states
 
@@ -93,7 +98,7 @@ def refuse_another_forward(model: Any, plain: Tensor, where: str) -> None:
             where,
             found=f"outputs that differ from transformers' own by {error:.1%} of their spread (architecture {kind})",
             expected=f"at most {MAX_ERROR:.0%}",
-            next_step="set TRUEUP_CPU=portable on a CPU; on a GPU without bf16, choose a model that fp16 can run",
+            next_step="set TRUEUP_CPU=portable on a CPU; on a GPU that computes in fp16, set model.dtype: float32",
         )
 
 

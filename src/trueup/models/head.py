@@ -11,17 +11,35 @@ from torch import Tensor
 
 from trueup.errors import ModelError
 
-# logits in memory at once, times 4 bytes: few enough to stay in a processor's cache
+# Tokens, and entries of the vocabulary, whose logits are in memory at once, 4 bytes each. On a CPU they are few enough
+# to stay in its cache; a GPU needs larger products to be busy, and 34 MB are little beside its weights.
 CHUNK_TOKENS = 1024
 VOCABULARY_BLOCK = 2048
+GPU_VOCABULARY_BLOCK = 8192
 
 
 Products = Callable[[Tensor], Tensor]  # rows of an output layer, (V', H) -> (N, V') in fp32
 
 
+def vocabulary_block(device: torch.device) -> int:
+    """How many entries of the vocabulary have logits in memory at once on `device`."""
+    return GPU_VOCABULARY_BLOCK if device.type == "cuda" else VOCABULARY_BLOCK
+
+
 def plain_products(hidden: Tensor) -> Products:
-    """What multiplies hidden states, (N, H), by rows of an output layer, in the dtype of `hidden`."""
-    return lambda rows: (hidden @ rows.T).float()
+    """What multiplies hidden states, (N, H), by rows of an output layer of the same dtype."""
+    return lambda rows: multiply(hidden, rows.T)
+
+
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """a b, (N, K) and (K, M) of one dtype -> (N, M) in fp32; on a GPU 16-bit operands are not rounded in between.
+
+    A product that is rounded to bf16 leaves a logit of 20 uncertain by 0.06, and sums of rounded products drift. On a
+    CPU, where torch has no such product, `cpu.accelerate` brings one for the logits.
+    """
+    if a.dtype != torch.float32 and a.device.type == "cuda":
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return (a @ b).float()
 
 
 @dataclass(frozen=True)
@@ -38,12 +56,12 @@ class OutputLayer:
     products: Callable[[Tensor], Products] = plain_products
 
     def blocks(self) -> list[_Block]:
-        """W and b, VOCABULARY_BLOCK rows at a time."""
-        weights = torch.split(self.weight.detach(), VOCABULARY_BLOCK)
-        biases = [None] * len(weights) if self.bias is None else torch.split(self.bias.detach(), VOCABULARY_BLOCK)
+        """W and b, `vocabulary_block` rows at a time."""
+        size = vocabulary_block(self.weight.device)
+        weights = torch.split(self.weight.detach(), size)
+        biases = [None] * len(weights) if self.bias is None else torch.split(self.bias.detach(), size)
         return [
-            _Block(number * VOCABULARY_BLOCK, rows, bias)
-            for number, (rows, bias) in enumerate(zip(weights, biases, strict=True))
+            _Block(number * size, rows, bias) for number, (rows, bias) in enumerate(zip(weights, biases, strict=True))
         ]
 
     def finish(self, products: Tensor, bias: Tensor | None) -> Tensor:
@@ -134,7 +152,7 @@ def _softmax(
             weighted.mul_(fallen).add_(torch.linalg.vecdot(unscaled, raw).unsqueeze(-1))
         if with_gradient:
             through = unscaled if slope is None else unscaled.mul_(slope)
-            expected.mul_(fallen).add_(through.to(rows.dtype) @ rows)
+            expected.mul_(fallen).add_(multiply(through.to(rows.dtype), rows))
     log_z = largest + normalizer.log()
     entropy = log_z - weighted / normalizer if with_entropy else weighted
     if with_gradient:
@@ -157,7 +175,10 @@ def token_logps(
     """
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (layer.weight, layer.bias)):
         raise ModelError("lm_head", found="trainable", expected="frozen: its gradient is not computed here")
-    result: tuple[Tensor, Tensor] = _TokenLogps.apply(hidden, layer, targets, temperature, with_entropy)  # type: ignore[no-untyped-call]
+    if torch.is_autocast_enabled(hidden.device.type):  # as the output layer itself would be computed
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    with torch.autocast(hidden.device.type, enabled=False):
+        result: tuple[Tensor, Tensor] = _TokenLogps.apply(hidden, layer, targets, temperature, with_entropy)  # type: ignore[no-untyped-call]
     return result
 
 

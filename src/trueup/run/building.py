@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib.metadata
 import platform
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -57,6 +59,7 @@ def build(
             else:
                 _refuse_unlike(stage, standing, inputs)
                 _run(stage, standing, inputs, out, now | said)
+            release()
         ranks.from_first(lambda: _finish(standing, final, out))
     except Exception as error:
         if not disk_is_full(error, out):
@@ -87,6 +90,8 @@ def _finish(standing: Standing, final: Path, out: Path) -> None:
 
 def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: Path, said: dict[str, Any]) -> None:
     began = time.monotonic()
+    if (cuda := _cuda()) is not None:
+        cuda.reset_peak_memory_stats()  # of the stage that ran before in this process
     run: RunFile = standing.chain.run
     if not ranks.is_first():
         with tempfile.TemporaryDirectory(prefix="trueup-rank-") as scratch:
@@ -101,21 +106,50 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
     made = stage.makes(out)
     if stage.on_base:  # the commit of a hub model is known once it is here
         said["base"] = standing.made_of(stage, inputs)["base"]
-    record = (
-        said
-        | {
-            "stage": stage.name,
-            "fingerprint": made.fingerprint(),
-            "files": made.hashes(),
-            "metrics": metrics,
-            "wall_s": round(time.monotonic() - began, 1),
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "versions": _versions(),
-        }
-        | _number_of_ranks(stage)
-    )
+    record = said | {
+        "stage": stage.name,
+        "fingerprint": made.fingerprint(),
+        "files": made.hashes(),
+        "metrics": metrics,
+        "wall_s": round(time.monotonic() - began, 1),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **_device(),
+        **_number_of_ranks(stage),
+        "versions": _versions(),
+    }
     files.sync_tree(out)
     files.write_json(out / "record.json", record)
+
+
+def release() -> None:
+    """Free what a stage held: a trainer and its model refer to each other, and would stay until Python looks for such.
+
+    The next stage would load its base beside this one's.
+    """
+    gc.collect()
+    if (cuda := _cuda()) is not None:
+        cuda.empty_cache()
+
+
+def _cuda() -> Any:
+    """torch.cuda, where this process has imported torch and sees a GPU; else None. A stage of texts imports none."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
+
+
+def _device() -> dict[str, Any]:
+    """What the stage ran on; of a GPU its compute capability and the most memory it took, in bytes.
+
+    `peak_vram_bytes` is what torch reserved, free blocks included, and `peak_tensor_bytes` what tensors took of that.
+    """
+    if (cuda := _cuda()) is None:
+        return {"device_name": "cpu"}
+    return {
+        "device_name": cuda.get_device_name(),
+        "capability": ".".join(map(str, cuda.get_device_capability())),
+        "peak_vram_bytes": cuda.max_memory_reserved(),
+        "peak_tensor_bytes": cuda.max_memory_allocated(),
+    }
 
 
 def _is_complete(stage: Stage, standing: Standing, out: Path, now: MadeOf) -> bool:

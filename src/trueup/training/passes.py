@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trueup import ranks
-from trueup.models import adapters
+from trueup.models import adapters, base
 from trueup.progress import track
 from trueup.training.trainers import Batch, summed_logps
 
@@ -21,7 +22,7 @@ def precompute_reference(trainer: Any) -> None:
     found: list[Tensor] = []  # (2, rows) of each batch of this rank
     size = trainer.args.per_device_train_batch_size
     model.eval()
-    with torch.no_grad(), adapters.using(model, "ref"):
+    with torch.no_grad(), _as_trained(trainer), adapters.using(model, "ref"):
         for batch in _shown(trainer, "reference", dataset, size):
             found.append(torch.stack(summed_logps(model, batch).cpu().chunk(2)))
     chosen, rejected = _of_all(found, dataset, size).tolist()
@@ -34,7 +35,7 @@ def precompute_reference(trainer: Any) -> None:
 def first_loss(trainer: Any) -> float:
     """The loss of the first batch before any step, for a mean weight of 1; no dropout, no random state touched."""
     trainer.model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), _as_trained(trainer):
         batch = _batch(trainer, trainer.train_dataset, 0, trainer.args.per_device_train_batch_size)
         loss = trainer.compute_loss(trainer.model, batch)
     trainer.model.train()
@@ -46,13 +47,18 @@ def scores_of_pairs(trainer: Any, dataset: Any) -> tuple[list[float], list[float
     found: list[Tensor] = []  # (2, rows) of each batch of this rank
     size = trainer.args.per_device_eval_batch_size
     trainer.model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), _as_trained(trainer):
         for batch in _shown(trainer, "held-out pairs", dataset, size):
             scores = trainer.compute_loss(trainer.model, batch, return_outputs=True)[1]["rewards"]
             found.append(scores.float().cpu().T)
     trainer.model.train()
     chosen, rejected = _of_all(found, dataset, size).tolist()
     return chosen, rejected
+
+
+def _as_trained(trainer: Any) -> AbstractContextManager[Any]:
+    """accelerate wraps the model's forward in autocast only once training begins: here, before it, or after it."""
+    return base.arithmetic(trainer.model)
 
 
 def _shown(trainer: Any, what: str, dataset: Any, size: int) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -47,15 +48,15 @@ def train(
     ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
     """
     refuse_idle_ranks(settings)
-    proven = prove(roles, start)
+    proven = prove(roles, start, settings.micro_batch_size)
     optimizer = new_optimizer(roles, settings)
     checkpoints = checkpoints or out / "checkpoints"
     first_step, numbers = state.restore(checkpoints, roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
-    scaler = new_scaler(roles.device, base.compute_dtype())
-    scaler.load_state_dict(numbers.get("loss_scale", scaler.state_dict()))
+    scaler = new_scaler(roles.device, base.dtype_of(roles.model))
+    scaler.load_state_dict(numbers.get("loss_scale") or scaler.state_dict())  # it has none where it was not in fp16
     log = Log(out, settings.report_to, name, first_step)
-    stopped = ""
+    stopped, ran = "", Counter[str]()
     with bars("ppo") as bar:
         task = bar.add_task("steps", total=settings.num_steps, completed=first_step)
         for step in range(first_step, settings.num_steps):
@@ -64,6 +65,7 @@ def train(
             began = time.monotonic()
             chosen = prompts_of_step(prompts, settings.rollout_batch_size, step, seed)
             experience = collect(roles, chosen, reward, settings, kl_coef, step_seed)
+            ran[experience.ran] += len(experience.prompts)
             row = describe(experience)
             if settings.stop_kl is not None and row["kl"] > settings.stop_kl:
                 stopped = f"KL {row['kl']:.3f} nats per token is above stop_kl {settings.stop_kl} at step {step + 1}"
@@ -92,8 +94,9 @@ def train(
                 state.save(checkpoints, step + 1, roles, optimizer, numbers)
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
     rows = log.finish()
-    ended_as = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
+    ended_as: Metrics = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
     ended_as["num_torn_log_lines"] = log.num_torn
+    ended_as["rollouts_by"] = dict(ran)  # what sampled how many completions, in this process
     return summary(rows) | ended_as | {"reference_proof": proven}
 
 
@@ -110,8 +113,11 @@ def refuse_idle_ranks(settings: Settings) -> None:
         )
 
 
-def prove(roles: Roles, start: Path) -> Metrics:
-    """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape."""
+def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:
+    """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape.
+
+    No more rows than a micro-batch holds are in memory at once.
+    """
     proven = proof.prove(roles.model, start)
     probe = proof.load_probe(start)
     labelled = probe["labels"] != -100
@@ -121,23 +127,26 @@ def prove(roles: Roles, start: Path) -> Metrics:
         completions.append(ids[labels].tolist())
     pad_id = roles.tokenizer.pad_token_id
     roles.model.eval()
+    kls, log_ratios = [], []
     with torch.no_grad():
-        batch = collate(prompts, completions, pad_id).to(roles.device)
-        logps = roles.policy(batch)[0]
-        kl = mathematics.masked_mean(mathematics.kl(logps, roles.reference_logps(batch)), batch.mask).item()
-        log_ratios = []
-        for rows in (slice(0, 1), slice(1, None)):  # one alone, then the others
-            part = collate(prompts[rows], completions[rows], pad_id).to(roles.device)
-            again = roles.policy(part)[0]
-            log_ratios.append((again - logps[rows, : again.shape[1]])[part.mask].abs())
-    log_ratio = torch.cat(log_ratios).mean().item()
+        for at in range(0, len(prompts), micro_batch_size):
+            rows = list(zip(prompts, completions, strict=True))[at : at + micro_batch_size]
+            batch = collate(*zip(*rows, strict=True), pad_id).to(roles.device)
+            logps = roles.policy(batch)[0]
+            kls.append(mathematics.kl(logps, roles.reference_logps(batch))[batch.mask])
+            for some in (slice(0, 1), slice(1, None)):  # one alone, then the others
+                if rows[some]:
+                    part = collate(*zip(*rows[some], strict=True), pad_id).to(roles.device)
+                    again = roles.policy(part)[0]
+                    log_ratios.append((again - logps[some, : again.shape[1]])[part.mask].abs())
+    kl, log_ratio = torch.cat(kls).mean().item(), torch.cat(log_ratios).mean().item()
     for what, found, rounding in (("KL", kl, KL_ROUNDING), ("log ratio", log_ratio, proof.ROUNDING)):
         if not abs(found) <= rounding:
             raise ReferenceProofError(
                 f"reference proof, {start}",
                 found=f"{what} {found:.6f} nats per token before step 1",
                 expected=f"0 within {rounding}",
-                next_step=f"trueup status; then rebuild {start.name}",
+                next_step=f"trueup {start.name} RUN.yaml --rebuild",
             )
     return proven | {"first_kl": kl, "mean_abs_first_log_ratio": log_ratio}
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from trueup.chat.template import Chat
 from trueup.errors import ModelError
 from trueup.models import adapters, causal, scoring
-from trueup.models.base import compute_dtype
 from trueup.models.head import token_logps
 from trueup.online.ppo import heads
 from trueup.online.ppo.batch import Batch
@@ -83,13 +82,9 @@ class Roles:
     def device(self) -> torch.device:
         return self.value_head.weight.device
 
-    def _hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, compute_dtype(), enabled=self.device.type == "cuda"):
-            return causal.hidden_states(self.model, input_ids, attention_mask)
-
     def _completion_states(self, batch: Batch) -> Tensor:
         """Hidden states that predict the N real completion tokens of the batch, (N, H)."""
-        hidden = self._hidden(batch.input_ids, batch.attention_mask)
+        hidden = causal.hidden_states(self.model, batch.input_ids, batch.attention_mask)
         rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1).expand_as(batch.states)
         return hidden[rows[batch.mask], batch.states[batch.mask]]
 

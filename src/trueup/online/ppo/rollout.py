@@ -18,7 +18,8 @@ from trueup.online.ppo.roles import Roles
 from trueup.online.prompts import Prompt
 from trueup.online.rewards import OfModel, Part
 from trueup.online.settings import Settings
-from trueup.sampling.sample import as_sampled, engine, on_ranks
+from trueup.sampling.sample import as_sampled, engine
+from trueup.sampling.shared import on_ranks
 from trueup.sampling.types import Sampling
 
 
@@ -30,6 +31,7 @@ class Rollout:
     completions: list[list[int]]  # token ids, the end-of-turn token included
     texts: list[str]
     ended: list[bool]  # with the end-of-turn token
+    ran: str  # what sampled them
 
     def batch(self, rows: list[int], pad_id: int) -> Batch:
         """These rows as tensors."""
@@ -126,6 +128,7 @@ def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) 
         batch_size=len(prompts),
         seed=seed,
         engine=settings.engine,
+        max_mismatch=settings.max_engine_mismatch,
     )
     run = on_ranks(engine(roles.model, roles.tokenizer, sampling))
     generated = run([prompt.ids for prompt in prompts], seed)
@@ -135,6 +138,7 @@ def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) 
         completions=[g.ids for g in generated],
         texts=[answer.text for answer in answers],
         ended=[answer.finish == "eos" for answer in answers],
+        ran=run.ran,
     )
     return rollout, [logp for g in generated for logp in g.logps]
 
