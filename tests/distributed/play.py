@@ -21,18 +21,21 @@ from trueup.online.ppo import loop, roles, rollout
 from trueup.sampling.types import Generated
 
 
-def recorded(*asked: Any) -> Any:
+class Recorded:
     """A rollout engine that answers each prompt as it did when it was recorded, whoever asks and in whichever order."""
 
-    def run(prompts: list[list[int]], seed: int) -> list[Generated]:
+    ran = "a record"
+
+    def __init__(self, *asked: Any) -> None:
+        """`asked`: model, tokenizer and settings, of which the answers do not depend."""
+
+    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
         found = []
         for prompt in prompts:
             drawn = hashlib.sha256(f"{prompt}".encode()).digest()
             ids = [20 + byte % 200 for byte in drawn[: 1 + drawn[31] % 6]]  # one to six tokens
             found.append(Generated(ids, [-3.0] * len(ids)))
         return found
-
-    return run
 
 
 def sgd(of: roles.Roles, settings: Any) -> torch.optim.Optimizer:
@@ -60,7 +63,7 @@ def die_at(step: int) -> None:
 
 def play(words: list[str]) -> None:
     base.compute_dtype = lambda *chosen: torch.float32  # type: ignore[assignment]
-    rollout.engine, loop.new_optimizer = recorded, sgd  # type: ignore[assignment]
+    rollout.engine, loop.new_optimizer = Recorded, sgd  # type: ignore[assignment]
     if words[0] == "--die-at":
         die_at(int(words[1]))
         words = words[2:]
