@@ -38,7 +38,7 @@ class Run(Protocol):
 
     @property
     def ran(self) -> str:
-        """By what it completed, or will."""
+        """By what it did, once it did."""
 
     def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
         """A completion of each prompt, in the order given."""
