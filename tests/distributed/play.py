@@ -18,7 +18,7 @@ from trueup import ranks
 from trueup.cli.main import main
 from trueup.models import base
 from trueup.online.ppo import loop, roles, rollout
-from trueup.sampling.types import Generated
+from trueup.sampling.types import ALL, Generated, Share
 
 
 class Recorded:
@@ -29,7 +29,7 @@ class Recorded:
     def __init__(self, *asked: Any) -> None:
         """`asked`: model, tokenizer and settings, of which the answers do not depend."""
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         found = []
         for prompt in prompts:
             drawn = hashlib.sha256(f"{prompt}".encode()).digest()

@@ -1,16 +1,13 @@
-"""Sampling on several ranks: each completes its share of the prompts."""
+"""Sampling on several ranks: each completes its share of the prompts, by the random numbers they have among all.
+
+Our decoders then give the completions of one process, but for rounding; transformers' `generate` draws for a batch at
+once, and gives others.
+"""
 
 from __future__ import annotations
 
 from trueup import ranks
-from trueup.sampling.types import Generated, Run
-
-SEED_OF_RANK = 15_485_863  # between the seeds of one rank and the next
-
-
-def seed_of_rank(seed: int) -> int:
-    """A seed of this rank's own, the first rank's being `seed`: equal prompts would otherwise have equal answers."""
-    return seed + SEED_OF_RANK * ranks.this()
+from trueup.sampling.types import ALL, Generated, Run, Share
 
 
 class Shared:
@@ -21,12 +18,12 @@ class Shared:
 
     @property
     def ran(self) -> str:
-        """By what answers were completed."""
+        """By what it did, once it did."""
         return self.run.ran
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given, on every rank."""
-        return ranks.by_share(prompts, lambda own: self.run(own, seed_of_rank(seed)))
+        return ranks.by_share(prompts, lambda own: self.run(own, seed, (ranks.this(), ranks.count())))
 
 
 def on_ranks(run: Run) -> Run:
