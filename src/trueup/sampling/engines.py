@@ -64,9 +64,8 @@ class OnCpu:
 
     def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given."""
-        done = self.ours.generate(
-            prompts, **_options(self.model, self.tokenizer, self.sampling, seed, self.progress), share=share
-        )
+        options = _options(self.model, self.tokenizer, self.sampling, seed, self.progress)
+        done = self.ours.generate(prompts, **options, share=share)
         return [Generated(ids, logps) for ids, logps in done]
 
 

@@ -14,7 +14,7 @@ from trueup.errors import ModelError, ServerError, StageError
 from trueup.rank import count as num_processes
 from trueup.run import environments
 from trueup.sampling import vllm_server
-from trueup.sampling.types import Generated, Sampling
+from trueup.sampling.types import ALL, Generated, Sampling, Share
 
 MAX_TOKENS = 4096  # prompt and completion, where the base allows as many
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
@@ -37,7 +37,7 @@ class VllmRun:
         self.model, self.tokenizer, self.sampling, self.progress = model, tokenizer, sampling, progress
         self.ran = f"vLLM {vllm_server.VERSION}, the base in 16 bits, LoRA"
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given."""
         from trueup.progress import spinner
 
@@ -63,7 +63,7 @@ class VllmRun:
             )
         with tempfile.TemporaryDirectory(prefix="trueup-policy-") as folder:
             name = self._load(server, Path(folder))
-            done = self._complete(server, name, prompts, seed)
+            done = self._complete(server, name, prompts, seed, share)
             if name != vllm_server.BASE:
                 server.post("/v1/unload_lora_adapter", {"lora_name": name})
         self._prove(prompts, done)
@@ -80,7 +80,9 @@ class VllmRun:
         server.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         return name
 
-    def _complete(self, server: vllm_server.Server, name: str, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def _complete(
+        self, server: vllm_server.Server, name: str, prompts: list[list[int]], seed: int, share: Share
+    ) -> list[Generated]:
         """One request for each prompt, so that each has a seed of its own; vLLM puts them into batches."""
         ends = list(end_ids(self.tokenizer, self.model))
 
@@ -93,7 +95,7 @@ class VllmRun:
                     "max_tokens": self.sampling.max_new_tokens,
                     "temperature": self.sampling.temperature,
                     "top_p": self.sampling.top_p,
-                    "seed": (seed * 100_003 + number) % 2**63,
+                    "seed": (seed * 100_003 + share[0] + share[1] * number) % 2**63,
                     "stop_token_ids": ends,
                     "logprobs": 0,  # of the token drawn alone
                     "return_token_ids": True,
