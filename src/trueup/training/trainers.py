@@ -110,7 +110,7 @@ class WeightedKTOTrainer(OnRanks, Weighted, Tokenized, KTOTrainer):  # type: ign
         desirable, counts = desirable.to(policy.device), weight.to(policy.device) > 0
         kl = ranks.mean((mismatched - reference_mismatched).detach(), counts).clamp(min=0)
         loss = kto_loss(policy, reference, kl, desirable, weight, self.beta)
-        self.note("kl", kl[None], counts[:1] | True)
+        self.note("kl", kl[None], torch.ones_like(kl[None], dtype=torch.bool))
         rewards = self.beta * (policy - reference).detach()
         for name, side in (("rewards/chosen", desirable), ("rewards/rejected", ~desirable)):
             self.note(name, rewards, side & counts)
