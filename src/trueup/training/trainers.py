@@ -40,9 +40,11 @@ class Weighted:
 
     def note(self, name: str, values: Tensor, counts: Tensor) -> None:
         """Log the mean of the `values`, (rows,), where `counts`, (rows,) bool; nothing where no row does."""
-        if counts.any():
+        total = values.detach().float().masked_fill(~counts, 0).sum()
+        found, number = torch.stack([total, counts.sum()]).tolist()  # the host waits once
+        if number:
             mode = "train" if self.model.training else "eval"  # type: ignore[attr-defined]
-            self._metrics[mode][name].append(values[counts].float().mean().item())  # type: ignore[attr-defined]
+            self._metrics[mode][name].append(found / number)  # type: ignore[attr-defined]
 
 
 class Tokenized:
@@ -110,7 +112,7 @@ class WeightedKTOTrainer(OnRanks, Weighted, Tokenized, KTOTrainer):  # type: ign
         desirable, counts = desirable.to(policy.device), weight.to(policy.device) > 0
         kl = ranks.mean((mismatched - reference_mismatched).detach(), counts).clamp(min=0)
         loss = kto_loss(policy, reference, kl, desirable, weight, self.beta)
-        self.note("kl", kl[None], torch.ones_like(kl[None], dtype=torch.bool))
+        self._metrics["train" if self.model.training else "eval"]["kl"].append(kl.item())
         rewards = self.beta * (policy - reference).detach()
         for name, side in (("rewards/chosen", desirable), ("rewards/rejected", ~desirable)):
             self.note(name, rewards, side & counts)
@@ -129,8 +131,8 @@ class WeightedRewardTrainer(OnRanks, Weighted, PairsByPrompt, RewardTrainer):  #
         chosen, rejected = logits.float().squeeze(-1)[where].chunk(2)
         loss = bradley_terry_loss(chosen, rejected, weight.to(chosen))
         counts = weight.to(chosen.device) > 0  # rows of no weight fill up a rank's share
-        self.note("accuracy", (chosen > rejected).detach(), counts)
-        self.note("margin", (chosen - rejected).detach(), counts)
+        self.note("accuracy", chosen > rejected, counts)
+        self.note("margin", chosen - rejected, counts)
         if return_outputs:
             return loss, {"rewards": torch.stack([chosen, rejected], dim=1)}
         return loss
