@@ -41,7 +41,7 @@ class Weighted:
     def note(self, name: str, values: Tensor, counts: Tensor) -> None:
         """Log the mean of the `values`, (rows,), where `counts`, (rows,) bool; nothing where no row does."""
         total = values.detach().float().masked_fill(~counts, 0).sum()
-        found, number = torch.stack([total, counts.sum()]).tolist()  # the host waits once
+        found, number = torch.stack([total, counts.float().sum()]).tolist()  # the host waits once
         if number:
             mode = "train" if self.model.training else "eval"  # type: ignore[attr-defined]
             self._metrics[mode][name].append(found / number)  # type: ignore[attr-defined]
