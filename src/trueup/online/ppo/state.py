@@ -35,7 +35,7 @@ def _save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimize
     out = folder / f"checkpoint-{step}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    tensors = {f"parameter.{i}": p for i, p in enumerate(_parameters(roles))}
+    tensors: dict[str, torch.Tensor] = {f"parameter.{i}": p for i, p in enumerate(_parameters(roles))}
     for i, parameter in enumerate(_parameters(roles)):
         moments = optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
