@@ -233,6 +233,7 @@ def how_far(run_dir: Path) -> str:
 
 
 STAGE = Stage(
+    alone=True,
     name="collect",
     config=Config,
     makes=Feedback,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from trueup import ranks
 from trueup.evaluation.baselines import Baseline
 from trueup.online.settings import RewardSettings, unused_inputs
 from trueup.planning import loads
@@ -154,6 +155,8 @@ def run(
             "data": data_counts,
         }
     )
+    if not ranks.is_first():
+        return figures
     write_json(context.out / "report.json", figures)
     title = f"{context.run.name}: SFT against {context.run.method}"
     made = records(context.run_dir, context.run.round, before="evaluate")

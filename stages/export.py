@@ -212,6 +212,7 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned 
 
 
 STAGE = Stage(
+    alone=True,
     name="export",
     config=Config,
     makes=Export,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from trueup import ranks
 from trueup.online.settings import RewardSettings, Tracker, files_of_functions, says, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
@@ -102,7 +103,7 @@ def run(
     encoded = [chat.encode(row) for row in rows]
     scored = [(row["messages"], row["completion"]) for row in rows]
     parts = rewards.build(config, context.run_file_dir, of_model, scored, encoded)
-    begun = checkpoints.step_of(checkpoints.latest_whole(context.out / "checkpoints"))
+    begun = checkpoints.step_of(ranks.from_first(lambda: checkpoints.latest_whole(context.checkpoints)))
     log = Log(context.out, config.report_to, context.run.name, begun)
     watching = watch.Watch(log, parts, config.completions_steps, tokenizer)
     batch = config.per_device_train_batch_size

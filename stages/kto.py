@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from trueup import ranks
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
 from trueup.run.run_file import RunFile
@@ -59,7 +60,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     up, down = (sum(row["weight"] for row in prepared.rows if row["label"] is side) for side in (True, False))
     desirable, undesirable = kto_weights(up, down)
     rows = [row | {"weight": row["weight"] * (desirable if row["label"] else undesirable)} for row in prepared.rows]
-    rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size)
+    rows = token_rows.with_mismatched(rows, config.per_device_train_batch_size * ranks.count())
     trainer = WeightedKTOTrainer(
         model=model,
         processing_class=tokenizer,

@@ -72,6 +72,7 @@ def run(
         out=context.out,
         seed=context.run.seed,
         name=context.run.name,
+        checkpoints=context.checkpoints,
     )
     longest = config.max_prompt_tokens + config.max_new_tokens
     steps.keep(model, tokenizer, context.out, probe=encoded, longest=longest)

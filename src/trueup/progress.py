@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from trueup import rank
+
 Item = TypeVar("Item")
 
 
@@ -56,6 +58,6 @@ def _progress(*columns: Any, **options: Any) -> Any:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    disable = not console.is_terminal
+    console = Console(stderr=True, quiet=not rank.is_first())
+    disable = not console.is_terminal or console.quiet
     return Progress(*columns, console=console, disable=disable, redirect_stdout=sys.stdout.isatty(), **options)

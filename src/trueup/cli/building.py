@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trueup import ranks
 from trueup.cli.completion import as_yaml
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
@@ -71,6 +72,8 @@ def command_of(stage: Stage) -> click.Command:
             click.echo(f"warning: {line}", err=True)
         with saying_what_fits(pipeline, stage.name):
             built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
+        if not ranks.is_first():
+            return
         _say_built(pipeline, stage.name, built)
         afterwards = pipeline.afterwards(stage.name)
         for line in (*pipeline.says(stage.name), *afterwards):
@@ -125,6 +128,8 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     for stage in pipeline.order():
         with saying_what_fits(pipeline, stage.name):
             built = pipeline.execute(stage.name)
+        if not ranks.is_first():
+            continue
         _say_built(pipeline, stage.name, built)
         afterwards = pipeline.afterwards(stage.name)
         for line in (*(pipeline.says(stage.name) if built else []), *afterwards):
@@ -132,6 +137,8 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
         done.append(_figures(pipeline, stage, built, afterwards))
         if stage.trains and built:
             _draw(pipeline)
+    if not ranks.is_first():
+        return
     verdict = pipeline.verdict_lines()
     for line in verdict:
         click.echo(line)

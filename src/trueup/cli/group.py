@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 
 import click
 
+from trueup import ranks
 from trueup.errors import TrueupError, visible
 
-WAITING = 3  # exit code: nothing is wrong, people have not finished
 INTERRUPTED = 130  # as a shell says of SIGINT
 DEBUG = "trueup.debug"  # key of click's meta: tracebacks are shown
 DOCUMENT = "trueup.document"  # key of click's meta: what --json prints, where it is asked for
@@ -94,7 +95,9 @@ def _say(error: Exception, ctx: click.Context) -> int:
 
     if isinstance(error, Waiting):
         click.echo(str(error), err=DOCUMENT in ctx.meta)
-        return WAITING
+        return Waiting.exit_code
+    if not ranks.is_first():
+        time.sleep(ranks.PATIENCE_S)  # what every rank meets the first one says
     if ctx.meta.get(DEBUG):
         traceback.print_exception(error)
     lines, code, logged = _lines(error, ctx.obj or "RUN.yaml")
@@ -109,7 +112,8 @@ def _say(error: Exception, ctx: click.Context) -> int:
                 traceback.print_exception(error)
         report = "; please report it with the output of `trueup doctor`" if code == 1 else ""
         lines.append(f"  {told}{report}")
-    click.echo("error: " + "\n".join(lines), err=True)
+    whose = "" if ranks.count() == 1 else f"rank {ranks.this()} of {ranks.count()}: "
+    click.echo(f"error: {whose}" + "\n".join(lines), err=True)
     return code
 
 
@@ -124,6 +128,9 @@ def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
         found = f"{error.filename}: {error.strerror}" if error.filename else _first_line(error)
         cure = CURES.get(error.errno or 0)
         return [visible(found + (f"\n  next: {cure}, then repeat the command" if cure else ""))], 2, True
+    if _is_lost_rank(error):
+        again = f"see what it said; the same command, {run_file} and all, goes on from the last checkpoint"
+        return ["another rank has ended, and this one stops with it", f"  next: {again}"], 2, False
     if is_out_of_memory(error):
         return ["out of memory", f"  next: trueup plan {run_file} says what fits, and what would make it fit"], 2, True
     return [f"a fault of trueup itself: {visible(_first_line(error))}"], 1, True
@@ -131,6 +138,14 @@ def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
 
 def _first_line(error: Exception) -> str:
     return (traceback.format_exception_only(error)[-1].strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_lost_rank(error: Exception) -> bool:
+    """torch has classes for what NCCL and its store say, gloo says it in words."""
+    said = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    lost = "DistError" in kinds or (isinstance(error, RuntimeError) and any(words in str(error) for words in said))
+    return ranks.count() > 1 and lost
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trueup import __version__
+from trueup import __version__, ranks
 from trueup.cli import building, looking
 from trueup.cli.completion import completion
 from trueup.cli.data import data
@@ -18,9 +18,11 @@ from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
 from trueup.cli.run_files import init, schema
 from trueup.cli.vllm import vllm
+from trueup.run import alike
 from trueup.stages import STAGES
 
 METHODS = [stage.name for stage in STAGES if stage.alignment]
+ON_RANKS = {"run", *(stage.name for stage in STAGES if not stage.alone)}  # commands that several processes share
 
 
 @click.group(cls=Group, params=[debug_option()])
@@ -32,6 +34,9 @@ def main() -> None:
     from trueup.models import device, noise
 
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for some
+    if ranks.count() > 1:
+        ranks.quiet() if click.get_current_context().invoked_subcommand in ON_RANKS else ranks.alone()
+    alike.refuse_split_parameters()
     device.use_one_gpu()
     noise.sift()  # before any of the libraries is imported: some warn at once
 

@@ -45,13 +45,18 @@ def complete(
     batch_size: int,
     progress: Callable[[int], None] = lambda done: None,
     order: Sequence[int] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> list[Completion]:
     """A completion of each prompt, in the order given; when rows of the batch are done, others take their place.
 
     `order`: which prompt gets a place first. It changes no completion beyond rounding: the random numbers are each
     prompt's own.
+    `share`, (first, n): the prompts are every n-th of more, from `first` on, and have the random numbers of their
+    places there.
     """
-    uniform = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
+    first, step = share
+    drawn = torch.rand(first + step * len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
+    uniform = drawn[first::step]
     ends, device = torch.tensor(end_ids), decoder.device
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     queue = torch.arange(len(prompts)) if order is None else torch.tensor(order)

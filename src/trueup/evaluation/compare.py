@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from trueup import ranks
 from trueup.chat.batch import pad
 from trueup.chat.template import Chat
 from trueup.sampling.kept import Kept
@@ -62,9 +63,10 @@ def kl_per_token(
 
     from trueup.models import adapters, causal, head
 
-    total, count = 0.0, 0
+    found: list[tuple[float, int]] = []  # sum and number of tokens of each batch of this rank
     rows = sorted(answers)  # neighbours share their prompt
-    for start in range(0, len(rows), BATCH_SIZE):
+    starts = range(0, len(rows), BATCH_SIZE)
+    for start in ranks.share(starts):
         batch = pad(rows[start : start + BATCH_SIZE], tokenizer.pad_token_id)
         states: dict[str, Any] = {}
         with torch.no_grad():
@@ -72,11 +74,11 @@ def kl_per_token(
                 with adapters.using(model, name):
                     states[name] = causal.labelled_states(model, batch)
             layer = causal.output_layer(model)
-            found = head.kl(states[policy], states[reference], layer, temperature=temperature or 1.0)
-            total += found.sum().item()
-        count += len(states[policy])
+            divergence = head.kl(states[policy], states[reference], layer, temperature=temperature or 1.0)
+        found.append((divergence.sum().item(), len(states[policy])))
         advance(len(rows[start : start + BATCH_SIZE]))
-    return total / count
+    sums, counts = zip(*ranks.put_together(found, len(starts)), strict=True)
+    return float(sum(sums) / sum(counts))
 
 
 def kl_of_policy(model: Any, tokenizer: Any, prompts: list[Messages], sampling: Sampling) -> dict[str, float]:
@@ -116,14 +118,14 @@ def rewards(
     from trueup.models import scoring
 
     order = sorted(range(len(conversations)), key=lambda i: conversations[i])  # neighbours share their prompt
-    found = [0.0] * len(conversations)
-    for start in range(0, len(order), BATCH_SIZE):
-        rows = order[start : start + BATCH_SIZE]
-        scores = scoring.scores(model, head, [conversations[i] for i in rows])
-        for i, score in zip(rows, scores.tolist(), strict=True):
-            found[i] = score
+    batches = [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
+    own: list[list[float]] = []  # scores of each batch of this rank
+    for rows in ranks.share(batches):
+        own.append(scoring.scores(model, head, [conversations[i] for i in rows]).tolist())
         advance(len(rows))
-    return found
+    scores = [score for batch in ranks.put_together(own, len(batches)) for score in batch]
+    found = dict(zip(order, scores, strict=True))
+    return [found[i] for i in range(len(conversations))]
 
 
 def rewards_of_each(

@@ -131,7 +131,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None, dtype
     if (attention := families.attention_implementation(config)) is not None:
         options["attn_implementation"] = attention
     if on_gpu:
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": torch.cuda.current_device()}
     if four_bit and not families.quantization(config):
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

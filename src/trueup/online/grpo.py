@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import Sampler
 from trl import GRPOTrainer
 
+from trueup import ranks
 from trueup.sampling.engines import engine
 from trueup.sampling.types import Sampling
 from trueup.training.order import Rollouts
@@ -47,7 +48,8 @@ class ResumableGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         seed = (self.sampling.seed * 1_000_003 + step) * 101 + self._sampled_at[1]
         try:
             run = engine(model, self.processing_class, self.sampling)
-            done = run([list(ids) for ids in prompt_ids], seed)
+            asked = [list(ids) for ids in prompt_ids]  # this rank's, and in its own order
+            done = run(asked, seed, (ranks.this(), ranks.count()))
         finally:
             model.train(training)
         self.rollouts_by[run.ran] += len(done)

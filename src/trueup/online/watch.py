@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from trueup import ranks
 from trueup.chat.template import Chat, Encoded
 from trueup.data.dialogue import Messages
 from trueup.online.log import Log
@@ -61,7 +62,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         from rich.console import Console
         from rich.markup import escape
 
-        num_tokens = round(logs["completions/mean_length"] * len(self.texts))
+        num_tokens = round(logs["completions/mean_length"] * len(self.texts) * ranks.count())
         row = {ours: logs[theirs] for theirs, ours in NAMES.items() if theirs in logs} | {
             "step": state.global_step,
             "eos_rate": 1 - logs["completions/clipped_ratio"],
@@ -70,6 +71,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             "tokens_per_s": num_tokens / logs["step_time"],
         }
         for sentence in self.log.write(row)["warnings"]:
-            Console(stderr=True).print(escape(f"step {state.global_step}: {sentence}"))
+            Console(stderr=True, quiet=not ranks.is_first()).print(escape(f"step {state.global_step}: {sentence}"))
         if (state.global_step - 1) % self.completions_steps == 0:
             self.log.write_completions(state.global_step, self.prompts, self.texts, self.rewards)

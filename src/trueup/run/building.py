@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 import gc
 import importlib.metadata
+import platform
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trueup import ranks
 from trueup.errors import StageError
-from trueup.run import files
+from trueup.run import alike, files
 from trueup.run.artifacts import Artifact
 from trueup.run.identity import MadeOf
 from trueup.run.record import read_record
 from trueup.run.run_file import RunFile
+from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Stage
 from trueup.run.standing import Standing, begun
 
@@ -32,30 +36,55 @@ def build(
     """Make a stage in `<stage>.partial`, then give it its place, and what was there another name.
 
     `said` goes into the record besides what the stage is made of. `anew`: what was half-built from other things is
-    deleted; else StageError is raised, as it is on a full disk.
+    deleted; else StageError is raised, as it is on a full disk and where ranks are not alike.
+
+    Of several ranks the first makes it, and the others help, in folders of their own that are thrown away.
     """
-    chain = standing.chain
-    final = chain.path(stage.name)
+    final = standing.chain.path(stage.name)
     out = final.with_name(f"{stage.name}.partial")
-    try:
+
+    def begin() -> MadeOf | None:
         out.mkdir(parents=True, exist_ok=True)
         now = standing.made_of(stage, inputs)
-        if not _is_complete(stage, standing, out, now):
-            _go_on(stage, standing, out, now, anew=anew)
-            _run(stage, standing, inputs, out, now | said)
+        if _is_complete(stage, standing, out, now):
+            return None
+        _go_on(stage, standing, out, now, anew=anew)
+        standing.hashes.save()  # for the ranks that look next
+        return now
+
+    try:
+        if (now := ranks.from_first(begin)) is not None:
+            if stage.alone:
+                ranks.from_first(lambda: _run(stage, standing, inputs, out, now | said))
+            else:
+                _refuse_unlike(stage, standing, inputs)
+                _run(stage, standing, inputs, out, now | said)
             release()
-        files.remove_kept(out)
+        ranks.from_first(lambda: _finish(standing, final, out))
     except Exception as error:
         if not disk_is_full(error, out):
             raise
         raise StageError(
             str(out), found="the disk is full", next_step=f"free some space, then: trueup {stage.name} RUN.yaml"
         ) from error
+
+
+def _refuse_unlike(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact]) -> None:
+    """Raise StageError where ranks have other versions, files, settings or devices than the first has."""
+    if ranks.count() > 1:
+        standing.hashes = type(standing.hashes)(standing.hashes.path)  # with what the first rank has hashed by now
+        versions = {"Python": platform.python_version(), **_versions()}
+        alike.refuse_different(stage.name, {"versions": versions} | standing.made_of(stage, inputs))
+
+
+def _finish(standing: Standing, final: Path, out: Path) -> None:
+    """Give what was made in `out` its place."""
+    files.remove_kept(out)
     if final.exists():  # only now: a rebuild that fails leaves what was there
-        number = 1 + len(list(final.parent.glob(f"{stage.name}.old-*")))
-        files.rename(final, final.with_name(f"{stage.name}.old-{number}"))
+        number = 1 + len(list(final.parent.glob(f"{final.name}.old-*")))
+        files.rename(final, final.with_name(f"{final.name}.old-{number}"))
     files.rename(out, final)
-    for folder in (chain.folder, chain.folder.parent):  # which may be as new
+    for folder in (standing.chain.folder, standing.chain.folder.parent):  # which may be as new
         files.sync(folder)
 
 
@@ -64,6 +93,13 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
     if (cuda := _cuda()) is not None:
         cuda.reset_peak_memory_stats()  # of the stage that ran before in this process
     run: RunFile = standing.chain.run
+    if not ranks.is_first():
+        with tempfile.TemporaryDirectory(prefix="trueup-rank-") as scratch:
+            own = Path(scratch) / out.name
+            own.mkdir()
+            context = Context(run=run, run_dir=standing.chain.folder, out=own, out_of_first=out)
+            stage.run(run.section(stage.name), context, **inputs)
+        return
     context = Context(run=run, run_dir=standing.chain.folder, out=out)
     metrics = stage.run(run.section(stage.name), context, **inputs)
     files.remove_unfinished(out)
@@ -78,6 +114,7 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
         "wall_s": round(time.monotonic() - began, 1),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **(_device() if stage.on_base else {}),
+        **_number_of_ranks(stage),
         "versions": _versions(),
     }
     files.sync_tree(out)
@@ -130,6 +167,8 @@ def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bo
         before = read_record(plan)
         if before is None:
             found = f"{plan} is empty or torn: nothing says what {out.name} was begun from"
+        elif issubclass(stage.config, TrainerSection) and (number := before.get("num_ranks", 1)) != ranks.count():
+            found = f"{out.name} was begun on {_ranks(number)}, this is {_ranks(ranks.count())}: its steps would differ"
         else:
             found = "; ".join(standing.differences(stage, before, now, strict=True))
             found = found and f"{found} since {out.name} was begun"
@@ -143,7 +182,16 @@ def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bo
             shutil.rmtree(out)
             out.mkdir()
     files.remove_unfinished(out)
-    files.write_json(plan, now)
+    files.write_json(plan, now | _number_of_ranks(stage))
+
+
+def _number_of_ranks(stage: Stage) -> dict[str, int]:
+    """How many ranks build a stage, where there are several."""
+    return {"num_ranks": ranks.count()} if ranks.count() > 1 and not stage.alone else {}
+
+
+def _ranks(number: int) -> str:
+    return "1 rank" if number == 1 else f"{number} ranks"
 
 
 def disk_is_full(error: Exception, out: Path) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+from trueup import ranks
 from trueup.errors import PreflightError, StageError, TrueupError
 from trueup.run import base
-from trueup.run.artifacts import Completions, Report
+from trueup.run.artifacts import Artifact, Completions, Report
 from trueup.run.building import build
 from trueup.run.chain import Chain
 from trueup.run.lock import only_writer
@@ -36,20 +39,30 @@ class Pipeline(Chain):
     def execute(
         self, name: str, rebuild: bool = False, *, use_stale: bool = False, discard_labels: bool = False
     ) -> bool:
-        """Build one stage; False when it is complete already.
+        """Build one stage; False when it is complete already. Of several ranks each calls it, and the first decides.
 
         Raises StageError on drift, on a missing input, on a stale one without `use_stale`, where people's judgements
         would be set aside without `discard_labels`, on a full disk, and while another process builds in this run.
         Raises ModelError when there is no such base.
         """
-        with only_writer(self.folder, name):
+        stage = self.stages[name]
+        with ExitStack() as held:
+            ranks.from_first(lambda: held.enter_context(only_writer(self.folder, name)))
             standing = Standing(self)
             try:
-                return self._execute(standing, self.stages[name], rebuild, use_stale, discard_labels)
+                todo = ranks.from_first(lambda: self._todo(standing, stage, rebuild, use_stale, discard_labels))
+                if todo is not None:
+                    inputs, said = todo
+                    build(stage, standing, inputs, said, anew=rebuild)
+                return todo is not None
             finally:
-                standing.hashes.save()
+                if ranks.is_first():
+                    standing.hashes.save()
 
-    def _execute(self, standing: Standing, stage: Stage, rebuild: bool, use_stale: bool, discard_labels: bool) -> bool:
+    def _todo(
+        self, standing: Standing, stage: Stage, rebuild: bool, use_stale: bool, discard_labels: bool
+    ) -> tuple[Mapping[str, Artifact], dict[str, Any]] | None:
+        """(inputs, what to say in the record) of a stage that is to be built; None when it is complete already."""
         name, final = stage.name, self.path(stage.name)
         inputs = {parameter: self.artifact(source, name) for parameter, source in self.needs(stage).items()}
         if stage.on_base and (fault := base.fault(self.run.model.base)):
@@ -62,7 +75,7 @@ class Pipeline(Chain):
             artifact.record()
             if found := standing.own_faults(name, self.run.round):
                 raise self._drifted(name, found, standing.remembered(name, found))
-            return False
+            return None
         if artifact.is_there() and not discard_labels and (count := stage.judged(self.folder, final)):
             raise StageError(
                 name,
@@ -75,8 +88,7 @@ class Pipeline(Chain):
             "overrides": list(self.overrides),
             "stale_inputs": {f"{other}, round {number}": found for (other, number), found in stale.items()},
         }
-        build(stage, standing, inputs, said, anew=rebuild)
-        return True
+        return inputs, said
 
     def _stale(self, name: str, stale: Faults) -> StageError:
         (first, number), _ = next(iter(stale.items()))

@@ -22,6 +22,8 @@ class Waiting(Exception):
     `notes` are lines on what does not count and why.
     """
 
+    exit_code = 3  # nothing is wrong
+
     def __init__(self, labelled: int, wanted: int, address: str, notes: Sequence[str] = ()) -> None:
         self.labelled, self.wanted, self.address = labelled, wanted, address
         first = f"waiting {labelled}/{wanted}; label at {address}, then run the same command again"
@@ -44,11 +46,17 @@ class Context:
     run_dir: Path  # runs/<name>
     out: Path  # <stage>.partial: kept between calls until the stage is complete
     only_preflight: bool = False  # look at the tokens, on a stand-in for the base, and end by Checked
+    out_of_first: Path | None = None  # on a rank other than the first, whose `out` is thrown away: that of the first
 
     @property
     def run_file_dir(self) -> Path:
         """The folder that holds the run file and runs/."""
         return self.run_dir.parents[1]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints, which all ranks of a stage share."""
+        return (self.out_of_first or self.out) / "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +85,7 @@ class Stage:
     two_steps: Mapping[str, Any] = field(default_factory=dict)  # changes that leave two optimizer steps, to be measured
     code: Callable[[Any, Path], Mapping[str, Path]] = lambda config, folder: {}  # other files it depends on, by name
     per_run: bool = False  # its folder is the run's, not a round's
+    alone: bool = False  # one process builds it, whatever number was launched; the other ranks wait
     on_base: bool = True  # it loads the base; false where only texts are read
     says: Callable[[Metrics, RunFile], list[str]] = lambda metrics, run: []  # the figures that matter, and what is off
     how_far: Callable[[Path], str] = lambda run_dir: ""  # of a half-built stage, beyond "partial"

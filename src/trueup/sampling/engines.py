@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from trueup import cpu
 from trueup.chat.ending import end_ids
 from trueup.errors import ModelError
-from trueup.sampling.types import Engine, Generated, Run, Sampling
+from trueup.sampling.types import ALL, Engine, Generated, Run, Sampling, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Progress = Callable[[int], None]
 GENERATE = "generate of transformers"
+SEED_OF_SHARE = 15_485_863  # between the seeds of one share of the prompts and the next
 
 
 def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Progress = lambda done: None) -> Run:
@@ -45,11 +46,12 @@ class ByGenerate:
         self.model, self.tokenizer, self.sampling, self.progress = model, tokenizer, sampling, progress
         self.ran = f"{GENERATE}: {why}" if why else GENERATE
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given."""
         from trueup.sampling import generate
 
-        return generate.in_batches(self.model, self.tokenizer, prompts, self.sampling, seed, self.progress)
+        own = seed + SEED_OF_SHARE * share[0]  # equal prompts of two shares would otherwise have equal answers
+        return generate.in_batches(self.model, self.tokenizer, prompts, self.sampling, own, self.progress)
 
 
 class OnCpu:
@@ -60,9 +62,10 @@ class OnCpu:
         self.sampling, self.progress = sampling, progress
         self.ran = "our decoder on a CPU, " + ("a merged copy in bf16" if ours.merged else "the stored weights")
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given."""
-        done = self.ours.generate(prompts, **_options(self.model, self.tokenizer, self.sampling, seed, self.progress))
+        options = _options(self.model, self.tokenizer, self.sampling, seed, self.progress)
+        done = self.ours.generate(prompts, **options, share=share)
         return [Generated(ids, logps) for ids, logps in done]
 
 
@@ -92,16 +95,16 @@ class OnGpu:
         """By what answers were completed, once some were."""
         return self.instead.ran if self.instead else self.ours.ran if self.ours else ""
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given."""
         if self.instead is None:
-            done = self._ours(prompts, seed)
+            done = self._ours(prompts, seed, share)
             if done is not None:
                 return done
         assert self.instead is not None  # noqa: S101 - `_ours` gave up
-        return self.instead(prompts, seed)
+        return self.instead(prompts, seed, share)
 
-    def _ours(self, prompts: list[list[int]], seed: int) -> list[Generated] | None:
+    def _ours(self, prompts: list[list[int]], seed: int, share: Share) -> list[Generated] | None:
         import torch
 
         from trueup.sampling import agreement
@@ -110,7 +113,7 @@ class OnGpu:
         progress = self.progress if self.proven else (lambda done: None)  # answers that may be thrown away don't count
         try:
             options = _options(self.model, self.tokenizer, self.sampling, seed, progress)
-            done = [Generated(ids, logps) for ids, logps in self.ours.generate(prompts, **options)]
+            done = [Generated(ids, logps) for ids, logps in self.ours.generate(prompts, **options, share=share)]
             if not self.proven:
                 apart = agreement.apart(self.model, self.tokenizer, prompts, done, self.sampling)
                 if fault := agreement.fault(apart, self.sampling):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trueup import ranks
 from trueup.chat.ending import end_ids
 from trueup.chat.template import Chat
 from trueup.errors import StageError
 from trueup.sampling.engines import engine as engine
 from trueup.sampling.engines import engine_bytes as engine_bytes
 from trueup.sampling.kept import Kept, key_of
+from trueup.sampling.shared import on_ranks
 from trueup.sampling.types import Generated, Sampled, Sampling
 
 MOST_WIDER = 1.5  # times the shortest prompt and answer of a chunk that is decoded together
@@ -26,19 +29,20 @@ def sample(
     progress: Callable[[int], None] = lambda done: None,
     kept: Kept | None = None,
 ) -> list[Sampled]:
-    """One completion for each prompt, in the order given. The same seed and batch size give the same texts.
+    """One completion for each prompt, in the order given. The same seed, batch size and number of ranks give the same
+    texts.
 
     Chunks of answers that `kept` holds are taken from there, the others are added to it as they are finished.
     """
     chat = Chat(tokenizer)
     encoded = [chat.prompt(prompt) for prompt in prompts]
     refuse_beyond_context(tokenizer, encoded, sampling.max_new_tokens)
-    run = engine(model, tokenizer, sampling, progress)
+    run = on_ranks(engine(model, tokenizer, sampling, lambda done: progress(done * ranks.count())))
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]))  # equal prompts are neighbours
     results: dict[int, Sampled] = {}
     for number, chunk in enumerate(_alike(order, [len(ids) + sampling.max_new_tokens for ids in encoded])):
         asked, seed = [encoded[i] for i in chunk], sampling.seed + 100_003 * number
-        done = kept.get(key_of(asked, seed)) if kept else None
+        done = ranks.from_first(functools.partial(kept.get, key_of(asked, seed))) if kept else None
         if done is None:
             began = time.monotonic()
             found = run(asked, seed)

@@ -33,12 +33,18 @@ class Generated:
     logps: list[float]
 
 
+Share = tuple[int, int]  # (first, n): every n-th of more prompts, from `first` on
+ALL: Share = (0, 1)
+
+
 class Run(Protocol):
     """What completes prompts (token ids) under a seed; `ran` says by what it did, in words for the record."""
 
-    ran: str
+    @property
+    def ran(self) -> str:
+        """By what it did, once it did."""
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given."""
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from trueup.chat.ending import end_ids
 from trueup.errors import ModelError, ServerError, StageError
+from trueup.rank import count as num_processes
 from trueup.run import environments
 from trueup.sampling import vllm_server
-from trueup.sampling.types import Generated, Sampling
+from trueup.sampling.types import ALL, Generated, Sampling, Share
 
 MAX_TOKENS = 4096  # prompt and completion, where the base allows as many
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
@@ -36,7 +37,7 @@ class VllmRun:
         self.model, self.tokenizer, self.sampling, self.progress = model, tokenizer, sampling, progress
         self.ran = f"vLLM {vllm_server.VERSION}, the base in 16 bits, LoRA"
 
-    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
         """A completion of each prompt, in the order given."""
         from trueup.progress import spinner
 
@@ -62,7 +63,7 @@ class VllmRun:
             )
         with tempfile.TemporaryDirectory(prefix="trueup-policy-") as folder:
             name = self._load(server, Path(folder))
-            done = self._complete(server, name, prompts, seed)
+            done = self._complete(server, name, prompts, seed, share)
             if name != vllm_server.BASE:
                 server.post("/v1/unload_lora_adapter", {"lora_name": name})
         self._prove(prompts, done)
@@ -79,7 +80,9 @@ class VllmRun:
         server.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         return name
 
-    def _complete(self, server: vllm_server.Server, name: str, prompts: list[list[int]], seed: int) -> list[Generated]:
+    def _complete(
+        self, server: vllm_server.Server, name: str, prompts: list[list[int]], seed: int, share: Share
+    ) -> list[Generated]:
         """One request for each prompt, so that each has a seed of its own; vLLM puts them into batches."""
         ends = list(end_ids(self.tokenizer, self.model))
 
@@ -92,7 +95,7 @@ class VllmRun:
                     "max_tokens": self.sampling.max_new_tokens,
                     "temperature": self.sampling.temperature,
                     "top_p": self.sampling.top_p,
-                    "seed": (seed * 100_003 + number) % 2**63,
+                    "seed": (seed * 100_003 + share[0] + share[1] * number) % 2**63,
                     "stop_token_ids": ends,
                     "logprobs": 0,  # of the token drawn alone
                     "return_token_ids": True,
@@ -138,7 +141,7 @@ def read(answer: Any, ends: list[int]) -> Generated:
 
 
 def refuse_unfit(model: Any) -> None:
-    """Raise ModelError where vLLM cannot run `model`, saying why."""
+    """Raise ModelError where several processes sample, or vLLM cannot run `model`, saying why."""
     import torch
 
     faults = [] if environments.is_made(vllm_server.NAME) else [f"vLLM {vllm_server.VERSION} is not installed"]
@@ -149,11 +152,13 @@ def refuse_unfit(model: Any) -> None:
         faults.append("the adapter is not plain LoRA")
     elif max(layer.r.values()) > RANKS[-1]:
         faults.append(f"the adapter's rank is {max(layer.r.values())}")
+    if num_processes() > 1:
+        faults.append(f"{num_processes()} processes would each start a vLLM of their own")
     if faults:
         raise ModelError(
             "engine: vllm",
             found="; ".join(faults),
-            expected=f"vLLM, a GPU, and a LoRA or QLoRA adapter of rank {RANKS[-1]} at most",
+            expected=f"vLLM, one process, a GPU, and a LoRA or QLoRA adapter of rank {RANKS[-1]} at most",
             next_step=f"{vllm_server.INSTALL}, on a machine with a GPU; or set engine: auto",
         )
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from trueup import ranks
 from trueup.run.files import file_sha256, read_json, sync, sync_tree, write_json
 
 MANIFEST = "trueup-manifest.json"
@@ -72,6 +73,7 @@ def sealing_callback() -> Any:
 
     class Seal(TrainerCallback):  # type: ignore[misc]
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            ranks.wait()  # every rank writes the state of its random numbers
+            ranks.from_first(lambda: seal(Path(args.output_dir) / f"checkpoint-{state.global_step}"))
 
     return Seal()

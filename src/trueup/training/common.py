@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import click
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from trueup import cpu, gpu
+from trueup import cpu, gpu, ranks
 from trueup.errors import ConfigError
 from trueup.models import adapters, base, device, targets, transfer
 from trueup.run.artifacts import Artifact, write_json
@@ -32,7 +32,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     half = base.compute_dtype(context.run.model.dtype)
     arguments: dict[str, Any] = {
-        "output_dir": str(context.out / "checkpoints"),
+        "output_dir": str(context.checkpoints),
         "use_cpu": not on_gpu,
         "bf16": on_gpu and half == torch.bfloat16,
         "fp16": on_gpu and half == torch.float16,
@@ -44,6 +44,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "save_total_limit": 2,
         "dataloader_pin_memory": on_gpu,
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
     }
     return arguments | more
 
@@ -163,7 +164,7 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
 
 def train(trainer: Any) -> Metrics:
     """Train from the newest whole checkpoint, or from the start; the metrics say which."""
-    start = checkpoints.latest_whole(Path(trainer.args.output_dir))
+    start = ranks.from_first(lambda: checkpoints.latest_whole(Path(trainer.args.output_dir)))
     if start is not None and checkpoints.is_last(start):
         # transformers would train one step more within an epoch; without epochs it loads the checkpoint and ends
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0

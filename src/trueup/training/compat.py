@@ -32,7 +32,7 @@ def _of_trainers() -> tuple[Private, ...]:
     found = [
         *(
             Private("trl", f"{TRAINERS[kind]}.__init__", metrics, says=("self._metrics = {",))
-            for kind in ("dpo", "kto", "reward")
+            for kind in ("sft", "dpo", "kto", "reward")
         ),
         *(
             Private(
@@ -118,6 +118,18 @@ TABLE: tuple[Private, ...] = (
         "transformers:Trainer._get_train_sampler",
         "our order of rows, which a resumed run meets again",
         takes=("self", "train_dataset"),
+    ),
+    Private(
+        "transformers",
+        "transformers:Trainer._remove_unused_columns",
+        "rows that several ranks share, as the collator takes them",
+        takes=("self", "dataset", "description"),
+    ),
+    Private(
+        "transformers",
+        "transformers:Trainer._prepare_inputs",
+        "a held-out batch of several ranks, on its device",
+        takes=("self", "inputs"),
     ),
     Private(
         "transformers",

@@ -8,9 +8,10 @@ from torch.utils.data import Sampler
 from trl import SFTTrainer
 
 from trueup.training.order import ByLength
+from trueup.training.sharing import OnRanks
 
 
-class LeanSFTTrainer(SFTTrainer):  # type: ignore[misc]
+class LeanSFTTrainer(OnRanks, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer's negative log-likelihood, each token of an optimizer step weighing the same."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
@@ -18,10 +19,15 @@ class LeanSFTTrainer(SFTTrainer):  # type: ignore[misc]
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        return ByLength(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return ByLength(lengths, rows_per_step, self.args.seed)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         outputs = model(**inputs, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        loss = outputs.loss
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # it counts the tokens of all ranks, whose gradients are then averaged
+            loss = loss * self.args.world_size
+        return (loss, outputs) if return_outputs else loss

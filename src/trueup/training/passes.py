@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from trueup import ranks
 from trueup.models import adapters, base
 from trueup.progress import track
 from trueup.training.trainers import Batch, summed_logps
@@ -17,15 +19,13 @@ from trueup.training.trainers import Batch, summed_logps
 def precompute_reference(trainer: Any) -> None:
     """Add ref_chosen_logps and ref_rejected_logps to the training set: one pass under adapter "ref", no gradient."""
     model, dataset = trainer.model, trainer.train_dataset
-    chosen: list[float] = []
-    rejected: list[float] = []
+    found: list[Tensor] = []  # (2, rows) of each batch of this rank
+    size = trainer.args.per_device_train_batch_size
     model.eval()
     with torch.no_grad(), _as_trained(trainer), adapters.using(model, "ref"):
-        batches = _batches(trainer, dataset, trainer.args.per_device_train_batch_size)
-        for batch in _shown(trainer, "reference", batches, dataset, trainer.args.per_device_train_batch_size):
-            first, second = summed_logps(model, batch).cpu().chunk(2)
-            chosen += first.tolist()
-            rejected += second.tolist()
+        for batch in _shown(trainer, "reference", dataset, size):
+            found.append(torch.stack(summed_logps(model, batch).cpu().chunk(2)))
+    chosen, rejected = _of_all(found, dataset, size).tolist()
     columns = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
     for name, values in columns.items():
         dataset = dataset.add_column(name, values)
@@ -36,7 +36,7 @@ def first_loss(trainer: Any) -> float:
     """The loss of the first batch before any step, for a mean weight of 1; no dropout, no random state touched."""
     trainer.model.eval()
     with torch.no_grad(), _as_trained(trainer):
-        batch = next(_batches(trainer, trainer.train_dataset, trainer.args.per_device_train_batch_size))
+        batch = _batch(trainer, trainer.train_dataset, 0, trainer.args.per_device_train_batch_size)
         loss = trainer.compute_loss(trainer.model, batch)
     trainer.model.train()
     return float(loss) / float(batch["weight"].mean())
@@ -44,15 +44,16 @@ def first_loss(trainer: Any) -> float:
 
 def scores_of_pairs(trainer: Any, dataset: Any) -> tuple[list[float], list[float]]:
     """(scores of the chosen, scores of the rejected) of each pair of `dataset`, by a reward trainer's model."""
-    found = []
+    found: list[Tensor] = []  # (2, rows) of each batch of this rank
+    size = trainer.args.per_device_eval_batch_size
     trainer.model.eval()
     with torch.no_grad(), _as_trained(trainer):
-        batches = _batches(trainer, dataset, trainer.args.per_device_eval_batch_size)
-        for batch in _shown(trainer, "held-out pairs", batches, dataset, trainer.args.per_device_eval_batch_size):
-            found.append(trainer.compute_loss(trainer.model, batch, return_outputs=True)[1]["rewards"].float().cpu())
+        for batch in _shown(trainer, "held-out pairs", dataset, size):
+            scores = trainer.compute_loss(trainer.model, batch, return_outputs=True)[1]["rewards"]
+            found.append(scores.float().cpu().T)
     trainer.model.train()
-    chosen, rejected = torch.cat(found).unbind(1)
-    return chosen.tolist(), rejected.tolist()
+    chosen, rejected = _of_all(found, dataset, size).tolist()
+    return chosen, rejected
 
 
 def _as_trained(trainer: Any) -> AbstractContextManager[Any]:
@@ -60,14 +61,19 @@ def _as_trained(trainer: Any) -> AbstractContextManager[Any]:
     return base.arithmetic(trainer.model)
 
 
-def _shown(trainer: Any, what: str, batches: Iterator[Batch], dataset: Any, size: int) -> Iterator[Batch]:
-    """`batches` under a bar that bears the stage's name."""
+def _shown(trainer: Any, what: str, dataset: Any, size: int) -> Iterator[Batch]:
+    """The batches of `dataset` that are this rank's share, under a bar that bears the stage's name."""
     stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
-    return track(stage, what, batches, -(-len(dataset) // size))
+    starts = ranks.share(range(0, len(dataset), size))
+    return track(stage, what, (_batch(trainer, dataset, start, size) for start in starts), len(starts))
 
 
-def _batches(trainer: Any, dataset: Any, size: int) -> Iterator[Batch]:
-    """The rows in order, as the trainer's collator makes them, on the model's device."""
-    for start in range(0, len(dataset), size):
-        rows = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
-        yield {k: v.to(trainer.model.device) for k, v in trainer.data_collator(rows).items()}
+def _of_all(found: list[Tensor], dataset: Any, size: int) -> Tensor:
+    """What all ranks found, (2, rows), in the order of `dataset`."""
+    return torch.cat(ranks.put_together(found, -(-len(dataset) // size)), dim=1)
+
+
+def _batch(trainer: Any, dataset: Any, start: int, size: int) -> Batch:
+    """Rows in order, as the trainer's collator makes them, on the model's device."""
+    rows = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
+    return {k: v.to(trainer.model.device) for k, v in trainer.data_collator(rows).items()}

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
+from trueup import ranks
 from trueup.training.losses import bradley_terry_loss, dpo_loss, kto_loss
 from trueup.training.order import ByPrompt
+from trueup.training.sharing import OnRanks
 
 Batch = dict[str, Any]  # tensors, and lists of strings
 
@@ -35,6 +37,14 @@ class Weighted:
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
         if "weight" not in self._signature_columns:  # type: ignore[attr-defined]
             self._signature_columns.append("weight")  # type: ignore[attr-defined]
+
+    def note(self, name: str, values: Tensor, counts: Tensor) -> None:
+        """Log the mean of the `values`, (rows,), where `counts`, (rows,) bool; nothing where no row does."""
+        total = values.detach().float().masked_fill(~counts, 0).sum()
+        found, number = torch.stack([total, counts.float().sum()]).tolist()  # the host waits once
+        if number:
+            mode = "train" if self.model.training else "eval"  # type: ignore[attr-defined]
+            self._metrics[mode][name].append(found / number)  # type: ignore[attr-defined]
 
 
 class Tokenized:
@@ -71,7 +81,7 @@ def summed_logps(model: Any, batch: Batch) -> Tensor:
     return found
 
 
-class WeightedDPOTrainer(Weighted, Tokenized, PairsByPrompt, DPOTrainer):  # type: ignore[misc]
+class WeightedDPOTrainer(OnRanks, Weighted, Tokenized, PairsByPrompt, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer with weighted pairs. Reference logps are computed once, before step 1, under adapter "ref"."""
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
@@ -80,13 +90,13 @@ class WeightedDPOTrainer(Weighted, Tokenized, PairsByPrompt, DPOTrainer):  # typ
         loss = dpo_loss(policy, reference, inputs["weight"].to(policy), self.beta)
         with torch.no_grad():
             chosen, rejected = (self.beta * (policy - reference)).chunk(2)
-            mode = "train" if self.model.training else "eval"
-            self._metrics[mode]["rewards/accuracies"].append((chosen > rejected).float().mean().item())
-            self._metrics[mode]["rewards/margins"].append((chosen - rejected).mean().item())
+            counts = inputs["weight"].to(policy.device) > 0  # rows of no weight fill up a rank's share
+            self.note("rewards/accuracies", chosen > rejected, counts)
+            self.note("rewards/margins", chosen - rejected, counts)
         return (loss, {"log_probs": policy}) if return_outputs else loss
 
 
-class WeightedKTOTrainer(Weighted, Tokenized, KTOTrainer):  # type: ignore[misc]
+class WeightedKTOTrainer(OnRanks, Weighted, Tokenized, KTOTrainer):  # type: ignore[misc]
     """KTOTrainer with weighted rows; `weight` is lambda_D or lambda_U times the row's own."""
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
@@ -99,19 +109,17 @@ class WeightedKTOTrainer(Weighted, Tokenized, KTOTrainer):  # type: ignore[misc]
         )
         policy = outputs.log_probs.sum(1)
         reference, reference_mismatched = self.compute_ref_log_probs(model, batch)
-        kl = (mismatched - reference_mismatched).mean().detach().clamp(min=0)
-        desirable = desirable.to(policy.device)
+        desirable, counts = desirable.to(policy.device), weight.to(policy.device) > 0
+        kl = ranks.mean((mismatched - reference_mismatched).detach(), counts).clamp(min=0)
         loss = kto_loss(policy, reference, kl, desirable, weight, self.beta)
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["kl"].append(kl.item())
+        self._metrics["train" if self.model.training else "eval"]["kl"].append(kl.item())
         rewards = self.beta * (policy - reference).detach()
         for name, side in (("rewards/chosen", desirable), ("rewards/rejected", ~desirable)):
-            if side.any():
-                metrics[name].append(rewards[side].mean().item())
+            self.note(name, rewards, side & counts)
         return (loss, outputs) if return_outputs else loss
 
 
-class WeightedRewardTrainer(Weighted, PairsByPrompt, RewardTrainer):  # type: ignore[misc]
+class WeightedRewardTrainer(OnRanks, Weighted, PairsByPrompt, RewardTrainer):  # type: ignore[misc]
     """RewardTrainer with weighted pairs."""
 
     def compute_loss(
@@ -122,9 +130,9 @@ class WeightedRewardTrainer(Weighted, PairsByPrompt, RewardTrainer):  # type: ig
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         chosen, rejected = logits.float().squeeze(-1)[where].chunk(2)
         loss = bradley_terry_loss(chosen, rejected, weight.to(chosen))
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["accuracy"].append((chosen > rejected).float().mean().item())
-        self._metrics[mode]["margin"].append((chosen - rejected).mean().item())
+        counts = weight.to(chosen.device) > 0  # rows of no weight fill up a rank's share
+        self.note("accuracy", chosen > rejected, counts)
+        self.note("margin", chosen - rejected, counts)
         if return_outputs:
             return loss, {"rewards": torch.stack([chosen, rejected], dim=1)}
         return loss

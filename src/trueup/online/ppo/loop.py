@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from trueup.errors import ReferenceProofError
+from trueup import ranks
+from trueup.errors import ReferenceProofError, StageError
 from trueup.models import base
 from trueup.online.log import Log, describe, summary
 from trueup.online.ppo import mathematics, state
@@ -37,15 +38,20 @@ def train(
     out: Path,
     seed: int,
     name: str,
+    checkpoints: Path | None = None,
 ) -> Metrics:
     """Train the policy of `roles`, saved in `start`, for `num_steps` steps or until KL says stop.
 
-    Goes on from the newest whole checkpoint below `out`, and ends bit for bit where an uninterrupted run would. Raises
+    Goes on from the newest whole checkpoint below `checkpoints` (by default in `out`), and ends bit for bit where an
+    uninterrupted run would. Several ranks share the work of each step, and all have the same weights after it; the
+    number of ranks changes no step but by rounding, and by the random numbers that the rollouts draw. Raises
     ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
     """
+    refuse_idle_ranks(settings)
     proven = prove(roles, start, settings.micro_batch_size)
     optimizer = new_optimizer(roles, settings)
-    first_step, numbers = state.restore(out / "checkpoints", roles, optimizer)
+    checkpoints = checkpoints or out / "checkpoints"
+    first_step, numbers = state.restore(checkpoints, roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
     scaler = new_scaler(roles.device, base.dtype_of(roles.model))
     scaler.load_state_dict(numbers.get("loss_scale") or scaler.state_dict())  # it has none where it was not in fp16
@@ -85,13 +91,26 @@ def train(
                 log.write_completions(step + 1, asked, experience.texts, experience.scores.tolist())
             if (step + 1) % settings.save_steps == 0 or step + 1 == settings.num_steps:
                 numbers = {"kl_coef": kl_coef, "loss_scale": scaler.state_dict()}
-                state.save(out / "checkpoints", step + 1, roles, optimizer, numbers)
+                state.save(checkpoints, step + 1, roles, optimizer, numbers)
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
     rows = log.finish()
     ended_as: Metrics = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
     ended_as["num_torn_log_lines"] = log.num_torn
     ended_as["rollouts_by"] = dict(ran)  # what sampled how many completions, in this process
     return summary(rows) | ended_as | {"reference_proof": proven}
+
+
+def refuse_idle_ranks(settings: Settings) -> None:
+    """Raise StageError where a minibatch has fewer completions than there are ranks."""
+    size = -(-settings.rollout_batch_size // settings.num_mini_batches)
+    smallest = (settings.rollout_batch_size - 1) % size + 1
+    if smallest < ranks.count():
+        raise StageError(
+            "ppo",
+            found=f"a minibatch of {smallest} of {settings.rollout_batch_size} completions, for {ranks.count()} ranks",
+            expected="at least one completion for each rank",
+            next_step="raise ppo.rollout_batch_size, or start fewer processes",
+        )
 
 
 def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trueup.chat.template import Chat
+from trueup import ranks
+from trueup.chat.template import Chat, Encoded
+from trueup.data.dialogue import Messages
 from trueup.errors import StageError
 from trueup.online.ppo import mathematics
 from trueup.online.ppo.batch import Batch, collate
 from trueup.online.ppo.roles import Roles
 from trueup.online.prompts import Prompt
-from trueup.online.rewards import Part
+from trueup.online.rewards import OfModel, Part
 from trueup.online.settings import Settings
 from trueup.sampling.sample import as_sampled, engine
+from trueup.sampling.shared import on_ranks
 from trueup.sampling.types import Sampling
 
 
@@ -75,7 +78,7 @@ def collect(
         chat.sampled(messages, ids, finished=ended)
         for messages, ids, ended in zip(asked, rollout.completions, rollout.ended, strict=True)
     ]
-    terms = {part.name: part(asked, rollout.texts, encoded) for part in reward}
+    terms = {part.name: _scores(part, asked, rollout.texts, encoded) for part in reward}
     scores = torch.tensor([sum(term) for term in zip(*terms.values(), strict=True)])
     scores = scores - settings.missing_eos_penalty * (~torch.tensor(rollout.ended)).float()
 
@@ -105,6 +108,17 @@ def collect(
     )
 
 
+def _scores(part: Part, prompts: list[Messages], texts: list[str], encoded: list[Encoded]) -> list[float]:
+    """What a part of the reward says of each completion. A function is called on the first rank, with all of them."""
+    if not isinstance(part.reward, OfModel):
+        return ranks.from_first(lambda: part(prompts, texts, encoded))
+
+    def of(rows: list[int]) -> list[float]:
+        return part([prompts[i] for i in rows], [texts[i] for i in rows], [encoded[i] for i in rows])
+
+    return ranks.by_share(range(len(texts)), of)
+
+
 def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) -> tuple[Rollout, list[float]]:
     """The engine's completions, and its log-probability of each of their tokens, row after row."""
     sampling = Sampling(
@@ -116,7 +130,7 @@ def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) 
         engine=settings.engine,
         max_mismatch=settings.max_engine_mismatch,
     )
-    run = engine(roles.model, roles.tokenizer, sampling)
+    run = on_ranks(engine(roles.model, roles.tokenizer, sampling))
     generated = run([prompt.ids for prompt in prompts], seed)
     answers = [as_sampled(roles.model, roles.tokenizer, p.ids, g) for p, g in zip(prompts, generated, strict=True)]
     rollout = Rollout(
@@ -146,12 +160,12 @@ def _forward(
     """Old logps, reference logps, entropy, values and mask, each (B, T) on the CPU, from the trainer's own forward.
 
     Where one micro-batch is the whole rollout, the first epoch would compute these logps once more, from the same
-    weights: the last element keeps their graph for it.
+    weights: the last element keeps their graph for it. Each rank computes its share of the rows, with their graph.
     """
     lengths = torch.tensor([len(ids) for ids in rollout.completions])
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     filled = [torch.zeros(mask.shape) for _ in range(4)]
-    order = rollout.by_length(range(len(rollout.prompts)))
+    order = ranks.share(rollout.by_length(range(len(rollout.prompts))))
     whole = len(order) <= settings.micro_batch_size and settings.num_mini_batches == 1
     graph: list[tuple[Tensor, Tensor | None]] = []
     for start in range(0, len(order), settings.micro_batch_size):
@@ -168,4 +182,5 @@ def _forward(
                 values = roles.values(batch)
         for tensor, part in zip(filled, (logps, reference_logps, entropy, values), strict=True):
             tensor[rows, : part.shape[1]] = part.detach().cpu()
+    ranks.add_up(*filled)
     return filled[0], filled[1], filled[2], filled[3], mask, graph

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trueup import ranks
 from trueup.models import errors
 from trueup.online.ppo.roles import Roles
 from trueup.run.artifacts import write_json
@@ -21,7 +22,14 @@ KEPT = 2  # checkpoints
 
 
 def save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimizer, numbers: dict[str, Any]) -> None:
-    """Write checkpoint-<step> below `folder`: adapters, heads, Adam's moments, and `numbers`; drop the oldest."""
+    """Write checkpoint-<step> below `folder`: adapters, heads, Adam's moments, and `numbers`; drop the oldest.
+
+    The first rank writes what all have.
+    """
+    ranks.from_first(lambda: _save(folder, step, roles, optimizer, numbers))
+
+
+def _save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimizer, numbers: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     out = folder / f"checkpoint-{step}"
@@ -45,7 +53,7 @@ def restore(folder: Path, roles: Roles, optimizer: torch.optim.Optimizer) -> tup
     """(step, numbers) of the newest whole checkpoint, its tensors put back; (0, {}) when there is none."""
     from safetensors.torch import load_file
 
-    newest = checkpoints.latest_whole(folder)
+    newest = ranks.from_first(lambda: checkpoints.latest_whole(folder))
     if newest is None:
         return 0, {}
     with errors.loading(str(newest), newest, f"delete {newest}, and type the same command again"):

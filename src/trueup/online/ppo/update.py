@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueup import ranks
 from trueup.online.ppo import mathematics
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import Experience
@@ -52,7 +53,8 @@ def update(
 ) -> dict[str, float]:
     """Several epochs of clipped policy and value losses on one rollout; means over them for the log.
 
-    A minibatch's loss is a mean over its tokens, whatever the micro-batches. Raises StageError before a step that is
+    A minibatch's loss is a mean over its tokens, whatever the micro-batches and the number of ranks, which share its
+    rows and add up their gradients. Raises StageError before a step that is
     not finite, so that the weights stay good; with scaled losses such a step is left out, and the scale halved.
     """
     roles.model.train(settings.gradient_checkpointing)  # there is no dropout; checkpointing asks for train mode
@@ -83,7 +85,7 @@ def _minibatch(
 ) -> dict[str, float]:
     num_tokens = experience.mask[rows].sum().item()
     optimizer.zero_grad(set_to_none=False)
-    rows = experience.by_length(rows)
+    rows = ranks.share(experience.by_length(rows))
     size = settings.micro_batch_size
     parts = [_Part(experience, rows[i : i + size], roles) for i in range(0, len(rows), size)]
     totals = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "update_kl"), 0.0)
@@ -93,6 +95,9 @@ def _minibatch(
         with roles.valuing():  # once: each switch of adapters walks over all layers
             for part in parts:
                 _add(totals, _of_value(roles, scaler, settings, part, num_tokens))
+    ranks.add_up_gradients(p for group in optimizer.param_groups for p in group["params"])
+    everywhere = ranks.gather(totals)
+    totals = {name: sum(one[name] for one in everywhere) for name in totals}
     scaler.unscale_(optimizer)
     for group in optimizer.param_groups:
         norm = torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
