@@ -35,8 +35,8 @@ class Config(Section):
     batch_size: PositiveInt = 64
     """Completions that are sampled at once."""
     engine: Engine = "auto"
-    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is our
-    decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
+    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is
+    our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
     baselines: tuple[Baseline, ...] = ()
     """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
     (`system_prompt`), the base shown examples (`few_shot`). None by default."""
@@ -92,7 +92,8 @@ def run(
     chat = Chat(tokenizer)
     asked = [chat.prompt(messages) for put in (prompts, *framed.values()) for messages in put]
     refuse_beyond_context(tokenizer, asked, config.max_new_tokens)
-    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+    known = context.run.model
+    bare = base.load_base(known.base, four_bit=context.run.adapter.kind != "lora", dtype=known.dtype)
     model = adapters.load_adapter(bare, aligned.path, trainable=False)
     adapters.load_frozen(model, sft.path, "sft")
     if reference.path != sft.path:
@@ -209,5 +210,6 @@ STAGE = Stage(
     says=says,
     help="Is it better, by how much.",
     batch="batch_size",
+    fits_by=("batch_size",),
     plan=plan,
 )

@@ -125,7 +125,14 @@ def run(
         sampling=sampling,
     )
     metrics = steps.train(
-        trainer, context, start=policy, reference=policy, with_entropy=True, own_log=True, probe=encoded
+        trainer,
+        context,
+        start=policy,
+        reference=policy,
+        with_entropy=True,
+        own_log=True,
+        probe=encoded,
+        longest=config.max_prompt_tokens + config.max_completion_length,
     )
     logged = log.finish()
     if sft.path != policy.path:
@@ -157,6 +164,8 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         num_adapters=2 + (values["reward_model_weight"] != 0),
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        optim=values["optim"],
         cache_rows=rows,
         cache_tokens=prompt + new,
         cache_prompt=prompt,

@@ -38,8 +38,8 @@ class Config(Section):
     batch_size: PositiveInt = 64
     """Completions that are sampled at once."""
     engine: Engine = "auto"
-    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is our
-    decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
+    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is
+    our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
 
 
 def run(config: Config, context: Context, policy: Adapter) -> Metrics:
@@ -63,8 +63,11 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
 
     tokenizer = base.load_tokenizer(context.run.model)
     named = ((row["id"], row["messages"]) for row in found)
-    checked = preflight.check_prompts(tokenizer, named, [], context, config.max_new_tokens)
-    bare = base.load_base(context.run.model.base, four_bit=context.run.adapter.kind != "lora")
+    checked = preflight.check_prompts(
+        tokenizer, named, [], context, config.max_new_tokens, base.warnings(context.run.model)
+    )
+    known = context.run.model
+    bare = base.load_base(known.base, four_bit=context.run.adapter.kind != "lora", dtype=known.dtype)
     model = adapters.load_adapter(bare, policy.path, trainable=False)
     sampling = Sampling(**config.model_dump(exclude={"num_completions"}), seed=context.run.seed)
     kept = Kept(context.out, "completions")
@@ -115,7 +118,8 @@ def judged(run_dir: Path, folder: Path) -> int:
     """How many of the completions in `folder` people have judged."""
     completions, _ = read_appended(folder / "completions.jsonl")
     annotations, _ = read_appended(run_dir / "store" / "annotations.jsonl")
-    return len({row.get("uid") for row in completions} & {row.get("uid") for row in annotations})
+    said = {row.get(name) for row in annotations for name in ("uid", "a", "b")}  # a and b: of a comparison
+    return len({row.get("uid") for row in completions} & (said - {None}))
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
@@ -144,5 +148,6 @@ STAGE = Stage(
     says=says,
     help="Completions to judge, from the current policy.",
     batch="batch_size",
+    fits_by=("batch_size",),
     plan=plan,
 )

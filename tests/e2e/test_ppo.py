@@ -159,7 +159,7 @@ def test_the_bare_base_as_reference_stops_the_run(
 
 
 def test_the_proof_says_what_it_measured(sharp: Pipeline) -> None:
-    proven = loop.prove(build(sharp), sharp.path("sft"))
+    proven = loop.prove(build(sharp), sharp.path("sft"), micro_batch_size=3)
     assert abs(proven["first_kl"]) <= loop.KL_ROUNDING
     assert proven["mean_abs_first_log_ratio"] <= 0.1
     assert proven["max_abs_logp_effect"] > 0.1

@@ -1,20 +1,23 @@
 """Build stages of a tiny run on the emulated device, in a process that `emulated.run` starts.
 
-Takes `folder`, `capability`, `checkpointing` and `stages` (by default all of them). Reports the metrics, the launches
-and the syncs of each stage. A run that is there already goes on.
+Takes `folder`, `capability`, `checkpointing` (the stages that do), `stages` (by default all of them), `set` (overrides
+of the run file), `count` (of GPUs) and `started` (whether CUDA starts before trueup can hide one). Reports of each
+stage its metrics, its launches, and the syncs of its last optimizer step, by line. A run that is there goes on.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import emulated
 import pretend
+import torch
 
 STAGES = ("sft", "sample", "collect", "reward", "dpo", "kto", "ppo", "grpo", "evaluate", "export")
-TRAINED = ("sft", "reward", "dpo", "kto", "ppo", "grpo")
 RUN = """name: f
 model: {{base: {base}}}
 adapter: {{r: 4, lora_alpha: 8}}
@@ -24,7 +27,7 @@ sample: {{num_completions: 2, max_new_tokens: 6}}
 reward: {{learning_rate: 0.001, num_train_epochs: 1, save_steps: 2}}
 dpo: {{num_train_epochs: 1, save_steps: 2, gradient_accumulation_steps: 1}}
 kto: {{num_train_epochs: 1, save_steps: 2, gradient_accumulation_steps: 1}}
-ppo: {{num_steps: 2, rollout_batch_size: 8, max_new_tokens: 6, micro_batch_size: 4, save_steps: 1}}
+ppo: {{num_steps: 2, rollout_batch_size: 8, max_new_tokens: 6, micro_batch_size: 4, num_ppo_epochs: 1, save_steps: 1}}
 grpo: {{max_steps: 2, num_generations: 4, per_device_train_batch_size: 8, max_completion_length: 6, save_steps: 1}}
 evaluate: {{num_completions: 1, max_new_tokens: 6}}
 """
@@ -47,24 +50,72 @@ def make(folder: Path) -> None:
     (folder / "run.yaml").write_text(RUN.format(base=folder / "model"))
 
 
+def count_steps(gpu: pretend.Device) -> Counter[tuple[str, str]]:
+    """From now on, the syncs of the last optimizer step of whatever trains: a trainer's step, or an update of PPO."""
+    import transformers.trainer
+
+    from trueup.online.ppo import loop
+
+    last: Counter[tuple[str, str]] = Counter()
+    before: Counter[tuple[str, str]] = Counter()
+
+    def begin() -> None:
+        before.clear()
+        before.update(gpu.syncs)
+
+    def end() -> None:
+        last.clear()
+        last.update(gpu.syncs - before)
+
+    class Steps(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *unused: Any, **kwargs: Any) -> None:
+            begin()
+
+        def on_step_end(self, *unused: Any, **kwargs: Any) -> None:
+            end()
+
+    def counted(usual: Callable[..., Any]) -> Callable[..., Any]:
+        def update(*args: Any, **kwargs: Any) -> Any:
+            begin()
+            found = usual(*args, **kwargs)
+            end()
+            return found
+
+        return update
+
+    transformers.trainer.DEFAULT_CALLBACKS.append(Steps)
+    loop.update = counted(loop.update)
+    return last
+
+
+def metrics(pipeline: Any, stage: str) -> dict[str, Any]:
+    """Those of a stage that is built."""
+    found: dict[str, Any] = json.loads((pipeline.path(stage) / "record.json").read_text())["metrics"]
+    return found
+
+
 def main() -> None:
     given = emulated.given()
     folder = Path(given["folder"])
     gpu = pretend.install(tuple(given["capability"]), given.get("count", 1))
+    if given.get("started"):
+        torch.cuda.init()
     from tiny import open_run
 
     if not (folder / "run.yaml").exists():
         make(folder)
-    checkpointed = [f"{stage}.gradient_checkpointing={str(given['checkpointing']).lower()}" for stage in TRAINED]
+    checkpointed = [f"{stage}.gradient_checkpointing=true" for stage in given.get("checkpointing", ())]
     pipeline = open_run(folder, *checkpointed, *given.get("set", ()))
+    last_step = count_steps(gpu)
     found: dict[str, Any] = {}
     for stage in given.get("stages", STAGES):
+        last_step.clear()
         with gpu.measured() as counts:
             pipeline.execute(stage)
         found[stage] = {
-            "metrics": json.loads((pipeline.path(stage) / "record.json").read_text())["metrics"],
+            "metrics": metrics(pipeline, stage),
             "launches": counts.launches.total(),
-            "syncs": [[kind, line, number] for (kind, line), number in counts.syncs.items()],
+            "syncs_of_a_step": [[kind, line, number] for (kind, line), number in last_step.items()],
         }
     emulated.report(found)
 

@@ -17,32 +17,35 @@ import pytest
 
 HERE = Path(__file__).parent
 MARK = "emulated-device-report: "
+Ended = subprocess.CompletedProcess[str]
 
 needs_compiler = pytest.mark.skipif(guard.compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
 
 
-def run(script: str, *, env: dict[str, str] | None = None, limit_s: float = 240, **given: Any) -> Any:
+def run(script: str, **given: Any) -> Any:
     """What `script` (a file name in this folder) reported. Fails the test with its output when it ends otherwise."""
-    done = start(script, env=env, limit_s=limit_s, **given)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    assert done.returncode == 0 and lines, f"{script} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return json.loads(lines[-1].removeprefix(MARK))
+    return reported(start(script, **given))
 
 
-def start(
-    script: str, *, env: dict[str, str] | None = None, limit_s: float = 240, **given: Any
-) -> subprocess.CompletedProcess[str]:
-    """The finished process, whatever its exit code. `env`: variables to set besides the usual ones."""
+def start(script: str, *, limit_s: float = 240, **given: Any) -> Ended:
+    """The ended process of `script`, whatever its exit code; it sees every GPU there is."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     usual = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     return subprocess.run(
         [sys.executable, str(HERE / script), json.dumps(given)],
-        env=usual | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | (env or {}),
+        env=usual | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
         timeout=limit_s,
     )
+
+
+def reported(done: Ended) -> Any:
+    """What an ended process reported."""
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    assert done.returncode == 0 and lines, f"it ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return json.loads(lines[-1].removeprefix(MARK))
 
 
 def given() -> dict[str, Any]:

@@ -118,6 +118,8 @@ class Cuda(Tensor):
                 mine.elem = new.elem
             elif isinstance(mine, Cuda):
                 raise NotImplementedError("emulated device: .data of a CUDA tensor set to a CPU tensor")
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            args = (args[0], index_by_tensors(args[1]), *args[2:])
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
@@ -215,8 +217,8 @@ class _Dispatch(TorchDispatchMode):
         return installed().run(func, args, kwargs or {})
 
 
-class _Called(TorchFunctionMode):
-    """What torch would ask of a part of itself that a CPU build lacks: which device `cuda` is, which attention runs."""
+class _Indexed(TorchFunctionMode):
+    """`cuda` becomes `cuda:0`: without an index torch would ask a part of itself that a CPU build lacks."""
 
     MOVES = frozenset((Tensor.to, Tensor.new_tensor))
 
@@ -224,8 +226,6 @@ class _Called(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.cuda:
             return args[0].to(CUDA)
-        if func is torch.nn.functional.scaled_dot_product_attention and isinstance(args[0], Cuda):
-            return pretend_attention.attend(func, installed().capability, *args, **kwargs)
         if func is torch.nn.functional.rms_norm and isinstance(args[0], Cuda) and not torch.is_grad_enabled():
             # one kernel on CUDA; a CPU build takes it apart before any device hears of it
             return installed().run(torch.ops.aten._fused_rms_norm.default, args, kwargs)[0]
@@ -263,7 +263,7 @@ def install(
     pretend_torch.patch(capability, count)
     pretend_libraries.patch()
     _Dispatch().__enter__()  # for good
-    _Called().__enter__()
+    _Indexed().__enter__()
     return _installed[0]
 
 
@@ -276,6 +276,16 @@ def is_cuda(value: Any) -> bool:
 
 def is_mask(index: Any) -> bool:
     return isinstance(index, Cuda) and index.dtype in (torch.bool, torch.uint8)
+
+
+def index_by_tensors(index: Any) -> Any:
+    """An index whose lists of numbers are tensors; torch would make them on the device, which takes a copy to it."""
+    if isinstance(index, tuple):
+        return tuple(index_by_tensors(part) for part in index)
+    if isinstance(index, list):
+        installed().note_sync("from cpu")
+        return torch.tensor(index, device=CPU)
+    return index
 
 
 def plain(leaf: Any) -> Any:

@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import pretend_attention
 import torch
 from pretend import CPU, CUDA, GIB, Cuda, is_cuda
 from torch import Tensor
 from torch.utils._device import _device_constructors
 
 T4, A100 = "Tesla T4", "NVIDIA A100-SXM4-80GB"
-usual_generator = torch.Generator
 
 
 class Visible:
@@ -151,6 +151,17 @@ def patch(capability: tuple[int, int], count: int) -> None:
     torch.backends.cuda.is_built = lambda: True
     # a tensor moved to another device takes the place of the one before
     torch._has_compatible_shallow_copy_type = lambda a, b: isinstance(a, Cuda) == isinstance(b, Cuda)  # type: ignore[assignment]
+    usual = torch.nn.functional.scaled_dot_product_attention
+
+    def attention(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        on_gpu = isinstance(query, Cuda)
+        return (
+            pretend_attention.attend(usual, capability, query, *args, **kwargs)
+            if on_gpu
+            else usual(query, *args, **kwargs)
+        )
+
+    torch.nn.functional.scaled_dot_product_attention = attention
     torch.Generator = Generator  # type: ignore[misc]
     _device_constructors()  # remembers the functions that are replaced now
     for name in ("tensor", "as_tensor", "asarray", "sparse_coo_tensor"):

@@ -27,11 +27,11 @@ PROBE = [
 ]
 
 
-def check(trainer: Any, prepared: Prepared, context: Context) -> Metrics:
+def check(trainer: Any, prepared: Prepared, context: Context, warnings: Sequence[str] = ()) -> Metrics:
     """Compare what the collator of a TRL trainer makes of its training set with `prepared`; print three samples.
 
-    Raises PreflightError on what would ruin the stage; returns counts, warnings, and the ids of samples that were cut
-    or left out. For `trueup preflight` it ends here, by `Checked`.
+    `warnings` of the caller are told with its own. Raises PreflightError on what would ruin the stage; returns counts,
+    warnings, and the ids of samples that were cut or left out. For `trueup preflight` it ends here, by `Checked`.
     """
     tokenizer, limit = trainer.processing_class, trainer.args.max_length
     refuse_beyond_context(_stage(context), tokenizer, "max_length", limit)
@@ -53,7 +53,7 @@ def check(trainer: Any, prepared: Prepared, context: Context) -> Metrics:
                 found.note(sample.id, kind)
     lengths = [min(len(side.ids), limit or len(side.ids)) for sides in prepared.encoded for side in sides]
     counts = {"num_samples": len(ids), "num_checked": len(looked_at), "longest_tokens": max(lengths, default=0)}
-    said = []
+    said = list(warnings)
     if prepared.num_turns_not_trained:
         counts["num_turns_not_trained"] = prepared.num_turns_not_trained
         said.append(
@@ -69,6 +69,7 @@ def check_prompts(
     too_long: list[str],
     context: Context,
     max_new_tokens: int = 0,
+    warnings: Sequence[str] = (),
 ) -> Metrics:
     """The same for stages that sample: each prompt with its generation prompt, and with a short answer after it."""
     chat, special, found = Chat(tokenizer), special_tokens(tokenizer), Findings()
@@ -96,7 +97,7 @@ def check_prompts(
     if counts["longest_tokens"]:
         longest = counts["longest_tokens"] + max_new_tokens
         refuse_beyond_context(_stage(context), tokenizer, "the longest prompt and max_new_tokens together", longest)
-    return _verdict(found, total, counts, tokenizer, shown, context, [])
+    return _verdict(found, total, counts, tokenizer, shown, context, list(warnings))
 
 
 def refuse_beyond_context(stage: str, tokenizer: Any, what: str, num_tokens: int | None) -> None:

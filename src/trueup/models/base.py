@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import errors, families, hub, noise, packaged
+from trueup.models import device, errors, families, hub, noise, packaged
 from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
@@ -109,17 +109,23 @@ def _shape(found: str) -> tuple[int | None, int | None]:
     return getattr(config, "vocab_size", None), getattr(config, "max_position_embeddings", None)
 
 
-def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> Any:
-    """The base model, frozen. With `num_labels`, a sequence classifier with a score head of that many outputs."""
+def load_base(base: str, *, four_bit: bool, num_labels: int | None = None, dtype: str = "auto") -> Any:
+    """The base model, frozen. With `num_labels`, a sequence classifier with a score head of that many outputs.
+
+    `dtype` is `model.dtype` of the run file: what a GPU computes in. Raises DeviceError where a GPU is there and cannot
+    be used, and ModelError as `checked_config` does.
+    """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from trueup import cpu
+    from trueup import cpu, gpu
     from trueup.models import causal
 
+    device.refuse_unusable()
     quiet()
+    gpu.wanted()  # what it refuses is refused before weights are loaded
     config = checked_config(base, four_bit=four_bit)
-    compute = compute_dtype()
+    compute = compute_dtype(dtype)
     on_gpu = torch.cuda.is_available()
     options: dict[str, Any] = {"dtype": compute, "trust_remote_code": False, "use_safetensors": True}
     if (attention := families.attention_implementation(config)) is not None:
@@ -145,6 +151,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None) -> An
     model.requires_grad_(False)
     plain = causal.plain_outputs(model)
     cpu.accelerate(model)
+    gpu.accelerate(model)
     causal.refuse_another_forward(model, plain, f"model.base: {base}")
     return model
 
@@ -195,29 +202,56 @@ def skeleton(base: str, *, four_bit: bool) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def compute_dtype() -> torch.dtype:
-    """fp16 on GPUs below compute capability 8.0, such as a T4; else bf16.
+def compute_dtype(chosen: str = "auto") -> torch.dtype:
+    """What the weights of a base that is about to be loaded are computed in, by `model.dtype` of the run file.
 
-    On CPUs without bf16 arithmetic `cpu.accelerate` makes it fp32 once the model is loaded.
+    For `auto`, fp16 on GPUs below compute capability 8.0, such as a T4; else bf16. A CPU chooses for itself: without
+    bf16 arithmetic `cpu.accelerate` makes it fp32 once the model is loaded.
     """
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
-        return torch.float16
-    return torch.bfloat16
+    if not torch.cuda.is_available():
+        return torch.bfloat16
+    if chosen != "auto":
+        named: torch.dtype = getattr(torch, chosen)
+        return named
+    return torch.float16 if torch.cuda.get_device_capability()[0] < 8 else torch.bfloat16
 
 
-def arithmetic(device: torch.device) -> AbstractContextManager[Any]:
+def warnings(model: ModelConfig) -> list[str]:
+    """What is known against computing this base in the dtype that a GPU of this machine would use, for a preflight."""
+    import torch
+
+    if not torch.cuda.is_available() or compute_dtype(model.dtype) != torch.float16:
+        return []
+    kind = checked_config(model.base, four_bit=True).model_type
+    if kind not in families.BEYOND_FP16:
+        return []
+    why = "model.dtype says so" if model.dtype != "auto" else "this GPU has no bf16"
+    return [
+        f"models of architecture {kind} are known to leave the range of fp16, which this run computes in ({why}); "
+        "model.dtype: float32 is slower and safe"
+    ]
+
+
+def dtype_of(model: Any) -> torch.dtype:
+    """What a loaded model computes in on a GPU: the dtype of its embedding, which is never quantized."""
+    found: torch.dtype = model.get_input_embeddings().weight.dtype
+    return found
+
+
+def arithmetic(model: Any) -> AbstractContextManager[Any]:
     """The context in which a model's forward computes what it computes while it trains.
 
     On a GPU, autocast to the compute dtype: without it LoRA's products are made in fp32, and log-probabilities are
-    other ones than those that are trained. On a CPU there is nothing to switch.
+    other ones than those that are trained. In fp32, and on a CPU, there is nothing to switch.
     """
     import torch
 
-    if device.type != "cuda":
+    half = dtype_of(model)
+    if model.device.type != "cuda" or half == torch.float32:
         return nullcontext()
-    return torch.autocast("cuda", compute_dtype())
+    return torch.autocast("cuda", half)
 
 
 def cure_cpu_repacking(model: Any) -> int:

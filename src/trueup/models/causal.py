@@ -31,7 +31,7 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
     Computed as in training: see `base.arithmetic`.
     """
     whole = bare(model)
-    with base.arithmetic(whole.device):
+    with base.arithmetic(whole):
         out = whole.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     states: Tensor = out.last_hidden_state
     return states
@@ -98,7 +98,7 @@ def refuse_another_forward(model: Any, plain: Tensor, where: str) -> None:
             where,
             found=f"outputs that differ from transformers' own by {error:.1%} of their spread (architecture {kind})",
             expected=f"at most {MAX_ERROR:.0%}",
-            next_step="set TRUEUP_CPU=portable on a CPU; on a GPU without bf16, choose a model that fp16 can run",
+            next_step="set TRUEUP_CPU=portable on a CPU; on a GPU that computes in fp16, set model.dtype: float32",
         )
 
 

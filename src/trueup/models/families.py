@@ -46,6 +46,9 @@ FAMILIES = {
     "starcoder2": PLAIN,
 }
 
+# Trained in bf16, with activations that leave the range of fp16 (65,504), as their makers or users report.
+BEYOND_FP16 = ("gemma", "gemma2", "gemma3_text", "phi", "qwen2")
+
 
 def refuse_unknown(config: Any, where: str) -> None:
     """Raises ModelError unless the model described by `config` is one whose log-probabilities are known to be right.

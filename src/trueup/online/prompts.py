@@ -12,6 +12,7 @@ from trueup.data import read_prompts
 from trueup.data.dialogue import Messages
 from trueup.data.report import ReadReport, tell
 from trueup.errors import DataError
+from trueup.models import base
 from trueup.run.stage import Context, Metrics
 
 
@@ -41,7 +42,8 @@ def read(context: Context, tokenizer: Any, max_prompt_tokens: int, max_new_token
         said = f"{len(too_long)} prompts are longer than {max_prompt_tokens} tokens and left out, such as {begin[0]!r}"
         Console().print(escape(said))
     named = ((prompt.id, prompt.messages) for prompt in prompts)
-    checked = preflight.check_prompts(tokenizer, named, [row["id"] for row in too_long], context, max_new_tokens)
+    left_out, warnings = [row["id"] for row in too_long], base.warnings(context.run.model)
+    checked = preflight.check_prompts(tokenizer, named, left_out, context, max_new_tokens, warnings)
     return prompts, {
         "num_prompts": len(prompts),
         "num_prompts_too_long": len(too_long),

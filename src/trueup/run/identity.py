@@ -64,8 +64,8 @@ def _plain(section: Section, apart: frozenset[str]) -> dict[str, Any]:
     elsewhere: set[str] = set()
     if isinstance(section, DataConfig):
         elsewhere = OTHERWISE_KEPT
-    elif isinstance(section, ModelConfig):  # the base itself is looked at
-        elsewhere = {"base", "revision"}
+    elif isinstance(section, ModelConfig):  # the base itself is looked at; `dtype` is of the machine, as its GPU is
+        elsewhere = {"base", "revision", "dtype"}
     paths = {name for name, value in section if isinstance(value, Path)}
     return section.model_dump(mode="json", exclude=elsewhere | paths | apart)
 

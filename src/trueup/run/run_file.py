@@ -33,6 +33,10 @@ class ModelConfig(Section):
     eos_token: str | None = None
     """The token that ends a turn, such as `<|im_end|>`; by default it is found in the chat template and the tokenizer.
     """
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """What a GPU computes in. By default (`auto`) it is `bfloat16` from compute capability 8.0 on, and `float16` on
+    older GPUs such as a T4, whose range some models (Qwen2, Gemma, Phi) leave: set `float32` for these. A CPU chooses
+    for itself."""
 
 
 class AdapterConfig(Section):

@@ -15,7 +15,7 @@ RUN_ARGUMENTS = (
     *("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "resume_from_checkpoint", "deepspeed"),
     *("ignore_data_skip", "disable_tqdm", "dataloader_pin_memory", "remove_unused_columns", "label_names", "fsdp"),
     *("train_sampling_strategy", "precompute_ref_log_probs", "gradient_checkpointing_kwargs", "use_liger_kernel"),
-    *("torch_compile", "auto_find_batch_size"),
+    *("torch_compile", "auto_find_batch_size", "logging_nan_inf_filter"),
 )
 TOKEN_ARGUMENTS = (
     *("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "eos_token", "pad_token", "chat_template_path"),
@@ -66,7 +66,10 @@ def faults(given: Mapping[str, object], arguments_of: str, instead: Mapping[str,
         if name in refused:
             found.append(f"no {name} here: {refused[name]}")
         elif name not in known:
-            near = process.extractOne(name, known - refused.keys(), score_cutoff=60)
+            near = process.extractOne(name, known | refused.keys(), score_cutoff=60)
             of = arguments_of.rpartition(".")[2]
-            found.append(f"{name} is no argument of trl.{of}" + (f"; did you mean {near[0]}?" if near else ""))
+            meant = f"; did you mean {near[0]}?" if near else ""
+            if near and near[0] in refused:
+                meant += f" That is not set here: {refused[near[0]]}"
+            found.append(f"{name} is no argument of trl.{of}{meant}")
     return found

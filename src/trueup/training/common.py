@@ -9,16 +9,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import click
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from trueup import cpu
+from trueup import cpu, gpu
 from trueup.errors import ConfigError
 from trueup.models import adapters, base, device, targets, transfer
 from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
 from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Metrics
-from trueup.training import checkpoints, finite, gradients, head, progress
+from trueup.training import checkpoints, finite, gradients, head, progress, saving
+
+FEW_LEFT_OUT = 0.1  # of the steps: a loss is scaled by 65,536 at first, which overflows some times
 
 
 def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
 
     device.use_one_gpu()
     on_gpu = torch.cuda.is_available()
-    half = base.compute_dtype()
+    half = base.compute_dtype(context.run.model.dtype)
     arguments: dict[str, Any] = {
         "output_dir": str(context.out / "checkpoints"),
         "use_cpu": not on_gpu,
@@ -36,6 +39,7 @@ def trainer_args(context: Context, **more: Any) -> dict[str, Any]:
         "seed": context.run.seed,
         "report_to": "none",
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log a loss that is NaN as 0, and wait for the device to find out
         "save_strategy": "steps",
         "save_total_limit": 2,
         "dataloader_pin_memory": on_gpu,
@@ -49,8 +53,10 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
 
     Raises ConfigError, before any weights are loaded, when a value is of another type or TRL refuses it.
     """
-    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", *ours})
-    hints, stage = get_type_hints(kind), context.out.name.removesuffix(".partial")
+    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", "activation_offloading", *ours})
+    if "per_device_train_batch_size" in values:  # else 8 rows, where a training batch of one is all that fits
+        values["per_device_eval_batch_size"] = values["per_device_train_batch_size"]
+    hints, stage = get_type_hints(kind), stage_of(context)
     given, faults = {}, []
     for name, value in config.trainer.items():
         try:
@@ -59,9 +65,14 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
             given[name] = value
         except ValidationError as error:
             faults.append(f"{name}: {value!r}, {error.errors()[0]['msg']}")
+    optim = config.trainer.get("optim", config.optim)
+    saving.refuse_without_gpu(stage, str(optim), config.activation_offloading, on_gpu=not values["use_cpu"])
     try:
         if not faults:
-            return kind(**values | given)
+            made = kind(**values | given)
+            if made.n_gpu > 1:  # CUDA had started before `use_one_gpu`: the Trainer would take nn.DataParallel
+                made._n_gpu = 1
+            return made
     except (TypeError, ValueError, ImportError, AssertionError, KeyError) as error:
         faults.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
     raise ConfigError(
@@ -70,6 +81,11 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
         expected=f"what trl.{kind.__name__} takes",
         next_step=f"change the section {stage} of the run file, then: trueup {stage} RUN.yaml",
     )
+
+
+def stage_of(context: Context) -> str:
+    """The name of the stage that is being built, by its folder."""
+    return context.out.name.removesuffix(".partial")
 
 
 def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:
@@ -81,6 +97,8 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
 
     run = context.run
     set_seed(run.seed)
+    if not context.only_preflight and (which := device.which_of_several()):
+        click.echo(which)
     task = "CAUSAL_LM" if num_labels is None else "SEQ_CLS"
     four_bit = run.adapter.kind != "lora"
     targets.of_base(base.skeleton(run.model.base, four_bit=four_bit), run.adapter)  # before weights are loaded
@@ -90,7 +108,7 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.pad_token
     if context.only_preflight:
         return adapters.new_adapter(base.stand_in(tokenizer, num_labels), AdapterConfig(), task_type=task), tokenizer
-    bare = base.load_base(run.model.base, four_bit=four_bit, num_labels=num_labels)
+    bare = base.load_base(run.model.base, four_bit=four_bit, num_labels=num_labels, dtype=run.model.dtype)
     bare.config.pad_token_id = tokenizer.pad_token_id
     if adapter is None:
         model = adapters.new_adapter(bare, run.adapter, task_type=task)
@@ -100,7 +118,17 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
         if adapter.path == run.adapter.start:
             transfer.refuse_unfit(bare, run.adapter, adapter.path)
         model = adapters.load_adapter(bare, adapter.path, trainable=True)
+    gpu.fuse(model)
+    tell_parts(context, model)
     return model, tokenizer
+
+
+def tell_parts(context: Context, model: Any) -> None:
+    """Say in one line which of the GPU's own parts run; on a CPU, nothing."""
+    if parts := gpu.described(model):
+        stage = context.out.name.removesuffix(".partial")
+        said = "; ".join(f"{name} {what}" for name, what in parts.items())
+        click.echo(f"{stage}: {said}", err=True)
 
 
 def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: bool = False) -> None:
@@ -129,7 +157,7 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
         model.zero_grad = functools.partial(model.zero_grad, set_to_none=False)
     trainer.add_callback(checkpoints.sealing_callback())
     stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
-    trainer.add_callback(finite.Finite(stage))
+    trainer.add_callback(finite.Finite(stage, trainer.accelerator))
     progress.install(trainer, stage)
 
 
@@ -142,11 +170,19 @@ def train(trainer: Any) -> Metrics:
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
     model = trainer.model
+    watch = next(one for one in trainer.callback_handler.callbacks if isinstance(one, finite.Finite))
+    if watch.num_left_out > FEW_LEFT_OUT * watch.num_steps:
+        click.echo(
+            f"warning: {watch.num_left_out} of {watch.num_steps} steps were left out, since their gradient overflowed "
+            "in fp16; with model.dtype: float32 none would be"
+        )
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # of every step, before a resume too
     return {
         "resumed_from_step": checkpoints.step_of(start),
+        "training": gpu.described(model),
         "train_loss": sum(losses) / len(losses),
         "num_steps": int(trainer.state.global_step),
+        "num_steps_left_out": watch.num_left_out,  # in fp16, since the last resume
         "train_s": round(time.monotonic() - began, 1),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model),

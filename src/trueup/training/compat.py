@@ -127,6 +127,12 @@ TABLE: tuple[Private, ...] = (
     ),
     Private(
         "transformers",
+        "transformers:TrainingArguments.n_gpu.fget",
+        "1 of several GPUs, where torch saw them before we could hide the others",
+        says=("return self._n_gpu",),
+    ),
+    Private(
+        "transformers",
         "transformers.trainer_pt_utils:get_length_grouped_indices",
         "rows of similar length in one batch",
         takes=("lengths", "batch_size", "mega_batch_mult", "generator"),

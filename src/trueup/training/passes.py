@@ -57,7 +57,7 @@ def scores_of_pairs(trainer: Any, dataset: Any) -> tuple[list[float], list[float
 
 def _as_trained(trainer: Any) -> AbstractContextManager[Any]:
     """accelerate wraps the model's forward in autocast only once training begins: here, before it, or after it."""
-    return base.arithmetic(trainer.model.device)
+    return base.arithmetic(trainer.model)
 
 
 def _shown(trainer: Any, what: str, batches: Iterator[Batch], dataset: Any, size: int) -> Iterator[Batch]:

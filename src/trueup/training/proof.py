@@ -25,11 +25,15 @@ SMALLEST_EFFECT = 0.1  # nats on some token: an adapter that changes less than t
 NUM_PROBES = 8
 
 
-def record_probe(model: Any, tokenizer: Any, rows: list[Encoded], out: Path) -> None:
-    """Save the log-probabilities of up to 8 conversations' answers under adapter "default", beside it."""
+def record_probe(model: Any, tokenizer: Any, rows: list[Encoded], out: Path, max_length: int | None = None) -> None:
+    """Save the log-probabilities of up to 8 conversations' answers under adapter "default", beside it.
+
+    Each is cut to `max_length` tokens, the longest that the stage trained on: a longer one takes more memory.
+    """
     from safetensors.torch import save_file
 
-    batch = pad([(row.prompt, row.answer) for row in rows[:NUM_PROBES]], tokenizer.pad_token_id)
+    cut = [_cut(row.prompt, row.answer, max_length) for row in rows[:NUM_PROBES]]
+    batch = pad(cut, tokenizer.pad_token_id)
     save_file(batch | {"logps": _logps(model, batch, "default")}, out / "probe.safetensors")
 
 
@@ -77,16 +81,29 @@ def prove_loss(loss: float, expected: float, artifact: Path) -> float:
     return loss
 
 
+def _cut(prompt: list[int], answer: list[int], max_length: int | None) -> tuple[list[int], list[int]]:
+    """At most `max_length` tokens: the answer loses its last ones, down to half of that, then the prompt its first."""
+    if max_length is None:
+        return prompt, answer
+    answer = answer[: max(max_length - len(prompt), max_length // 2, 1)]
+    return prompt[-max(max_length - len(answer), 1) :], answer
+
+
 def _logps(model: Any, batch: dict[str, Any], name: str | None) -> Tensor:
+    """(rows, tokens - 1) in fp32 on the CPU. A row at a time: all at once would take more memory than training did."""
     import torch
 
     was_training = model.training
     model.eval()
+    found = torch.zeros(batch["labels"][:, 1:].shape)
     try:
         with torch.no_grad(), adapters.using(model, name):
-            return causal.token_logps(model, batch).cpu()
+            for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+                one = {key: value[row : row + 1, :length] for key, value in batch.items()}
+                found[row, : length - 1] = causal.token_logps(model, one)[0].cpu()
     finally:
         model.train(was_training)
+    return found
 
 
 def _fail(artifact: Path, found: str, expected: str) -> None:
@@ -94,5 +111,5 @@ def _fail(artifact: Path, found: str, expected: str) -> None:
         f"reference proof, {artifact}",
         found=found,
         expected=expected,
-        next_step=f"trueup status; then rebuild {artifact.name}",
+        next_step=f"trueup {artifact.name} RUN.yaml --rebuild",
     )

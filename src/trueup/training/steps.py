@@ -9,9 +9,10 @@ from typing import Any
 from trueup.chat import preflight
 from trueup.chat.rows import Prepared
 from trueup.chat.template import Encoded
+from trueup.models import base
 from trueup.run.artifacts import Artifact
 from trueup.run.stage import Context, Metrics
-from trueup.training import common, passes, proof, step_log
+from trueup.training import common, passes, proof, saving, step_log
 from trueup.training.trainers import Weights
 
 
@@ -30,6 +31,7 @@ def train(
     measure: Callable[[Any], Metrics] | None = None,
     save: Callable[[Any, Path], None] = common.save_adapter,
     probe: Sequence[Encoded] = (),
+    longest: int | None = None,
 ) -> Metrics:
     """Look at the tokens, make ready, prove the reference, train, measure, save, and record the probe.
 
@@ -41,13 +43,16 @@ def train(
     own_log: the stage writes metrics.jsonl itself; else it gets a row for each step.
     measure: further metrics of the trained model. save: writes the adapter into a folder.
     probe: conversations whose log-probabilities a later stage's proof will compare.
+    longest: tokens of the longest sequence that is trained on, where the trainer's max_length does not say it.
 
     Raises PreflightError, ReferenceProofError and StageError; Checked after the tokens, for `trueup preflight`.
     """
     metrics: Metrics = {}
     if prepared is not None:
-        metrics["preflight"] = preflight.check(trainer, prepared, context)
+        metrics["preflight"] = preflight.check(trainer, prepared, context, base.warnings(context.run.model))
     common.make_ready(trainer, start, with_entropy=with_entropy)
+    if getattr(getattr(context.run, common.stage_of(context), None), "activation_offloading", False):
+        saving.install(trainer)
     if weighted:  # after the preflight, which compares what TRL's own collator makes
         trainer.data_collator = Weights(trainer.data_collator)
     if reference is not None:
@@ -61,7 +66,8 @@ def train(
     metrics |= common.train(trainer)
     if measure is not None:
         metrics |= measure(trainer)
-    keep(trainer.model, trainer.processing_class, context.out, save=save, probe=probe)
+    longest = longest or getattr(trainer.args, "max_length", None)
+    keep(trainer.model, trainer.processing_class, context.out, save=save, probe=probe, longest=longest)
     return metrics
 
 
@@ -72,8 +78,9 @@ def keep(
     *,
     save: Callable[[Any, Path], None] = common.save_adapter,
     probe: Sequence[Encoded] = (),
+    longest: int | None = None,
 ) -> None:
-    """Save adapter "default", then the log-probabilities of the probe under it, where there is one."""
+    """Save adapter "default", then the log-probabilities of the probe, cut to `longest` tokens, where there is one."""
     save(model, out)
     if probe:
-        proof.record_probe(model, tokenizer, list(probe), out)
+        proof.record_probe(model, tokenizer, list(probe), out, longest)

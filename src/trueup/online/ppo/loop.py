@@ -43,12 +43,12 @@ def train(
     Goes on from the newest whole checkpoint below `out`, and ends bit for bit where an uninterrupted run would. Raises
     ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
     """
-    proven = prove(roles, start)
+    proven = prove(roles, start, settings.micro_batch_size)
     optimizer = new_optimizer(roles, settings)
     first_step, numbers = state.restore(out / "checkpoints", roles, optimizer)
     kl_coef: float = numbers.get("kl_coef", settings.kl_coef)
-    scaler = new_scaler(roles.device, base.compute_dtype())
-    scaler.load_state_dict(numbers.get("loss_scale", scaler.state_dict()))
+    scaler = new_scaler(roles.device, base.dtype_of(roles.model))
+    scaler.load_state_dict(numbers.get("loss_scale") or scaler.state_dict())  # it has none where it was not in fp16
     log = Log(out, settings.report_to, name, first_step)
     stopped, ran = "", Counter[str]()
     with bars("ppo") as bar:
@@ -94,8 +94,11 @@ def train(
     return summary(rows) | ended_as | {"reference_proof": proven}
 
 
-def prove(roles: Roles, start: Path) -> Metrics:
-    """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape."""
+def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:
+    """The reference proof; and on its probes, before step 1: KL = 0, and ratio = 1 in micro-batches of any shape.
+
+    No more rows than a micro-batch holds are in memory at once.
+    """
     proven = proof.prove(roles.model, start)
     probe = proof.load_probe(start)
     labelled = probe["labels"] != -100
@@ -105,23 +108,26 @@ def prove(roles: Roles, start: Path) -> Metrics:
         completions.append(ids[labels].tolist())
     pad_id = roles.tokenizer.pad_token_id
     roles.model.eval()
+    kls, log_ratios = [], []
     with torch.no_grad():
-        batch = collate(prompts, completions, pad_id).to(roles.device)
-        logps = roles.policy(batch)[0]
-        kl = mathematics.masked_mean(mathematics.kl(logps, roles.reference_logps(batch)), batch.mask).item()
-        log_ratios = []
-        for rows in (slice(0, 1), slice(1, None)):  # one alone, then the others
-            part = collate(prompts[rows], completions[rows], pad_id).to(roles.device)
-            again = roles.policy(part)[0]
-            log_ratios.append((again - logps[rows, : again.shape[1]])[part.mask].abs())
-    log_ratio = torch.cat(log_ratios).mean().item()
+        for at in range(0, len(prompts), micro_batch_size):
+            rows = list(zip(prompts, completions, strict=True))[at : at + micro_batch_size]
+            batch = collate(*zip(*rows, strict=True), pad_id).to(roles.device)
+            logps = roles.policy(batch)[0]
+            kls.append(mathematics.kl(logps, roles.reference_logps(batch))[batch.mask])
+            for some in (slice(0, 1), slice(1, None)):  # one alone, then the others
+                if rows[some]:
+                    part = collate(*zip(*rows[some], strict=True), pad_id).to(roles.device)
+                    again = roles.policy(part)[0]
+                    log_ratios.append((again - logps[some, : again.shape[1]])[part.mask].abs())
+    kl, log_ratio = torch.cat(kls).mean().item(), torch.cat(log_ratios).mean().item()
     for what, found, rounding in (("KL", kl, KL_ROUNDING), ("log ratio", log_ratio, proof.ROUNDING)):
         if not abs(found) <= rounding:
             raise ReferenceProofError(
                 f"reference proof, {start}",
                 found=f"{what} {found:.6f} nats per token before step 1",
                 expected=f"0 within {rounding}",
-                next_step=f"trueup status; then rebuild {start.name}",
+                next_step=f"trueup {start.name} RUN.yaml --rebuild",
             )
     return proven | {"first_kl": kl, "mean_abs_first_log_ratio": log_ratio}
 

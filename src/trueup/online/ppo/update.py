@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from trueup.online.ppo import mathematics
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import Experience
 from trueup.online.settings import Settings
-from trueup.training import gradients
-from trueup.training.finite import refuse_not_finite
+from trueup.training import gradients, saving
+from trueup.training.finite import SMALLEST_SCALE, not_finite, refuse_not_finite
 
 
-def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
+def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.Optimizer:
     """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay."""
     groups: list[dict[str, Any]] = [
         {"params": roles.policy_parameters(), "lr": settings.learning_rate},
@@ -23,7 +24,7 @@ def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
     ]
     for group in groups:
         gradients.place(group["params"])
-    return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
+    return saving.adamw(groups, settings.optim, roles.device, eps=settings.adam_epsilon, weight_decay=0.0)
 
 
 def new_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
@@ -81,68 +82,97 @@ def _minibatch(
     rows: list[int],
 ) -> dict[str, float]:
     num_tokens = experience.mask[rows].sum().item()
-    totals = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "update_kl"), 0.0)
     optimizer.zero_grad(set_to_none=False)
     rows = experience.by_length(rows)
-    for start in range(0, len(rows), settings.micro_batch_size):
-        part = rows[start : start + settings.micro_batch_size]
-        for name, total in _micro_batch(roles, scaler, experience, settings, part, num_tokens).items():
-            totals[name] += total
+    size = settings.micro_batch_size
+    parts = [_Part(experience, rows[i : i + size], roles) for i in range(0, len(rows), size)]
+    totals = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "update_kl"), 0.0)
+    for part in parts:
+        _add(totals, _of_policy(roles, scaler, settings, part, num_tokens))
+    if roles.value_on == "adapter":
+        with roles.valuing():  # once: each switch of adapters walks over all layers
+            for part in parts:
+                _add(totals, _of_value(roles, scaler, settings, part, num_tokens))
     scaler.unscale_(optimizer)
     for group in optimizer.param_groups:
         norm = torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
-        if not scaler.is_enabled() or scaler.get_scale() < 1:
-            refuse_not_finite("ppo", "the gradient's norm", norm)
+        if not scaler.is_enabled() or scaler.get_scale() < SMALLEST_SCALE:
+            refuse_not_finite("ppo", "the gradient's norm", norm, in_fp16=scaler.is_enabled())
     scaler.step(optimizer)
     scaler.update()
     return totals
 
 
-def _micro_batch(
-    roles: Roles,
-    scaler: torch.amp.GradScaler,
-    experience: Experience,
-    settings: Settings,
-    rows: list[int],
-    num_tokens: float,
+class _Part:
+    """A micro-batch on the device, and what the rollout knows of its rows."""
+
+    def __init__(self, experience: Experience, rows: list[int], roles: Roles) -> None:
+        self.experience, self.rows = experience, rows
+        self.batch = experience.batch(rows, roles.tokenizer.pad_token_id).to(roles.device)
+        self.mask = self.batch.mask
+
+    def old(self, name: str) -> Tensor:
+        """A tensor of the rollout, (rows, tokens), no wider than the micro-batch."""
+        values: Tensor = getattr(self.experience, name)
+        return values[self.rows, : self.mask.shape[1]].to(self.mask.device)
+
+
+def _of_policy(
+    roles: Roles, scaler: torch.amp.GradScaler, settings: Settings, part: _Part, num_tokens: float
 ) -> dict[str, float]:
-    """Add this micro-batch's part of the minibatch's gradients; return its part of the minibatch's means."""
-    batch = experience.batch(rows, roles.tokenizer.pad_token_id).to(roles.device)
-    width = batch.mask.shape[1]
-
-    def old(values: Tensor) -> Tensor:
-        return values[rows, :width].to(roles.device)
-
-    old_logps, old_values, returns = old(experience.old_logps), old(experience.values), old(experience.returns)
-    logps, values = experience.graph.pop() if experience.graph else roles.policy(batch)[::2]
-    policy, clipped = mathematics.policy_loss(
-        logps, old_logps, old(experience.advantages), batch.mask, settings.cliprange, old(experience.weights)
+    """Add a micro-batch's part of the policy's gradients, and of the value's where its head is on the policy's trunk;
+    return its part of the minibatch's means.
+    """
+    graph = part.experience.graph
+    with saving.on_cpu(settings.activation_offloading, roles.device):
+        logps, values = graph.pop() if graph else roles.policy(part.batch)[::2]
+    old_logps = part.old("old_logps")
+    losses, clipped = mathematics.policy_loss(
+        logps, old_logps, part.old("advantages"), part.mask, settings.cliprange, part.old("weights")
     )
-    policy_loss = policy.sum() / num_tokens
-    refuse_not_finite("ppo", "the policy's loss", policy_loss)
-    if values is None:
-        scaler.scale(policy_loss).backward()  # type: ignore[no-untyped-call]
-        with roles.valuing():  # backward inside: gradient checkpointing runs the forward again
-            values = roles.values(batch)
-            value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
-            scaler.scale(value_loss).backward()  # type: ignore[no-untyped-call]
-    else:
-        value_loss, value_clipped = _value_loss(values, old_values, returns, batch.mask, settings, num_tokens)
-        scaler.scale(policy_loss + value_loss).backward()  # type: ignore[no-untyped-call]
-    update_kl = mathematics.kl(old_logps, logps.detach(), "k3").masked_fill(~batch.mask, 0)
-    return {
-        "policy_loss": policy_loss.item(),
-        "value_loss": value_loss.item(),
-        "clip_fraction": clipped.sum().item() / num_tokens,
-        "value_clip_fraction": value_clipped.sum().item() / num_tokens,
-        "update_kl": update_kl.sum().item() / num_tokens,
+    loss = losses.sum() / num_tokens
+    update_kl = mathematics.kl(old_logps, logps.detach(), "k3").masked_fill(~part.mask, 0)
+    means = {
+        "policy_loss": loss,
+        "clip_fraction": clipped.sum() / num_tokens,
+        "update_kl": update_kl.sum() / num_tokens,
     }
+    if values is not None:
+        means |= _value_means(values, settings, part, num_tokens)
+        loss = loss + means["value_loss"]
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    return _as_numbers(means, scaler)
 
 
-def _value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, settings: Settings, num_tokens: float
-) -> tuple[Tensor, Tensor]:
-    loss, clipped = mathematics.value_loss(values, old_values, returns, mask, settings.cliprange_value)
-    total = settings.vf_coef * loss.sum() / num_tokens
-    refuse_not_finite("ppo", "the value's loss", total)
-    return total, clipped
+def _of_value(
+    roles: Roles, scaler: torch.amp.GradScaler, settings: Settings, part: _Part, num_tokens: float
+) -> dict[str, float]:
+    """The same of the value, while its own adapter is in use."""
+    with saving.on_cpu(settings.activation_offloading, roles.device):
+        values = roles.values(part.batch)
+    means = _value_means(values, settings, part, num_tokens)
+    scaler.scale(means["value_loss"]).backward()  # type: ignore[no-untyped-call]
+    return _as_numbers(means, scaler)
+
+
+def _value_means(values: Tensor, settings: Settings, part: _Part, num_tokens: float) -> dict[str, Tensor]:
+    losses, clipped = mathematics.value_loss(
+        values, part.old("values"), part.old("returns"), part.mask, settings.cliprange_value
+    )
+    total = settings.vf_coef * losses.sum() / num_tokens
+    return {"value_loss": total, "value_clip_fraction": clipped.sum() / num_tokens}
+
+
+def _as_numbers(means: dict[str, Tensor], scaler: torch.amp.GradScaler) -> dict[str, float]:
+    """For all of them the host waits once. Raises StageError when a loss is not finite."""
+    found = torch.stack([value.detach().float() for value in means.values()]).tolist()
+    numbers = dict(zip(means, found, strict=True))
+    for name, said in (("policy_loss", "the policy's loss"), ("value_loss", "the value's loss")):
+        if not math.isfinite(numbers.get(name, 0.0)):
+            raise not_finite("ppo", f"{said} is {numbers[name]}", in_fp16=scaler.is_enabled())
+    return numbers
+
+
+def _add(totals: dict[str, float], part: dict[str, float]) -> None:
+    for name, value in part.items():
+        totals[name] += value

@@ -1,0 +1,102 @@
+"""The whole chain on an emulated GPU: fp16 with a gradient's scaler, and bf16; two GPUs are visible.
+
+Each stage checkpoints its activations in one of the two chains, and not in the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import emulated
+import plain
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = emulated.needs_compiler
+
+CHAINS: dict[str, dict[str, Any]] = {
+    "fp16": {"capability": (7, 5), "count": 2, "checkpointing": ("sft", "reward", "ppo")},
+    # CUDA starts before trueup can hide the second GPU from it
+    "bf16": {"capability": (8, 0), "count": 2, "started": True, "checkpointing": ("dpo", "kto", "grpo")},
+}
+TRAINED = {"sft", "reward", "dpo", "kto", "ppo", "grpo"}
+# Of the last optimizer step of each stage, syncs by the file that causes them, at most; a new one has to have a reason.
+# finite.py looks at the gradient, once. trainers.py logs its figures. head.py and roles.py find the labelled tokens by
+# a mask. common.py calls the trainers of TRL: their scaler, their clipping, GRPO's sampling and its figures.
+SYNCS: dict[str, dict[str, int]] = {
+    "sft": {"training/head.py": 4, "training/finite.py": 1, "?": 1},
+    "reward": {"training/trainers.py": 5, "training/finite.py": 1},
+    "dpo": {"training/head.py": 4, "training/trainers.py": 3, "training/finite.py": 1, "?": 1},
+    "kto": {"training/head.py": 16, "training/trainers.py": 7, "training/finite.py": 1, "?": 1},
+    "ppo": {"online/ppo/update.py": 14, "online/ppo/batch.py": 10, "online/ppo/roles.py": 10, "models/causal.py": 6},
+    "grpo": {"training/common.py": 73, "training/head.py": 10},
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain that was built."""
+
+    kind: str
+    folder: Path
+    stages: dict[str, Any]
+    said: str
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.stages[stage]["metrics"]
+        return found
+
+
+@pytest.fixture(scope="module", params=CHAINS)
+def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    folder = tmp_path_factory.mktemp(request.param)
+    done = emulated.start("chain.py", folder=str(folder), **CHAINS[request.param])
+    return Chain(request.param, folder, emulated.reported(done), done.stdout)
+
+
+def test_every_stage_is_built_and_trains(chain: Chain) -> None:
+    assert set(chain.stages) == {"sample", "collect", "evaluate", "export", *TRAINED}
+    for stage in TRAINED - {"ppo"}:
+        assert math.isfinite(chain.metrics(stage)["train_loss"])
+        assert chain.metrics(stage)["num_steps_left_out"] == 0
+    assert chain.metrics("sft")["eval_loss"] < math.log(320)  # of 320 tokens, less than a guess
+    assert chain.metrics("dpo")["reference_proof"]["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert chain.metrics("kto")["reference_proof"]["first_loss"] == pytest.approx(0.5, abs=1e-4)
+    assert chain.metrics("ppo")["first_kl"] == pytest.approx(0, abs=1e-4)
+    assert 0 < chain.metrics("evaluate")["kl_nats_per_token"] < 1
+
+
+def test_log_probabilities_are_those_of_plain_transformers(chain: Chain) -> None:
+    """In half precision on the device, against fp32 on the CPU, a row at a time and without padding."""
+    run = chain.folder / "runs" / "f"
+    policy = plain.model(str(chain.folder / "model"), run / "sft")
+    probe = load_file(run / "sft" / "probe.safetensors")
+    apart = []
+    for number, real in enumerate(probe["attention_mask"].bool()):
+        ids, answer = probe["input_ids"][number][real].tolist(), probe["labels"][number][real] != -100
+        start = len(ids) - int(answer.sum())
+        with torch.no_grad():
+            expected = plain.token_logps(policy, ids[:start], ids[start:])
+        apart.append((probe["logps"][number, start - 1 : len(ids) - 1] - expected).abs())
+    assert torch.cat(apart).mean() < 0.01  # nats per token
+
+
+def test_one_of_two_gpus_is_used_and_said(chain: Chain) -> None:
+    """trueup hides the other before CUDA starts, and says so, or else keeps transformers' Trainer from it."""
+    if chain.kind == "bf16":
+        assert "1 of 2 GPUs is used: NVIDIA A100-SXM4-80GB, number 0" in chain.said
+    assert "DataParallel" not in chain.said
+
+
+def test_a_step_waits_for_the_device_no_more_than_it_must(chain: Chain) -> None:
+    for stage, most in SYNCS.items():
+        found: Counter[str] = Counter()
+        for _, line, number in chain.stages[stage]["syncs_of_a_step"]:
+            found[line.rpartition(":")[0]] += number
+        over = {file: number for file, number in found.items() if number > most.get(file, 0)}
+        assert not over, f"{stage}: {chain.stages[stage]['syncs_of_a_step']}"
