@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ def measure(bench: Workbench, kept: Path, engines: tuple[str, ...] = ENGINES) ->
     An engine that fails is told by its error, and ends none of the others.
     """
     from trueup.models import adapters, base
+    from trueup.run import environments
+    from trueup.sampling import vllm_server
 
     policy = bench.begun(kept).path("sft")
     tokenizer = base.load_tokenizer(str(bench.base))
@@ -30,23 +31,24 @@ def measure(bench: Workbench, kept: Path, engines: tuple[str, ...] = ENGINES) ->
     ]
     found: dict[str, Any] = {}
     for name in ("plain", *engines):
-        if name == "vllm" and not find_spec("vllm"):
+        if name == "vllm" and not environments.is_made(vllm_server.NAME):
             continue
         forget_peak()
         try:
-            rates = {f"tokens_per_s_{n}": round(_rate(name, model, tokenizer, prompts[:n], bench), 1) for n in BATCHES}
-            found[name] = rates | peak()
+            measured = {n: _rate(name, model, tokenizer, prompts[:n], bench) for n in BATCHES}
+            rates = {f"tokens_per_s_{n}": round(rate, 1) for n, (rate, _) in measured.items()}
+            found[name] = rates | {"ran": measured[BATCHES[-1]][1]} | peak()
         except Exception as error:  # whatever an engine raises on this card is its result
             found[name] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
     return found
 
 
-def _rate(name: str, model: Any, tokenizer: Any, prompts: list[list[int]], bench: Workbench) -> float:
-    """Tokens a second of the second of two runs: the first compiles, captures and warms up."""
+def _rate(name: str, model: Any, tokenizer: Any, prompts: list[list[int]], bench: Workbench) -> tuple[float, str]:
+    """Tokens a second of the second of two runs, and what ran: the first compiles, captures and warms up."""
     from trueup.sampling.sample import engine
     from trueup.sampling.types import Sampling
 
-    new = bench.size.new
+    new, run = bench.size.new, None
     if name == "plain":
         sample = lambda seed: _plain(model, tokenizer, prompts, new, seed)  # noqa: E731
     else:
@@ -56,7 +58,7 @@ def _rate(name: str, model: Any, tokenizer: Any, prompts: list[list[int]], bench
     sample(1)
     began = now()
     count = sample(2)
-    return count / (now() - began)
+    return count / (now() - began), "generate, as documented" if run is None else run.ran
 
 
 def _plain(model: Any, tokenizer: Any, prompts: list[list[int]], new: int, seed: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trueup.errors import ModelError
-from trueup.gpu import maps
+from trueup.gpu import llama, maps
 from trueup.models import adapters, base
 from trueup.run.pipeline import Pipeline
 from trueup.sampling import engines
@@ -112,6 +112,17 @@ def test_merged_is_never_something_else(
 def test_a_model_that_the_decoder_does_not_know_is_sampled_by_generate_with_the_reason(
     policy: tuple[Any, Any], room: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy[0].get_base_model().config, "model_type", "gemma2")
+    monkeypatch.setattr(llama, "KNOWN", ("gemma",))
     run = on_gpu(policy)
-    assert run.ran == "generate of transformers: our decoder on a GPU does not know the architecture gemma2"
+    assert run.ran == "generate of transformers: our decoder on a GPU does not know the architecture llama"
+
+
+def test_the_variable_turns_the_decoder_and_the_graphs_off(
+    policy: tuple[Any, Any], room: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUEUP_GPU", "decoder")
+    run = on_gpu(policy)
+    run(PROMPTS, 3)
+    assert run.ran.endswith("without CUDA graphs: TRUEUP_GPU leaves them out")
+    monkeypatch.setenv("TRUEUP_GPU", "portable")
+    assert on_gpu(policy).ran == "generate of transformers: TRUEUP_GPU leaves our decoder out"

@@ -68,7 +68,7 @@ class Decoder:
         self.num_kv_heads = int(self.config.num_key_value_heads)
         self.num_heads = int(self.config.num_attention_heads)
         self.num_prefills = 0  # prompts that went through the model
-        self.no_graphs = "" if graphs else "they are turned off"  # why steps are not replayed
+        self.no_graphs = "" if graphs else "TRUEUP_GPU leaves them out"  # why steps are not replayed
         maps = Merged if merged else Stored
         with torch.no_grad():
             self.layers = [self._layer(layer, maps) for layer in self.trunk.layers]
@@ -205,7 +205,7 @@ class Decoder:
         turning, values = qkv[..., :both, :], qkv[..., both:, :]
         if layer.norm_qk is not None:
             of_q, of_k = layer.norm_qk
-            queries, keys = turning.split([self.num_heads, self.num_kv_heads], -2)
+            queries, keys = turning[..., : self.num_heads, :], turning[..., self.num_heads :, :]
             turning = torch.cat([of_q(queries), of_k(keys)], -2)
         if not layer.turned:
             return turning, values

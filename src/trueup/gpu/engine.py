@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trueup.decoding.batching import Completion, complete
 from trueup.gpu import llama
+from trueup.gpu.chosen import VARIABLE, wants
 from trueup.gpu.decoder import Decoder, in_order
 from trueup.gpu.maps import Frozen
 
@@ -51,7 +52,7 @@ class Engine:
 
     def _generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[Completion]:
         if self.decoder is None:
-            self.decoder = Decoder(self.whole, self.output, merged=self.merged)
+            self.decoder = Decoder(self.whole, self.output, merged=self.merged, graphs=wants("graphs"))
         return complete(self.decoder, prompts, **options)
 
     @property
@@ -70,6 +71,8 @@ def engine(whole: Any, output: Output, *, merged: bool | None) -> Engine | str:
 
     `merged`: on a copy of base plus adapter in 16 bits, or not; None: where the copy fits.
     """
+    if not wants("decoder"):
+        return f"{VARIABLE} leaves our decoder out"
     return llama.unknown(whole) or Engine(whole, output, merged=merged)
 
 

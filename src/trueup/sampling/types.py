@@ -36,7 +36,9 @@ class Generated:
 class Run(Protocol):
     """What completes prompts (token ids) under a seed; `ran` says by what it did, in words for the record."""
 
-    ran: str
+    @property
+    def ran(self) -> str:
+        """By what it did, once it did."""
 
     def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
         """A completion of each prompt, in the order given."""
