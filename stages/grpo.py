@@ -27,9 +27,9 @@ class Config(RewardSettings, AlignmentSection, TrainerSection):
 
     arguments_of = "trl.trainer.grpo_config.GRPOConfig"
     set_elsewhere: ClassVar = dict.fromkeys(
-        ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "use_vllm", "reward_weights"),
+        ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "reward_weights"),
         "the policy that samples is the one trained; rewards are weighted in reward_functions",
-    )
+    ) | {"use_vllm": "set engine: vllm"}
 
     beta: float = Field(default=0.04, gt=0)
     """The KL coefficient, without a unit: the larger it is, the nearer the policy stays to the reference."""

@@ -17,6 +17,8 @@ def measure(bench: Workbench, kept: Path, engines: tuple[str, ...] = ENGINES) ->
     An engine that fails is told by its error, and ends none of the others.
     """
     from trueup.models import adapters, base
+    from trueup.run import environments
+    from trueup.sampling import vllm_server
 
     policy = bench.begun(kept).path("sft")
     tokenizer = base.load_tokenizer(str(bench.base))
@@ -29,6 +31,9 @@ def measure(bench: Workbench, kept: Path, engines: tuple[str, ...] = ENGINES) ->
     ]
     found: dict[str, Any] = {}
     for name in ("plain", *engines):
+        if name == "vllm" and not environments.is_made(vllm_server.NAME):
+            found[name] = {"skipped": "trueup vllm install was not run"}
+            continue
         forget_peak()
         try:
             found[name] = {}

@@ -58,7 +58,7 @@ def case(gpu: pretend.Device, folder: Path, name: Any, layers: int, room: int) -
     )
     usual_prefill, usual_step = decoder.Decoder._prefill, decoder.Decoder._step
     try:
-        decoder.Decoder._step = noted(usual_step, is_step=lambda: True)  # type: ignore[method-assign]
+        decoder.Decoder._step = noted(usual_step, is_step=lambda **_: True)  # type: ignore[method-assign]
         decoder.Decoder._prefill = lambda self, prompts, cache: (  # type: ignore[method-assign]
             prefills.extend(prompts) or usual_prefill(self, prompts, cache)  # type: ignore[func-returns-value]
         )

@@ -40,7 +40,7 @@ def test_a_layer_takes_few_launches_a_token_and_the_host_never_waits_within_a_st
     assert sorted(two["prefills"]) == DISTINCT
 
 
-def test_generate_takes_more_than_a_hundred(found: dict[tuple[str, int, int], Any]) -> None:
+def test_generate_takes_more_than_twice_as_many(found: dict[tuple[str, int, int], Any]) -> None:
     """What the count means: it is the same count that `generate` with its fp32 adapters fails."""
     assert found["generate", 3, LITTLE]["launches"] - found["generate", 2, LITTLE]["launches"] > 2 * MOST_LAUNCHES
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trueup.decoding.batching import Completion, complete
 from trueup.gpu import llama
+from trueup.gpu.chosen import VARIABLE, wants
 from trueup.gpu.decoder import Decoder, in_order
 from trueup.gpu.maps import Frozen
 
@@ -51,7 +52,7 @@ class Engine:
 
     def _generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[Completion]:
         if self.decoder is None:
-            self.decoder = Decoder(self.whole, self.output, merged=self.merged)
+            self.decoder = Decoder(self.whole, self.output, merged=self.merged, graphs=wants("graphs"))
         return complete(self.decoder, prompts, **options)
 
     @property
@@ -70,19 +71,18 @@ def engine(whole: Any, output: Output, *, merged: bool | None) -> Engine | str:
 
     `merged`: on a copy of base plus adapter in 16 bits, or not; None: where the copy fits.
     """
+    if not wants("decoder"):
+        return f"{VARIABLE} leaves our decoder out"
     return llama.unknown(whole) or Engine(whole, output, merged=merged)
 
 
 def copy_bytes(whole: Any) -> int:
     """Bytes of the copy that a merged decoder holds beside the model."""
-    sizes = []
-    for layer in whole.base_model.layers:
-        a, m = layer.self_attn, layer.mlp
-        for module in (a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj):
-            base = getattr(module, "base_layer", module)
-            rows, columns = Frozen(base.weight, base.bias).shape
-            sizes.append(rows * columns)
-    return sum(sizes) * int(whole.base_model.embed_tokens.weight.element_size())
+    modules = [module for layer in whole.base_model.layers for maps in llama.maps(layer) for module in maps]
+    bases = [getattr(module, "base_layer", module) for module in modules]
+    shapes = [Frozen(base.weight, base.bias).shape for base in bases]
+    size = int(whole.base_model.embed_tokens.weight.element_size())
+    return size * sum(rows * columns for rows, columns in shapes)
 
 
 def room_for_copy(whole: Any, rows: int, width: int) -> bool:

@@ -52,7 +52,7 @@ def captured(step: Step, tokens: Tensor, positions: Tensor) -> Step:
     if tokens.device.type != "cuda":
         raise RuntimeError("no GPU")
     inputs = tokens.clone(), positions.clone()
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # what libraries set up at their first call must not be captured
         step(*inputs)

@@ -81,17 +81,20 @@ class Lora:
 
 
 class Merged:
-    """Maps beside each other as one matrix in `dtype`, each with its adapter added in fp32 and rounded once."""
+    """Maps beside each other as one matrix in `dtype`, each with its adapter added in fp32 and rounded once.
 
-    def __init__(self, modules: list[Any], dtype: torch.dtype) -> None:
+    `scale` is a factor of what they give.
+    """
+
+    def __init__(self, modules: list[Any], dtype: torch.dtype, scale: float = 1.0) -> None:
         parts, biases = [], []
         for module in modules:
             base, lora = getattr(module, "base_layer", module), Lora.of(module)
             dense = Frozen(base.weight, base.bias).dense()
             if lora is not None:
                 dense.addmm_(lora.b.float(), lora.a.float(), alpha=lora.scaling)
-            parts.append(dense.to(dtype))
-            biases.append(base.bias)
+            parts.append((dense if scale == 1 else dense.mul_(scale)).to(dtype))
+            biases.append(base.bias if base.bias is None or scale == 1 else base.bias.detach() * scale)
         self.weight = parts[0] if len(parts) == 1 else torch.cat(parts)  # (sum of out, in)
         self.bias = _beside(biases, [len(part) for part in parts], dtype)
 
@@ -104,9 +107,13 @@ class Merged:
 
 
 class Stored:
-    """Maps beside each other with their weights as they are stored; the adapters' products in `dtype`, stacked."""
+    """Maps beside each other with their weights as they are stored; the adapters' products in `dtype`, stacked.
 
-    def __init__(self, modules: list[Any], dtype: torch.dtype) -> None:
+    `scale` is a factor of what they give.
+    """
+
+    def __init__(self, modules: list[Any], dtype: torch.dtype, scale: float = 1.0) -> None:
+        self.scale = scale
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.parts = [Frozen(base.weight, base.bias) for base in bases]
         loras = [Lora.of(module) for module in modules]
@@ -129,6 +136,8 @@ class Stored:
         y = self.parts[0](x) if len(self.parts) == 1 else torch.cat([part(x) for part in self.parts], -1)
         if self.a is not None and self.b is not None:
             y.addmm_(x @ self.a.T, self.b.T)
+        if self.scale != 1:
+            y.mul_(self.scale)
         return y if residual is None else y.add_(residual)
 
 

@@ -45,6 +45,7 @@ def write(model: Any, tokenizer: Any, folder: Path) -> None:
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
     described = causal.bare(model).config.to_dict()
     described.pop("quantization_config", None)
+    described["architectures"] = [type(causal.bare(model)).__name__]
     described |= {"dtype": str(dtype).removeprefix("torch."), "torch_dtype": str(dtype).removeprefix("torch.")}
     write_json(folder / "config.json", {key: value for key, value in described.items() if not key.startswith("_")})
     tokenizer.save_pretrained(folder)

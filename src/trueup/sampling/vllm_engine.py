@@ -95,6 +95,9 @@ class VllmRun:
                     "max_tokens": self.sampling.max_new_tokens,
                     "temperature": self.sampling.temperature,
                     "top_p": self.sampling.top_p,
+                    "top_k": 0,
+                    "min_p": 0.0,
+                    "repetition_penalty": 1.0,
                     "seed": (seed * 100_003 + share[0] + share[1] * number) % 2**63,
                     "stop_token_ids": ends,
                     "logprobs": 0,  # of the token drawn alone

@@ -188,7 +188,7 @@ def gpu_share(model: Any, rows: int, max_tokens: int) -> float:
             expected=f"{least / 1e9:.1f} GB: vLLM holds the base in 16 bits beside our own in 4",
             next_step="set engine: auto",
         )
-    return min(least + cache, MOST_SHARE * free) / total
+    return float(min(least + cache, MOST_SHARE * free) / total)
 
 
 def _variables(key: str) -> dict[str, str]:
