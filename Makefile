@@ -20,7 +20,7 @@ demo: setup
 	@echo 'The command trueup is in $(VENV)/bin: `source $(VENV)/bin/activate` puts it on the PATH of this shell.'
 
 test: setup lint $(LLAMA)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # llama.cpp, for the tests of GGUF files; compiled once, some minutes. Without a C++ compiler those tests are skipped.
 $(LLAMA): | $(STAMP)
@@ -43,7 +43,7 @@ older: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	rm -rf $(VENV)/installed build
+	rm -rf $(VENV)/installed build/lib build/bdist.*
 	$(VENV)/bin/pip install --quiet --no-deps --target $(VENV)/installed .
 	MYPYPATH=$(VENV)/installed $(VENV)/bin/mypy -p trueup
 	PYTHONPATH=$(VENV)/installed $(VENV)/bin/lint-imports --no-cache

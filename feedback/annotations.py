@@ -1,4 +1,4 @@
-"""What Label Studio stores becomes thumbs; what cannot be used is named, never dropped silently.
+"""What Label Studio stores becomes judgements; what cannot be used is named, never dropped silently.
 
 Nothing here trusts the shape of what the server sent: its API takes any JSON as an annotation.
 """
@@ -6,30 +6,23 @@ Nothing here trusts the shape of what the server sent: its API takes any JSON as
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from trueup.feedback.judgement import COMPARED, RATINGS, Comparison, Edit, Judgement, Rating, Thumb
 from trueup.feedback.tasks import uid_of
 
 THUMBS = {"up": True, "down": False}
-SKIPPED, EMPTY = "skipped", "submitted without a thumb"
+SKIPPED = "skipped"
+STAMP = "guidelines"  # the control, never seen, that holds the version of the guidelines on the screen
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 UNREADABLE = "Label Studio fails to show the task (status 500): broken characters in a comment?"
+FOREVER_S = 1e9  # more than anybody takes: no time, but a mistake
 MAX_SHOWN = 60  # characters of a value that a message repeats
 
-
-@dataclass(frozen=True)
-class Annotation:
-    """One person's verdict on one completion."""
-
-    annotation_id: int
-    uid: str
-    annotator: str
-    up: bool
-    reasons: tuple[str, ...]
-    comment: str
-    edited: str | None  # a better answer, when the person wrote one
-    updated_at: str
+Fields = dict[str, list[str]]  # the texts or choices of each control that holds some, by the control's name
+Common = dict[str, Any]  # what every judgement of an annotation has
 
 
 @dataclass(frozen=True)
@@ -42,55 +35,117 @@ class Unusable:
     raw: Any
 
 
-def parse(task: Any) -> tuple[list[Annotation], list[Unusable]]:
-    """The verdicts of one task of ours, and the annotations that are none. Never raises, whatever JSON `task` is."""
+def parse(task: Any, interface: str = "thumbs") -> tuple[list[Judgement], list[Unusable]]:
+    """The judgements of one task of ours, and the annotations that hold none. Never raises, whatever JSON `task` is."""
     uid = uid_of(task)
     if uid is None:
         return [], []
-    good: list[Annotation] = []
+    good: list[Judgement] = []
     bad: list[Unusable] = []
     if task.get("unreadable"):
         bad.append(Unusable(task.get("id"), uid, UNREADABLE, None))
     for raw in _list(task.get("annotations")):
-        found = _verdict(raw, uid, task["data"].get("response"))
-        if isinstance(found, Annotation):
-            good.append(found)
-        else:
+        found = _judgements(raw, uid, task["data"], PARSERS[interface])
+        if isinstance(found, str):
             bad.append(Unusable(task.get("id"), uid, found, raw))
+        else:
+            good += found
     return good, bad
 
 
-def _verdict(raw: Any, uid: str, response: Any) -> Annotation | str:
-    """The verdict, or why there is none."""
+def _judgements(raw: Any, uid: str, data: dict[str, Any], parser: Parser) -> list[Judgement] | str:
+    """What one annotation says, or why it says nothing."""
     number = raw.get("id") if isinstance(raw, dict) else None
     if not isinstance(number, int) or isinstance(number, bool):
         return f"malformed: {_shown(raw)}"
     if raw.get("was_cancelled"):
         return SKIPPED
     fields = _fields(raw.get("result"))
-    thumbs = fields.get("thumb", [])
-    if not thumbs:
-        others = sorted(fields)
-        return EMPTY if not others else f"no control named thumb (renamed?), but {_shown(others)}"
-    if len(thumbs) != 1 or thumbs[0] not in THUMBS:
-        return f"thumb is {_shown(thumbs)}, expected up or down (was an alias changed?)"
-    written = [text for text in fields.get("edited", []) if text.strip()]
-    original = response.strip() if isinstance(response, str) else ""
-    return Annotation(
-        annotation_id=number,
-        uid=uid,
-        annotator=_annotator(raw.get("completed_by"), number),
-        up=THUMBS[thumbs[0]],
-        reasons=tuple(fields.get("why", [])),
-        comment=" ".join(fields.get("reason", [])),
-        edited=next((text for text in written if text.strip() != original), None),
-        updated_at=_text(raw.get("updated_at")),
-    )
+    common = {
+        "uid": uid,
+        "annotator": _annotator(raw.get("completed_by"), number),
+        "annotation_id": number,
+        "updated_at": _text(raw.get("updated_at")),
+        "lead_time": _seconds(raw.get("lead_time")),
+        "guidelines": "".join(fields.pop(STAMP, [])[:1]),
+        "reasons": tuple(fields.get("why", [])),
+        "comment": " ".join(fields.get("reason", [])),
+    }
+    try:
+        return parser(fields, data, common)
+    except NoVerdict as error:
+        return str(error)
 
 
-def _fields(result: Any) -> dict[str, list[str]]:
-    """The texts or choices of each control that holds some, by the control's name."""
-    fields: dict[str, list[str]] = {}
+class NoVerdict(Exception):
+    """Why an annotation says nothing."""
+
+
+Parser = Callable[[Fields, dict[str, Any], Common], list[Judgement]]
+
+
+def _thumbs(fields: Fields, data: dict[str, Any], common: Common) -> list[Judgement]:
+    """A thumb, and a better answer where the person wrote one: the box holds the answer until it is changed."""
+    said: list[Judgement] = [Thumb(**common, up=THUMBS[_choice(fields, "thumb", tuple(THUMBS))])]
+    written = _written(fields)
+    if written is not None and written.strip() != _original(data):
+        said.append(Edit(**common, text=written))
+    return said
+
+
+def _comparisons(fields: Fields, data: dict[str, Any], common: Common) -> list[Judgement]:
+    chosen = _choice(fields, "preference", COMPARED)
+    a, b = data.get("uid_a"), data.get("uid_b")
+    if not isinstance(a, str) or not isinstance(b, str):
+        raise NoVerdict("the task does not say which answers it shows (was its data changed?)")
+    return [Comparison(**common, a=_text(a), b=_text(b), preferred=chosen)]
+
+
+def _ratings(fields: Fields, data: dict[str, Any], common: Common) -> list[Judgement]:
+    return [Rating(**common, rating=int(_choice(fields, "rating", tuple(map(str, RATINGS)))))]
+
+
+def _edits(fields: Fields, data: dict[str, Any], common: Common) -> list[Judgement]:
+    """The answer as the person left it. Where that is as it was, the edit says that there is nothing to change."""
+    written = _written(fields)
+    if written is None:
+        raise _missing(fields, "edited", "text")
+    return [Edit(**common, text=written)]
+
+
+PARSERS: dict[str, Parser] = {"thumbs": _thumbs, "pairwise": _comparisons, "rating": _ratings, "edit": _edits}
+
+
+def _choice(fields: Fields, control: str, allowed: tuple[str, ...]) -> str:
+    """The one choice of a control. Raises NoVerdict where there is none, or none of ours."""
+    chosen = fields.get(control, [])
+    if not chosen:
+        raise _missing(fields, control, control)
+    if len(chosen) != 1 or chosen[0] not in allowed:
+        expected = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+        raise NoVerdict(f"{control} is {_shown(chosen)}, expected {expected} (was an alias changed?)")
+    return chosen[0]
+
+
+def _missing(fields: Fields, control: str, what: str) -> NoVerdict:
+    others = sorted(fields.keys() - {control})
+    if others:
+        return NoVerdict(f"no control named {control} (renamed?), but {_shown(others)}")
+    return NoVerdict(f"submitted without a {what}")
+
+
+def _written(fields: Fields) -> str | None:
+    """What is in the box for a better answer."""
+    return next((text for text in fields.get("edited", []) if text.strip()), None)
+
+
+def _original(data: dict[str, Any]) -> str:
+    response = data.get("response")
+    return response.strip() if isinstance(response, str) else ""
+
+
+def _fields(result: Any) -> Fields:
+    fields: Fields = {}
     for part in _list(result):
         value = part.get("value") if isinstance(part, dict) else None
         if isinstance(value, dict) and isinstance(name := part.get("from_name"), str):
@@ -105,6 +160,11 @@ def _annotator(completed_by: Any, number: int) -> str:
     """An id: /api/tasks gives an object, exports a number. Of whom nothing is known, each verdict is a person's own."""
     known = completed_by.get("id") if isinstance(completed_by, dict) else completed_by
     return f"unknown-{number}" if known is None else _text(known)
+
+
+def _seconds(value: Any) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < FOREVER_S
+    return float(value) if known else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from trueup.errors import ServerError
+from trueup.run import environments
 
 VERSION = "1.23.2"
+WHAT = "Label Studio's environment"  # in messages
 DATABASE = "label_studio.sqlite3"
 
 
 def folder() -> Path:
     """The folder of Label Studio's own environment; uv makes it in seconds at the first call."""
-    cache = Path(os.environ.get("TRUEUP_CACHE") or Path.home() / ".cache" / "trueup")
-    made = cache / f"label-studio-{VERSION}"
-    if not (made / ".complete").exists():
-        uv = [sys.executable, "-m", "uv"]
-        _run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(made)])
-        _run([*uv, "pip", "install", "--quiet", "--python", str(made / "bin/python"), f"label-studio=={VERSION}"])
-        (made / ".complete").touch()
-    return made
+    return environments.make(f"label-studio-{VERSION}", f"label-studio=={VERSION}", WHAT)
 
 
 def empty_database(folder: Path) -> Path:
@@ -40,7 +32,7 @@ def empty_database(folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             env = variables(Path(scratch), {"email": "", "password": "", "token": "", "url": ""})
             script = next(folder.glob("lib/python3*/site-packages/label_studio/manage.py"), folder / "manage.py")
-            _run([str(folder / "bin/python"), str(script), "migrate", "--no-input"], env)
+            environments.run([str(folder / "bin/python"), str(script), "migrate", "--no-input"], WHAT, env)
             database = Path(scratch) / DATABASE
             with closing(sqlite3.connect(database)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -75,12 +67,3 @@ def variables(data_dir: Path, known: dict[str, Any]) -> dict[str, str]:
             "CONVERTER_DOWNLOAD_RESOURCES": "false",
         }
     )
-
-
-def _run(command: list[str], env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ServerError(
-            "Label Studio's environment", found=reason, next_step="correct that, then run the same command again"
-        )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
+from trueup.feedback.judgement import SIDES, Comparison
 from trueup.feedback.votes import Vote
 
 Row = dict[str, Any]
-Margins = dict[tuple[str, str], float]  # (thumb up, thumb down) -> how far people agree, at most 0 when they do not
+Margins = dict[tuple[str, str], float]  # (chosen, rejected) -> how far people agree, at most 0 when they do not
 
 
 def pairs(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> list[Row]:
@@ -32,6 +35,11 @@ def pairs(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> lis
     if not agreed:
         counts["prompts_without_pairs"] += 1
         counts[_why_no_pairs(votes, different, same)] += 1
+    return weighted(agreed, known)
+
+
+def weighted(agreed: Margins, known: dict[str, Row]) -> list[Row]:
+    """The pairs of one prompt, which share its weight evenly and each weigh their margin."""
     return [
         {
             "prompt": known[chosen]["messages"],
@@ -46,6 +54,29 @@ def pairs(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> lis
         }
         for (chosen, rejected), margin in agreed.items()
     ]
+
+
+def margins_compared(said: Iterable[Comparison]) -> Margins:
+    """Of each pair on which somebody preferred a side, both ways round: (for - against) / all who compared the two."""
+    preferred: Counter[tuple[str, str]] = Counter()
+    compared: Counter[frozenset[str]] = Counter()
+    for one in said:
+        compared[frozenset(one.about)] += 1
+        if one.preferred in SIDES:
+            preferred[(one.a, one.b) if one.preferred == "a" else (one.b, one.a)] += 1
+    return {
+        (chosen, rejected): (times - preferred.get((rejected, chosen), 0)) / compared[frozenset((chosen, rejected))]
+        for (chosen, rejected), times in sorted(preferred.items())
+    }
+
+
+def margins_rated(ratings: Iterable[tuple[str, int]], scale: int) -> Margins:
+    """Of each two completions of one prompt with other mean ratings: the difference of these as a share of `scale`."""
+    given: dict[str, list[int]] = defaultdict(list)
+    for uid, rating in ratings:
+        given[uid].append(rating)
+    mean = {uid: Fraction(sum(found), len(found)) for uid, found in given.items()}  # exact: equal means are equal
+    return {(u, v): float(mean[u] - mean[v]) / scale for u in sorted(mean) for v in sorted(mean) if mean[u] > mean[v]}
 
 
 def as_sampled(completion: Row, name: str) -> Row:

@@ -1,66 +1,16 @@
-"""Thumbs become training data: pairs for reward and DPO, single rows for KTO, each with its weight."""
+"""Which prompts are held out, and single judgements as KTO learns from them, each with its weight."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections import Counter
 from typing import Any
 
 from trueup.errors import FeedbackError
 from trueup.feedback import pairing
-from trueup.feedback.votes import Vote, last_verdicts
+from trueup.feedback.votes import Vote
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Pairs and rows with their split, and counts of what was used, and of what was not and why."""
-
-    pairs: list[Row]
-    rows: list[Row]
-    counts: dict[str, int]
-
-    @property
-    def num_prompts(self) -> int:
-        """How many prompts have a judgement."""
-        return len({row["prompt_id"] for row in self.rows})
-
-
-def build(votes: Sequence[Vote], completions: Iterable[Row], *, held_out: float = 0.15, seed: int = 0) -> Dataset:
-    """Split by prompt, then make pairs and rows of each person's last verdict on each completion.
-
-    Raises FeedbackError when no vote is about one of `completions`.
-    """
-    known = {row["uid"]: row for row in completions}
-    last = last_verdicts(votes)
-    usable = [vote for vote in last if vote.uid in known]
-    if not usable:
-        raise FeedbackError("feedback", found="no thumbs yet", expected="at least one", next_step="label some tasks")
-    by_prompt: dict[str, list[Vote]] = defaultdict(list)
-    for vote in usable:
-        by_prompt[known[vote.uid]["prompt_id"]].append(vote)
-    splits = split_prompts(list(by_prompt), held_out, seed)
-    counts: Counter[str] = Counter(
-        {
-            "votes": len(last),
-            "votes_replaced_by_a_later_one": len(votes) - len(last),
-            "votes_on_unknown_completions": len(last) - len(usable),
-        }
-    )
-    pairs: list[Row] = []
-    rows_by_prompt: list[list[Row]] = []
-    for prompt_id in sorted(by_prompt):
-        common = {"prompt_id": prompt_id, "split": splits[prompt_id]}
-        made = pairing.pairs(by_prompt[prompt_id], known, counts)
-        pairs += [common | pair for pair in made]
-        rows_by_prompt.append([common | row for row in _rows(by_prompt[prompt_id], known, counts)])
-    interleaved = [row for rank in zip_longest(*rows_by_prompt) for row in rank if row is not None]
-    counts.update({"pairs": len(pairs), "rows": len(interleaved)})
-    return Dataset(pairs, interleaved, dict(counts))
 
 
 def split_prompts(prompt_ids: list[str], held_out: float, seed: int) -> dict[str, str]:
@@ -70,7 +20,7 @@ def split_prompts(prompt_ids: list[str], held_out: float, seed: int) -> dict[str
     return {name: "held_out" if rank < count else "train" for rank, name in enumerate(ranked)}
 
 
-def _rows(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> list[Row]:
+def single_rows(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) -> list[Row]:
     """One row for each thumb, weighing the share of annotators who agree with it."""
     totals, agree = Counter(v.uid for v in votes), Counter((v.uid, v.up) for v in votes)
     counts["completions_disputed"] += sum(0 < agree[(uid, True)] < total for uid, total in totals.items())

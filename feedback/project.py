@@ -14,6 +14,7 @@ from trueup.feedback.annotations import parse
 from trueup.feedback.api import RequestError
 from trueup.feedback.client import Client, Task, Watch
 from trueup.feedback.connection import connect, is_ours
+from trueup.feedback.judgement import from_row
 from trueup.feedback.standing import Standing, standing
 from trueup.feedback.store import Store
 from trueup.progress import bars, spinner
@@ -28,12 +29,13 @@ SPEED_OF_LAST_S = 3600  # by which time left is told: people pause
 
 
 class Project:
-    """A run's project on a server, and the store of what was said there."""
+    """A run's project on a server, and the store of what was said there. Each interface has a project of its own."""
 
-    def __init__(self, settings: LabelStudioConfig, folder: Path) -> None:
+    def __init__(self, settings: LabelStudioConfig, folder: Path, interface: str = "thumbs") -> None:
         """Connect to the server, which is not started here. Raises ServerError without an address or a token."""
         connection = connect(settings.data_dir, settings.url)
-        self.settings, self.store, self.client = settings, Store(folder), Client(connection)
+        self.settings, self.interface = settings, interface
+        self.store, self.client = Store(folder, interface), Client(connection)
         self._server = OURS if settings.url is None else connection.url
         ours = is_ours(settings.data_dir, connection.url)  # an address written out may be our own server's
         self.known = self.store.project(self._server) or (self.store.project(OURS) if ours else None)
@@ -48,7 +50,9 @@ class Project:
                     key = other
                     break
             if found is None:
-                screen = files("trueup.feedback.interfaces").joinpath("thumbs.xml").read_text(encoding="utf-8")
+                screen = (
+                    files("trueup.feedback.interfaces").joinpath(f"{self.interface}.xml").read_text(encoding="utf-8")
+                )
                 found = self.client.create_project(name, screen, key=key, annotations_per_task=annotations_per_task)
             self.known = self.store.remember_project(self._server, found, key)
         self.client.ask_for(self.known[0], annotations_per_task)
@@ -65,10 +69,10 @@ class Project:
             address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
         watch, whole = Watch(self.client, number), True
         with bars("collect", speed_of_last_s=SPEED_OF_LAST_S) as bar:
-            task = bar.add_task("thumbs", total=wanted)
+            task = bar.add_task("judgements", total=wanted)
             while True:
                 found = self._patiently(functools.partial(watch.look, whole=whole))
-                now = standing(found, asked, self.store, key, each=each, wanted=wanted)
+                now = standing(found, asked, self.store, key, each=each, wanted=wanted, interface=self.interface)
                 notes = now.notes(address, len(asked))
                 self.note_progress(now, notes)
                 bar.update(task, completed=min(now.labelled, wanted))
@@ -92,13 +96,16 @@ class Project:
             return ""
         number, key = self.known
         uids = set(asked)
-        before = {
-            row["annotation_id"]: (row["up"], row.get("edited"))
-            for row in frozen
-            if row.get("project") == key and row["uid"] in uids
-        }
-        found = [one for task in self.client.pull(number) for one in parse(task)[0] if one.uid in uids]
-        after = {one.annotation_id: (one.up, one.edited) for one in found}
+        before: dict[int | None, set[tuple[str, Any]]] = {}
+        for row in frozen:
+            if row.get("project") == key and row["uid"] in uids:
+                for one in from_row(row):
+                    before.setdefault(one.annotation_id, set()).add((one.kind, one.verdict))
+        after: dict[int | None, set[tuple[str, Any]]] = {}
+        for task in self.client.pull(number):
+            for one in parse(task, self.interface)[0]:
+                if one.uid in uids:
+                    after.setdefault(one.annotation_id, set()).add((one.kind, one.verdict))
         counts = {
             "new": len(after.keys() - before.keys()),
             "changed": sum(after[one] != before[one] for one in after.keys() & before.keys()),
@@ -119,9 +126,9 @@ class Project:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-def open_project(settings: LabelStudioConfig, folder: Path) -> Project:
+def open_project(settings: LabelStudioConfig, folder: Path, interface: str = "thumbs") -> Project:
     """The run's project; starts our own server when no other is named."""
     if settings.url is None:
         with spinner("starting Label Studio") as say:
             server.start(settings.data_dir, settings.port, say)
-    return Project(settings, folder)
+    return Project(settings, folder, interface)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trueup.feedback.annotations import Annotation, Unusable, parse
+from trueup.feedback.annotations import Unusable, parse
+from trueup.feedback.judgement import Judgement
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import uid_of
 
+KIND_OF = {"thumbs": "thumb", "pairwise": "comparison", "rating": "rating", "edit": "edit"}  # what a screen asks for
 NAMED = 5  # tasks that a note names
 
 
@@ -22,7 +24,7 @@ class Standing:
     labelled: int
     wanted: int
     to_come: int
-    rows: list[dict[str, Any]]  # the verdicts that count, in the order in which they were given
+    rows: list[dict[str, Any]]  # the judgements that count, in the order in which they were given
     unusable: list[Unusable]
     foreign: list[Any]  # ids of tasks that trueup did not publish
     num_gone: int  # annotations pulled earlier and deleted in Label Studio since
@@ -73,21 +75,28 @@ class Standing:
 
 
 def standing(
-    tasks: Sequence[dict[str, Any]], asked: Sequence[str], store: Store, key: str, *, each: int, wanted: int
+    tasks: Sequence[dict[str, Any]],
+    asked: Sequence[str],
+    store: Store,
+    key: str,
+    *,
+    each: int,
+    wanted: int,
+    interface: str = "thumbs",
 ) -> Standing:
-    """Take the verdicts of `tasks` into the store and count them for the completions `asked` (uids).
+    """Take the judgements of `tasks` into the store and count them for what was `asked` about (uids).
 
-    `each` verdicts are wanted of a completion. One that people were given so often already, and skipped or left
+    `each` verdicts are wanted of each. One that people were given so often already, and skipped or left
     without a verdict, is not given to anybody by itself again.
     """
-    parsed = [parse(task) for task in tasks]
-    found: list[Annotation] = [one for good, _ in parsed for one in good]
+    parsed = [parse(task, interface) for task in tasks]
+    found: list[Judgement] = [one for good, _ in parsed for one in good]
     unusable = [one for _, bad in parsed for one in bad]
     store.append(found, key)
-    present = {one.annotation_id for one in found}
+    present = {one.annotation_id for one in found if one.annotation_id is not None}
     hidden = {one.uid for one in unusable if one.raw is None}  # tasks that the server cannot show: the store knows more
     current = store.current(present, key, hidden)
-    people = {(row["annotator"], row["uid"]) for row in current}
+    people = {(row["annotator"], row["uid"]) for row in current if row["kind"] == KIND_OF[interface]}
     verdicts, handled = Counter(uid for _, uid in people), Counter(one.uid for one in unusable)
     return Standing(
         labelled=sum(verdicts[uid] >= each for uid in asked),

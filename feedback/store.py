@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Set
-from dataclasses import asdict
+from collections.abc import Sequence, Set
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from trueup.errors import FeedbackError
-from trueup.feedback.annotations import Annotation
+from trueup.feedback.judgement import Judgement, from_row, to_row
 from trueup.run.address import canonical
 from trueup.run.artifacts import write_json
 
-SHAPES = {"annotation_id": int, "uid": str, "annotator": str, "up": bool, "updated_at": str}
+Version = list[dict[str, Any]]  # the lines of one version of an annotation, one for each judgement in it
 
 
 class Store:
-    """`runs/<name>/store/`: the project's id, and one line for each version of each annotation ever seen."""
+    """`runs/<name>/store/`: the projects' ids, and a line for each judgement in each version of each annotation seen.
 
-    def __init__(self, folder: Path) -> None:
+    `interface` names the screen: each has a project of its own, and all have their judgements in one file.
+    """
+
+    def __init__(self, folder: Path, interface: str = "thumbs") -> None:
         self.folder, self.path = folder, folder / "annotations.jsonl"
+        self._projects_path = folder / ("projects.json" if interface == "thumbs" else f"projects-{interface}.json")
         folder.mkdir(parents=True, exist_ok=True)
 
     def project(self, server: str) -> tuple[int, str] | None:
@@ -57,10 +61,10 @@ class Store:
     def _note(self, server: str, known: dict[str, Any]) -> None:
         projects, one = self._projects(), canonical(server)
         name = next((name for name in projects if canonical(name) == one), one)
-        write_json(self.folder / "projects.json", projects | {name: known})
+        write_json(self._projects_path, projects | {name: known})
 
     def _projects(self) -> dict[str, Any]:
-        path = self.folder / "projects.json"
+        path = self._projects_path
         try:
             found = json.loads(path.read_bytes())
         except FileNotFoundError:
@@ -77,12 +81,15 @@ class Store:
             "(labels already pulled are kept)",
         )
 
-    def append(self, annotations: list[Annotation], key: str) -> int:
-        """Add what is not the last version seen; return how many. On disk (fsync) when this returns."""
-        last = {row["annotation_id"]: row for row in self._rows() if row["project"] == key}
-        seen = sorted(annotations, key=lambda a: (a.updated_at, a.annotation_id))
-        rows = [{"project": key} | json.loads(json.dumps(asdict(a))) for a in seen]
-        new = [row for row in rows if last.get(row["annotation_id"]) != row]
+    def append(self, judgements: Sequence[Judgement], key: str) -> int:
+        """Add the annotations that are not as last seen; return their judgements. On disk (fsync) when this returns."""
+        last = self._versions()
+        seen = sorted(judgements, key=lambda one: (one.updated_at, one.annotation_id))
+        new: Version = []
+        for number, version in groupby(seen, key=lambda one: one.annotation_id):
+            rows = [{"project": key} | to_row(one) for one in version]
+            if last.get((key, number)) != rows:
+                new += rows
         self._cut_torn_line()
         with self.path.open("a", encoding="utf-8") as out:
             out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
@@ -91,36 +98,47 @@ class Store:
         return len(new)
 
     def current(self, present: set[int], key: str, hidden: Set[str] = frozenset()) -> list[dict[str, Any]]:
-        """The last version of each annotation: of project `key` those still there (`present` ids), of others all.
+        """The judgements in the last version of each annotation: of project `key` if it is `present`, of others all.
 
         A project lost with its server keeps its labels here, and so do the completions `hidden` (uids), which the
         server cannot show. The rows come in the order in which their last versions were seen, which no clock that was
         put back can change.
         """
-        return [row for row in self._latest() if _counts(row, present, key, hidden)]
+        return [row for row in self.latest() if _counts(row, present, key, hidden)]
 
     def num_gone(self, present: set[int], key: str, hidden: Set[str] = frozenset()) -> int:
         """How many annotations were seen earlier and are no longer on the server."""
-        return sum(not _counts(row, present, key, hidden) for row in self._latest())
+        return sum(not _counts(version[0], present, key, hidden) for version in self._versions().values())
 
-    def _latest(self) -> list[dict[str, Any]]:
-        latest: dict[tuple[str, int], dict[str, Any]] = {}
+    def latest(self) -> list[dict[str, Any]]:
+        """The judgements in the last version of each annotation ever seen, of what was deleted since too."""
+        return [row for version in self._versions().values() for row in version]
+
+    def _versions(self) -> dict[tuple[str, int | None], Version]:
+        """The last version of each annotation, in the order in which these were seen.
+
+        A line begins a new version where its moment is another, or where the version has its kind of judgement already.
+        """
+        latest: dict[tuple[str, int | None], Version] = {}
         for row in self._rows():
-            latest.pop((row["project"], row["annotation_id"]), None)
-            latest[(row["project"], row["annotation_id"])] = row
-        return list(latest.values())
+            name = (row["project"], row["annotation_id"])
+            version = latest.pop(name, [])
+            if any(one["kind"] == row["kind"] or one["updated_at"] != row["updated_at"] for one in version):
+                version = []
+            latest[name] = [*version, row]
+        return latest
 
     def broken(self) -> list[str]:
         """Each line that cannot be read, by its number; a last line torn by a crash is none: the server has it."""
-        return [f"{self.path.name}:{number}" for number, row in self._lines() if row is None]
+        return [f"{self.path.name}:{number}" for number, rows in self._lines() if not rows]
 
     def _rows(self) -> list[dict[str, Any]]:
-        return [row for _, row in self._lines() if row is not None]
+        return [row for _, rows in self._lines() for row in rows]
 
-    def _lines(self) -> list[tuple[int, dict[str, Any] | None]]:
-        """Every whole line with its number; None for one that holds no annotation."""
+    def _lines(self) -> list[tuple[int, list[dict[str, Any]]]]:
+        """Every whole line with its number and its judgements; none for one that cannot be read."""
         whole = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
-        return [(number, _row(line)) for number, line in enumerate(whole, start=1)]
+        return [(number, _rows_of(line)) for number, line in enumerate(whole, start=1)]
 
     def _cut_torn_line(self) -> None:
         data = self.path.read_bytes() if self.path.exists() else b""
@@ -137,11 +155,12 @@ def _counts(row: dict[str, Any], present: set[int], key: str, hidden: Set[str]) 
     return row["project"] != key or row["annotation_id"] in present or row["uid"] in hidden
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _rows_of(line: bytes) -> list[dict[str, Any]]:
+    """The judgements of one line; a line of an earlier version may hold two."""
     try:
         row = json.loads(line)
+        found = [to_row(one) for one in from_row(row)]
     except (ValueError, RecursionError):  # a byte that is no UTF-8 is a ValueError too
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("project"), str):
-        return None
-    return row if all(isinstance(row.get(name), shape) for name, shape in SHAPES.items()) else None
+        return []
+    known = isinstance(row.get("project"), str) and all(one["annotation_id"] is not None for one in found)
+    return [{"project": row["project"]} | one for one in found] if known else []

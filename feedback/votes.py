@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from trueup.feedback.judgement import Judgement, Thumb
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Vote:
-    """One thumb of one annotator on one completion. Where votes are listed, a person's last verdict comes last."""
+    """One thumb of one annotator on one completion."""
 
     uid: str
     annotator: str
     up: bool
 
 
-def last_verdicts(votes: Sequence[Vote]) -> list[Vote]:
-    """Each person's last verdict on each completion, in the order these were given."""
-    last = {(vote.annotator, vote.uid): number for number, vote in enumerate(votes)}
-    return [votes[number] for number in sorted(last.values())]
+def votes_in(judgements: Iterable[Judgement]) -> list[Vote]:
+    """The thumbs among judgements, as votes."""
+    return [Vote(one.uid, one.annotator, one.up) for one in judgements if isinstance(one, Thumb)]
 
 
 def votes_of(judged: Iterable[Row]) -> tuple[list[Vote], list[Row]]:
-    """(votes, completions) of preferences that exist already, for `build`.
+    """(votes, completions) of preferences that exist already.
 
     Rows of {prompt_id, messages, completion, rejected, votes: (for, against)}; `rejected` is None for thumbs. Each
     voter of each row is a person of its own: nothing says that two rows were judged by the same one.

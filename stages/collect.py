@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
-    from trueup.feedback.preferences import Dataset
-    from trueup.feedback.votes import Vote
+    from trueup.feedback.examples import Dataset
+    from trueup.feedback.sources import Pulled
 
 BETTER_ANSWERS = "better_answers.jsonl"
 
@@ -34,80 +35,110 @@ class Config(Section):
 
 
 def run(config: Config, context: Context, completions: Completions | None = None) -> Metrics:
-    """Publish what is missing, pull every thumb into the store, freeze pairs and rows. Raises Waiting until then.
+    """Publish what is missing, pull every judgement into the store, freeze pairs and rows. Raises Waiting until then.
 
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
-    import math
-
-    from trueup.feedback import preferences, quality, tasks
-    from trueup.feedback.project import open_project
-    from trueup.feedback.votes import Vote
+    from trueup.feedback import sources
 
     if completions is None:
         return _ready_made(config, context)
     rows = completions.rows()
-    asked = [row["uid"] for row in rows]
-    project = open_project(context.run.labelstudio, context.run_dir / "store")
-    known = project.make(f"trueup {context.run.name}", config.annotations_per_completion)
-    num_published = project.client.publish(known[0], [tasks.to_task(row) for row in rows])
-    wanted = math.ceil(config.min_labelled_fraction * len(rows))
-    standing = project.labels(known, asked, each=config.annotations_per_completion, wanted=wanted)
-    every = [Vote(row["uid"], row["annotator"], row["up"]) for row in standing.rows]
-    dataset = preferences.build(every, rows, held_out=config.held_out_fraction, seed=context.run.seed)
-    votes = [vote for vote in every if vote.uid in set(asked)]  # of this round
-    if fault := _one_kind(votes, "change or add some in Label Studio, then run the same command again"):
-        project.note_progress(standing, [f"{fault.found}; both kinds are needed"])
+    source = sources.LabelStudio(
+        context.run.labelstudio,
+        context.run_dir / "store",
+        f"trueup {context.run.name}",
+        rows,
+        each=config.annotations_per_completion,
+        fraction=config.min_labelled_fraction,
+    )
+    num_published, pulled = source.publish(), source.pull()
+    dataset = _dataset(config, context, pulled)
+    if fault := _one_sided(pulled, dataset, "change or add some in Label Studio, then run the same command again"):
+        source.note(f"{fault.found}; {fault.expected}")
         raise fault
-    _freeze(context, standing.rows, dataset)
+    _freeze(context, pulled.lines, dataset)
+    return {"num_published": num_published, **_of_people(context, pulled, dataset, set(source.asked))}
+
+
+def _dataset(config: Config, context: Context, pulled: Pulled) -> Dataset:
+    from trueup.feedback import examples
+
+    return examples.build(
+        pulled.judgements, pulled.completions, held_out=config.held_out_fraction, seed=context.run.seed
+    )
+
+
+def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str]) -> Metrics:
+    """Figures of what people said in this round, of what they were `asked`."""
+    from trueup.feedback import quality, tasks
+    from trueup.feedback.judgement import Thumb
+
+    rows = pulled.completions
+    said = [one for one in pulled.judgements if one.uid in asked]
+    ups = [one.up for one in said if isinstance(one, Thumb)]
     return {
-        "num_published": num_published,
         "num_texts_cleaned": tasks.num_cleaned(rows),
         "num_cut_at_length_limit": sum(row.get("finish") == "length" for row in rows),
-        "num_annotators": len({vote.annotator for vote in votes}),
+        "num_annotators": len({one.annotator for one in said}),
         "num_prompts": dataset.num_prompts,
-        "share_up": sum(vote.up for vote in votes) / len(votes),
+        **({"share_up": sum(ups) / len(ups)} if ups else {}),
         "counts": dataset.counts,
-        **standing.counts(),
-        "better_answers": _better_answers(context, standing.rows, rows),
-        **quality.pairwise_agreement(votes),
+        "became": dataset.became,
+        **pulled.notes,
+        "better_answers": _better_answers(context, dataset),
+        **quality.figures(said, rows),
     }
 
 
 def _ready_made(config: Config, context: Context) -> Metrics:
-    """Pairs and thumbs the user already has become the same snapshot as votes from Label Studio."""
+    """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
-    from trueup.feedback import preferences
-    from trueup.feedback.votes import votes_of
+    from trueup.feedback import sources
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
-    read = tell(report)
-    votes, rows = votes_of(judged)
-    if fault := _one_kind(
-        votes, "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
+    notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
+    pulled = sources.Files(judged, notes).pull()
+    dataset = _dataset(config, context, pulled)
+    if fault := _one_sided(
+        pulled, dataset, "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
     ):
         raise fault
-    dataset = preferences.build(votes, rows, held_out=config.held_out_fraction, seed=context.run.seed)
-    _freeze(context, [{"uid": v.uid, "annotator": v.annotator, "up": v.up} for v in votes], dataset)
+    _freeze(context, pulled.lines, dataset)
     return {
-        "num_judged": len(judged),
         "num_prompts": dataset.num_prompts,
         "counts": dataset.counts,
-        "unusable_rows": unusable,
-        "data": read,
+        "became": dataset.became,
+        **pulled.notes,
     }
 
 
-def _one_kind(votes: list[Vote], next_step: str) -> FeedbackError | None:
-    """The error of thumbs that all point one way."""
-    if len({vote.up for vote in votes}) > 1:
+def _one_sided(pulled: Pulled, dataset: Dataset, next_step: str) -> FeedbackError | None:
+    """The error of judgements that tell nothing apart: no pair, and no two kinds of thumbs."""
+    from trueup.feedback.judgement import Thumb
+
+    labels = {row["label"] for row in dataset.rows}
+    if dataset.pairs or len(labels) > 1:
         return None
-    return FeedbackError(
-        "collect",
-        found=f"only thumbs {'up' if votes[0].up else 'down'}, {len(votes)} of them",
-        expected="both kinds: alignment learns from the difference",
-        next_step=next_step,
+    thumbs = [one for one in pulled.judgements if isinstance(one, Thumb)]
+    if len(thumbs) == len(pulled.judgements):
+        found = f"only thumbs {'up' if True in labels else 'down'}, {dataset.counts['votes']} of them"
+        expected = "both kinds: alignment learns from the difference"
+    else:
+        found = (
+            f"{len(pulled.judgements)} judgements, and none prefers an answer to another ({_in_words(dataset.became)})"
+        )
+        expected = "some that do: alignment learns from the difference"
+    return FeedbackError("collect", found=found, expected=expected, next_step=next_step)
+
+
+def _in_words(became: Mapping[str, Mapping[str, int]]) -> str:
+    """How many judgements became what."""
+    return "; ".join(
+        f"{sum(found.values()):,} {kind}{'' if sum(found.values()) == 1 else 's'}: "
+        + ", ".join(f"{what} {count:,}" for what, count in found.items())
+        for kind, found in became.items()
     )
 
 
@@ -117,19 +148,18 @@ def _freeze(context: Context, annotations: list[dict[str, Any]], dataset: Datase
     write_jsonl(context.out / "rows.jsonl", dataset.rows)
 
 
-def _better_answers(context: Context, annotations: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write the answers that people wrote themselves as demonstrations; no stage uses them by itself."""
-    asked = {row["uid"]: row["messages"] for row in rows}
-    written = [row for row in annotations if row.get("edited") and row["uid"] in asked]
-    if not written:
+def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
+    """Write the answers that people wrote themselves as demonstrations; `sft` does not use them by itself."""
+    if not dataset.demonstrations:
         return {"num_written": 0}
-    made = (
-        {"messages": [*asked[row["uid"]], {"role": "assistant", "content": row["edited"]}], "uid": row["uid"]}
-        for row in written
-    )
-    write_jsonl(context.out / BETTER_ANSWERS, made)
-    next_step = "no stage trains on them by itself: add the file to data.demonstrations"
-    return {"num_written": len(written), "num_used": 0, "file": BETTER_ANSWERS, "next": next_step}
+    write_jsonl(context.out / BETTER_ANSWERS, dataset.demonstrations)
+    next_step = "sft does not train on them by itself: add the file to data.demonstrations"
+    return {
+        "num_written": len(dataset.demonstrations),
+        "num_pairs": sum(pair["kind"] == "edit" for pair in dataset.pairs),
+        "file": BETTER_ANSWERS,
+        "next": next_step,
+    }
 
 
 def since(config: Config, context: Context, made: Feedback, completions: Completions | None = None) -> str:
@@ -153,10 +183,12 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How people judged, the pairs that gives, and the prompts that give none."""
-    counts = metrics["counts"]
+    counts, became = metrics["counts"], metrics.get("became", {})
     judged = f"{counts['votes']:,} judgements"
+    if became.keys() - {"thumb", "edit"} or not counts["votes"]:
+        judged = f"{sum(sum(found.values()) for found in became.values()):,} judgements ({_in_words(became)})"
     if "share_up" in metrics:
-        judged += f", {metrics['share_up']:.0%} of them thumbs up"
+        judged += f", {metrics['share_up']:.0%} of {'them' if became.keys() <= {'thumb'} else 'the'} thumbs up"
     without = counts.get("prompts_without_pairs", 0)
     unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
     return [
@@ -172,8 +204,8 @@ def _set_aside(metrics: Metrics) -> list[str]:
     foreign, deleted = metrics.get("foreign_tasks", 0), metrics.get("labels_deleted_in_label_studio", 0)
     broken = len(metrics.get("store_lines_that_cannot_be_read", ()))
     lines = {
-        f"better answers written by people: {written:,}, in {BETTER_ANSWERS} there; no stage trains on them until the "
-        "file is in data.demonstrations": written,
+        f"better answers written by people: {written:,}, each a pair with the original; sft trains on them once "
+        f"{BETTER_ANSWERS} there is in data.demonstrations": written,
         f"tasks that trueup did not publish, left alone: {foreign:,}": foreign,
         f"annotations that were deleted in Label Studio and do not count: {deleted:,}": deleted,
         f"lines of the store that cannot be read: {broken:,}": broken,

@@ -10,7 +10,7 @@ from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback
 from trueup.run.run_file import RunFile
 from trueup.run.section import AlignmentSection, TrainerSection
-from trueup.run.stage import Context, Metrics, Stage
+from trueup.run.stage import FITS_BY, Context, Metrics, Stage
 
 
 class Config(AlignmentSection, TrainerSection):
@@ -107,6 +107,7 @@ STAGE = Stage(
     says=says,
     help="Align by pairs: direct preference optimization.",
     batch="per_device_train_batch_size",
+    fits_by=FITS_BY,
     length="max_length",
     plan=loads.pairs,
     two_steps={"num_train_epochs": 1},

@@ -35,8 +35,8 @@ class Config(Section):
     batch_size: PositiveInt = 64
     """Completions that are sampled at once."""
     engine: Engine = "auto"
-    """What samples: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of transformers;
-    `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is
+    our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
     baselines: tuple[Baseline, ...] = ()
     """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
     (`system_prompt`), the base shown examples (`few_shot`). None by default."""
@@ -59,6 +59,7 @@ def run(
     """
     import functools
     import os
+    from collections import Counter
 
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -106,6 +107,7 @@ def run(
     }
     contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     done: dict[str, list[Sampled]] = {}
+    ran: Counter[str] = Counter()
     metrics: Metrics = {}
     with bars("evaluate") as bar:
 
@@ -115,6 +117,7 @@ def run(
         for label, (name, put) in contestants.items():
             advance, kept = shown(f"answers of {label}", len(prompts)), Kept(context.out, f"answers-{label}")
             done[label], metrics[label] = compare.answers(model, tokenizer, name, put, sampling, advance, kept)
+            ran.update(kept.ran)
         if head is not None:
             advance = shown("rewards", len(done) * len(prompts))
             judge, scores = "reward_model", compare.rewards_of_each(model, head, tokenizer, prompts, done, advance)
@@ -140,7 +143,7 @@ def run(
     figures = (
         metrics
         | kl
-        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model)}
+        | {"kl_temperature": config.temperature or 1.0, "sampling": used(sampling, tokenizer, model, ran)}
         | {
             f"win_rate_by_{judge}": won["sft"],
             "reward_functions": {part.name: part.weight for part in parts},
@@ -207,5 +210,6 @@ STAGE = Stage(
     says=says,
     help="Is it better, by how much.",
     batch="batch_size",
+    fits_by=("batch_size",),
     plan=plan,
 )

@@ -11,6 +11,7 @@ from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
 from trueup.run.section import AlignmentSection, TrainerSection
 from trueup.run.stage import Context, Metrics, Stage
+from trueup.sampling.types import Engine
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
@@ -46,6 +47,12 @@ class Config(RewardSettings, AlignmentSection, TrainerSection):
     save_steps: PositiveInt = 10
     """Optimizer steps between two checkpoints, rounded up to whole rollouts: a killed run loses at most these."""
 
+    engine: Engine = "auto"
+    """What samples the rollouts: `auto` is our own decoder where it knows the model, else `generate` of transformers;
+    `merged` is our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
+    max_engine_mismatch: float = Field(default=0.5, gt=0)
+    """The largest mean difference between the engine's and the trainer's log-probabilities, in nats per token, on a GPU
+    and with vLLM; above it the run stops, or goes on with `generate` where the engine is `auto`."""
     max_prompt_tokens: PositiveInt = 256
     """The maximum length of a prompt, in tokens; longer prompts are left out, counted and named."""
     completions_steps: int = Field(default=10, gt=0)
@@ -55,7 +62,10 @@ class Config(RewardSettings, AlignmentSection, TrainerSection):
     installed. Nowhere by default."""
 
 
-OURS = {*RewardSettings.model_fields, "max_prompt_tokens", "completions_steps", "report_to"}
+OURS = {
+    *RewardSettings.model_fields,
+    *("engine", "max_engine_mismatch", "max_prompt_tokens", "completions_steps", "report_to"),
+}
 
 
 def run(
@@ -95,6 +105,16 @@ def run(
     begun = checkpoints.step_of(checkpoints.latest_whole(context.out / "checkpoints"))
     log = Log(context.out, config.report_to, context.run.name, begun)
     watching = watch.Watch(log, parts, config.completions_steps, tokenizer)
+    batch = config.per_device_train_batch_size
+    sampling = Sampling(
+        max_new_tokens=config.max_completion_length,
+        temperature=1.0,
+        top_p=1.0,
+        batch_size=args.generation_batch_size,
+        seed=context.run.seed,
+        engine=config.engine,
+        max_mismatch=config.max_engine_mismatch,
+    )
     trainer = ResumableGRPOTrainer(
         model=model,  # no ref_model: TRL freezes a copy of this adapter, on the same base
         processing_class=tokenizer,
@@ -102,6 +122,7 @@ def run(
         args=args,
         train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in asked]),
         callbacks=[watching],
+        sampling=sampling,
     )
     metrics = steps.train(
         trainer,
@@ -116,10 +137,6 @@ def run(
     logged = log.finish()
     if sft.path != policy.path:
         adapters.load_frozen(model, sft.path, "sft")
-    batch = config.per_device_train_batch_size
-    sampling = Sampling(
-        max_new_tokens=config.max_completion_length, temperature=1.0, top_p=1.0, batch_size=batch, seed=context.run.seed
-    )
     kl = compare.kl_of_policy(model, tokenizer, [p.messages for p in asked[:batch]], sampling)
     return (
         metrics
@@ -129,6 +146,7 @@ def run(
         | kl
         | {
             "num_torn_log_lines": log.num_torn,
+            "rollouts_by": dict(trainer.rollouts_by),
             "num_steps": metrics["num_steps"],  # a rollout that trains several steps has one row
         }
     )
@@ -146,9 +164,12 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         num_adapters=2 + (values["reward_model_weight"] != 0),
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        optim=values["optim"],
         cache_rows=rows,
         cache_tokens=prompt + new,
         cache_prompt=prompt,
+        copy="merged" if values["engine"] == "merged" else "none",
     )
     answers = values["max_steps"] * rows
     tokens = answers * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))

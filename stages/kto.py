@@ -103,6 +103,9 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         num_adapters=2,
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        accumulates=values["gradient_accumulation_steps"] > 1,
+        optim=values["optim"],
     )
     answers = (lengths.num_prompts or loads.FALLBACK_ROWS) * loads.section_value(run, "sample", "num_completions")
     tokens = answers * loads.dialogue(lengths, run, length) * values["num_train_epochs"]

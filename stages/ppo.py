@@ -32,6 +32,8 @@ def run(
     `completions`, of `policy`, give the reward model's mean and spread. Without `reward`, functions reward alone. `sft`
     is only reported against.
     """
+    import torch
+
     from trueup.chat.template import Chat
     from trueup.evaluation import compare
     from trueup.models import adapters, base
@@ -39,8 +41,10 @@ def run(
     from trueup.online.ppo import loop, roles
     from trueup.sampling.sample import engine_bytes
     from trueup.sampling.types import Sampling
-    from trueup.training import common, steps
+    from trueup.training import common, saving, steps
 
+    gpu = torch.cuda.is_available()
+    saving.refuse_without_gpu("ppo", config.optim, config.activation_offloading, on_gpu=gpu)
     model, tokenizer = common.load_policy(context, policy)
     asked, counts = prompts.read(context, tokenizer, config.max_prompt_tokens, config.max_new_tokens)
     on_base = roles.build(
@@ -108,6 +112,9 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         num_adapters=2 + (values["reward_model_weight"] != 0) + own_value,
         num_trained=1 + own_value,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        accumulates=True,  # PPO's gradients keep their place from step to step
+        optim=values["optim"],
         cache_rows=values["rollout_batch_size"],
         cache_tokens=prompt + new,
         cache_prompt=prompt,
@@ -136,6 +143,7 @@ STAGE = Stage(
     says=says,
     help="Align by a reward: proximal policy optimization.",
     batch="micro_batch_size",
+    fits_by=("micro_batch_size", "gradient_checkpointing"),
     length="max_new_tokens",
     plan=plan,
     two_steps={"num_steps": 2, "report_to": []},

@@ -8,7 +8,7 @@ from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, RewardModel
 from trueup.run.run_file import RunFile
 from trueup.run.section import TrainerSection
-from trueup.run.stage import Context, Metrics, Stage
+from trueup.run.stage import FITS_BY, Context, Metrics, Stage
 
 
 class Config(TrainerSection):
@@ -101,6 +101,7 @@ STAGE = Stage(
     needs={"policy": "sft", "feedback": "collect"},
     help="A reward model, as an adapter on the same base.",
     batch="per_device_train_batch_size",
+    fits_by=FITS_BY,
     length="max_length",
     plan=loads.scored_pairs,
     two_steps={"num_train_epochs": 1},

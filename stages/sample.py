@@ -38,8 +38,8 @@ class Config(Section):
     batch_size: PositiveInt = 64
     """Completions that are sampled at once."""
     engine: Engine = "auto"
-    """What samples: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of transformers;
-    `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is
+    our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
 
 
 def run(config: Config, context: Context, policy: Adapter) -> Metrics:
@@ -95,7 +95,7 @@ def run(config: Config, context: Context, policy: Adapter) -> Metrics:
         "tokens_per_s": num_tokens / kept.seconds,
         "eos_rate": 1 - num_cut / len(done),
         "num_cut_answers": num_cut,
-        "sampling": used(sampling, tokenizer, model),
+        "sampling": used(sampling, tokenizer, model, kept.ran),
         "preflight": checked,
         "mean_length_tokens": num_tokens / len(done),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, config.engine),
@@ -118,7 +118,8 @@ def judged(run_dir: Path, folder: Path) -> int:
     """How many of the completions in `folder` people have judged."""
     completions, _ = read_appended(folder / "completions.jsonl")
     annotations, _ = read_appended(run_dir / "store" / "annotations.jsonl")
-    return len({row.get("uid") for row in completions} & {row.get("uid") for row in annotations})
+    said = {row.get(name) for row in annotations for name in ("uid", "a", "b")}  # a and b: of a comparison
+    return len({row.get("uid") for row in completions} & (said - {None}))
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
@@ -147,5 +148,6 @@ STAGE = Stage(
     says=says,
     help="Completions to judge, from the current policy.",
     batch="batch_size",
+    fits_by=("batch_size",),
     plan=plan,
 )

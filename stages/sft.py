@@ -12,7 +12,7 @@ from trueup.run import enough
 from trueup.run.artifacts import Adapter
 from trueup.run.run_file import RunFile
 from trueup.run.section import TrainerSection
-from trueup.run.stage import Context, Metrics, Stage
+from trueup.run.stage import FITS_BY, Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
@@ -162,6 +162,9 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
         labelled=length,
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        accumulates=values["gradient_accumulation_steps"] > 1,
+        optim=values["optim"],
     )
     rows = lengths.num_demonstrations or loads.FALLBACK_ROWS
     epochs = values["num_train_epochs"]
@@ -178,6 +181,7 @@ STAGE = Stage(
     reads=("demonstrations",),
     help="Supervised fine-tuning of an adapter on the 4-bit base.",
     batch="per_device_train_batch_size",
+    fits_by=FITS_BY,
     length="max_length",
     plan=plan,
     two_steps={"num_train_epochs": 1, "held_out_fraction": 1e-6},

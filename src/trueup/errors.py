@@ -42,6 +42,10 @@ class ModelError(TrueupError):
     """A base model or adapter cannot be loaded, or is not what it should be."""
 
 
+class DeviceError(TrueupError):
+    """A GPU is there and would be left unused, or cannot be used."""
+
+
 class FeedbackError(TrueupError):
     """Annotations that cannot become training data."""
 

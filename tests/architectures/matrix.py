@@ -10,6 +10,7 @@ from families import CASES, Case
 from transformers import AutoModelForCausalLM
 
 from trueup.cpu import trunk
+from trueup.gpu import llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models
@@ -33,13 +34,16 @@ weights that are already quantized by anything other than bitsandbytes in 4 bits
 log-probabilities on a few tokens are compared again with those of transformers' own forward; a difference of more than
 10 % of their spread stops the command.
 
-| family | `model_type` | log-probabilities | on a CPU |
-|---|---|---|---|
+| family | `model_type` | log-probabilities | on a CPU | sampling on a GPU |
+|---|---|---|---|---|
 """
 TAIL = """
 On a CPU, "packed" is trueup's own forward and decoder, without padding. "transformers" is the forward and `generate` of
 transformers, which are equally right, but slower. The choice depends on the model's configuration (activation, sliding
 window, kind of rotation, width of heads), never on its name alone.
+
+In the last column, "decoder" is trueup's own decoder for GPUs, which was compared with `generate` by computing it on a
+CPU, and "generate" is that of transformers ([sampling.md](sampling.md)).
 
 Gemma 2 is loaded with eager attention, because SDPA leaves out the soft cap on its attention scores.
 """
@@ -52,11 +56,12 @@ def page() -> str:
 
 def _row(case: Case) -> str:
     if case.refused:
-        return f"| {case.name} | `{case.model_type}` | refused | |\n"
+        return f"| {case.name} | `{case.model_type}` | refused | | |\n"
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(case.config())
     how = "packed" if trunk.knows(model) else "transformers"
-    return f"| {case.name} | `{case.model_type}` | right | {how} |\n"
+    on_gpu = "generate" if llama.unknown(model) else "decoder"
+    return f"| {case.name} | `{case.model_type}` | right | {how} | {on_gpu} |\n"
 
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ from trl.trainer.utils import add_fused_lm_head
 from trueup import cpu
 from trueup.chat.batch import pad
 from trueup.cpu import precision
+from trueup.decoding.batching import complete
 from trueup.errors import ModelError
 from trueup.export import merging
+from trueup.gpu import llama
+from trueup.gpu.decoder import Decoder
 from trueup.models import adapters, base, causal, head, scoring
 from trueup.run.run_file import AdapterConfig
 from trueup.sampling.sample import engine
@@ -184,6 +187,24 @@ def test_a_reward_model_scores_alike_as_a_classifier_and_beside_the_policy(
     found = scoring.scores(model, scoring.load_reward(model, tmp_path), rows)
     assert right.std() > 0.01
     assert (found - right).abs().max() < (1e-3 if doors == "open" else 0.1)
+
+
+@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
+def test_the_decoder_for_gpus_gives_what_generate_gives_or_says_why_it_is_not_right(
+    case: Case, references: Any
+) -> None:
+    right: Expected = references(case, True)
+    whole = right.model.get_base_model()
+    reason = llama.unknown(whole)
+    if reason:
+        assert case.model_type in reason or "rotation" in reason
+        return
+    layer = causal.output_layer(right.model)
+    for merged in (True, False):
+        made = Decoder(whole, layer.logits, merged=merged)
+        options = {"max_new_tokens": NEW_TOKENS, "temperature": 0.0, "top_p": 1.0, "end_ids": (2,), "seed": 0}
+        done = complete(made, [list(prompt) for prompt in PROMPTS], batch_size=3, **options)
+        assert [ids for ids, _ in done] == right.greedy
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)

@@ -184,5 +184,7 @@ def test_a_sampler_that_was_killed_goes_on_behind_its_finished_answers(
     monkeypatch.setattr("trueup.sampling.sample.engine", lambda *_: lambda *_: pytest.fail("sampled what is kept"))
     assert sample(*zephyr, PROMPTS, sampling, kept=again) == left_alone
     assert (again.num_resumed, again.seconds) == (5, pytest.approx(kept.seconds))
+    words = {"auto": "our decoder on a CPU, the stored weights", "generate": "generate of transformers"}
+    assert again.ran == {words[name]: 5}  # what the record says, of both processes
     with pytest.raises(pytest.fail.Exception):
         sample(*zephyr, PROMPTS, Sampling(**vars(sampling) | {"seed": 1}), kept=again)

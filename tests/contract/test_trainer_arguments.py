@@ -55,6 +55,10 @@ def written(folder: Path, text: str) -> Path:
             "dpo: {trainer: {wieght_decay: 0.1}}",
             "wieght_decay is no argument of trl.DPOConfig; did you mean weight_decay?",
         ),
+        (
+            "sft: {trainer: {loss_tpe: dft}}",
+            "did you mean loss_type? That is not set here: the loss is the negative log-likelihood",
+        ),
         ("sft: {trainer: {packing: true}}", "no packing here: trueup makes the tokens"),
         ("kto: {trainer: {seed: 1}}", "no seed here: set `seed` of the run file"),
         ("reward: {trainer: {learning_rate: 1}}", "no learning_rate here: write it without `trainer`"),

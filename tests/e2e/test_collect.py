@@ -140,7 +140,7 @@ def test_a_watch_pulls_what_changed_and_shows_what_was_deleted(
 
 
 def test_no_thumbs_and_a_dead_server_are_said(context: Context, tmp_path: Path) -> None:
-    with pytest.raises(FeedbackError, match="no thumbs yet"):
+    with pytest.raises(FeedbackError, match="no judgement yet"):
         collect.run(collect.Config(min_labelled_fraction=0), context, completions=Completions(context.run_dir))
     write_json(tmp_path / "credentials.json", {"url": "http://127.0.0.1:9", "token": "t"})
     settings = LabelStudioConfig(url="http://127.0.0.1:9", data_dir=tmp_path)

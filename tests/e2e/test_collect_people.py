@@ -207,9 +207,15 @@ def test_better_answers_are_counted_and_kept_as_demonstrations(labelling: Labell
     labelling.admin.judge(labelling.tasks["0b"], "down", edited="A better answer.")
     labelling.admin.judge(labelling.tasks["1b"], "down", edited="answer b to 1")  # as it stood in the box
     metrics = labelling.go()
-    assert any("1, in better_answers.jsonl" in line for line in collect.says(metrics, labelling.context.run))
+    assert any(
+        "better answers written by people: 1, each a pair" in line
+        for line in collect.says(metrics, labelling.context.run)
+    )
     told = metrics["better_answers"]
-    assert (told["num_written"], told["num_used"], told["file"]) == (1, 0, "better_answers.jsonl")
+    assert (told["num_written"], told["num_pairs"], told["file"]) == (1, 1, "better_answers.jsonl")
+    pairs = {row["chosen"]: row for row in read_jsonl(labelling.context.out / "pairs.jsonl")}
+    assert (pairs["A better answer."]["rejected"], pairs["A better answer."]["kind"]) == ("answer b to 0", "edit")
+    assert metrics["became"] == {"thumb": {"pairs and rows": 8}, "edit": {"pairs and demonstrations": 1}}
     assert [row["messages"] for row in read_jsonl(labelling.context.out / told["file"])] == [
         [{"role": "user", "content": "question 0"}, {"role": "assistant", "content": "A better answer."}]
     ]
@@ -257,11 +263,11 @@ def test_only_thumbs_up_is_what_status_says_as_well(labelling: Labelling) -> Non
     with pytest.raises(FeedbackError, match="only thumbs up, 8 of them"):
         labelling.go()
     noted = json.loads((labelling.context.run_dir / "store" / "progress.json").read_text())
-    assert noted["notes"] == ["only thumbs up, 8 of them; both kinds are needed"]
+    assert noted["notes"] == ["only thumbs up, 8 of them; both kinds: alignment learns from the difference"]
 
 
 def test_no_vote_of_this_round_is_said(labelling: Labelling) -> None:
-    with pytest.raises(FeedbackError, match="no thumbs yet"):
+    with pytest.raises(FeedbackError, match="no judgement yet"):
         labelling.go(min_labelled_fraction=0)
 
 

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from trueup.cli.main import main
 from trueup.errors import ModelError, PreflightError
-from trueup.feedback import preferences
+from trueup.feedback import examples
+from trueup.feedback.judgement import Thumb
 from trueup.models import base
 from trueup.run.artifacts import Adapter, Completions, Feedback, write_jsonl
 from trueup.run.pipeline import Pipeline
@@ -49,8 +50,8 @@ def test_sample_says_how_many_were_cut_and_what_to_set(sampled: tuple[Pipeline, 
 def test_ids_and_ends_travel_to_training(sampled: tuple[Pipeline, str], tmp_path: Path) -> None:
     pipeline, _ = sampled
     rows = Completions(pipeline.path("sample")).rows()
-    votes = [preferences.Vote(row["uid"], "a", i % 2 == 0) for i, row in enumerate(rows)]
-    frozen = preferences.build(votes, rows, held_out=0)
+    thumbs = [Thumb(uid=row["uid"], annotator="a", up=i % 2 == 0) for i, row in enumerate(rows)]
+    frozen = examples.build(thumbs, rows, held_out=0)
     known = {row["uid"]: row for row in rows}
     for pair in frozen.pairs:
         for side in ("chosen", "rejected"):

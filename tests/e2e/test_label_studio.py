@@ -63,7 +63,7 @@ def test_publishing_twice_adds_nothing_and_thumbs_come_back(labelstudio: Path) -
     address = f"{connection.url}/api/tasks/{first['id']}/annotations/"
     assert httpx.post(address, json={"result": [thumb]}, headers=headers, trust_env=False).status_code == 201
     verdicts = {task["data"]["uid"]: parse(task)[0] for task in client.pull(project)}
-    assert {uid: [v.up for v in found] for uid, found in verdicts.items()} == {"u0": [True], "u1": [], "u2": []}
+    assert {uid: [v.verdict for v in found] for uid, found in verdicts.items()} == {"u0": [True], "u1": [], "u2": []}
 
 
 def test_a_wrong_token_a_deleted_project_and_a_dead_server_are_said(labelstudio: Path, port: int) -> None:

@@ -244,7 +244,7 @@ def stale(real: Any, on_base: roles.Roles, batch: Batch, **asked: bool) -> Any:
 
 
 def all_ended(found: rollout.Rollout) -> rollout.Rollout:
-    return rollout.Rollout(found.prompts, found.completions, found.texts, [True] * len(found.ended))
+    return rollout.Rollout(found.prompts, found.completions, found.texts, [True] * len(found.ended), found.ran)
 
 
 @pytest.mark.parametrize("bug", PLANTED)

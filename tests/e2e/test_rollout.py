@@ -9,7 +9,7 @@ from tiny import WORDS
 
 from trueup.chat.batch import pad
 from trueup.cpu import precision
-from trueup.cpu.draw import draw, nucleus
+from trueup.decoding.draw import draw, nucleus
 from trueup.models import adapters, base
 from trueup.run.pipeline import Pipeline
 from trueup.sampling.sample import _alike, engine, sample

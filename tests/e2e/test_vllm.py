@@ -1,7 +1,5 @@
 """vLLM on a real GPU: what it samples is what the trainer scores."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 from tiny_ppo import QUICK, build, likes_gear, move, prompts
@@ -9,11 +7,16 @@ from tiny_ppo import QUICK, build, likes_gear, move, prompts
 from trueup.online import rewards
 from trueup.online.ppo import rollout
 from trueup.online.settings import Settings
+from trueup.run import environments
 from trueup.run.pipeline import Pipeline
+from trueup.sampling import vllm_server
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available() or find_spec("vllm") is None, reason="needs a GPU and vllm"),
+    pytest.mark.skipif(
+        not torch.cuda.is_available() or not environments.is_made(vllm_server.NAME),
+        reason="needs a GPU and `trueup vllm install`",
+    ),
 ]
 
 

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trueup.errors import TrueupError
-from trueup.feedback.annotations import parse
+from trueup.feedback.annotations import PARSERS, parse
 from trueup.feedback.client import Client
 from trueup.feedback.connection import Connection
+from trueup.feedback.judgement import from_row, to_row
 from trueup.feedback.standing import standing
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import surplus, to_task, uid_of
@@ -44,18 +45,23 @@ def shaped(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return JSON | st.fixed_dictionaries({}, optional={name: JSON | value for name, value in fields.items()})
 
 
-VALUES = shaped(choices=st.lists(st.sampled_from(["up", "down", "Good"]), max_size=2), text=st.lists(TEXT, max_size=2))
-PARTS = shaped(from_name=st.sampled_from(["thumb", "why", "reason", "edited"]), value=VALUES)
+VALUES = shaped(
+    choices=st.lists(st.sampled_from(["up", "down", "Good", "a", "4"]), max_size=2), text=st.lists(TEXT, max_size=2)
+)
+PARTS = shaped(
+    from_name=st.sampled_from(["thumb", "preference", "rating", "why", "reason", "edited", "guidelines"]), value=VALUES
+)
 ANNOTATIONS = shaped(
     id=st.integers(0, 9),
     completed_by=st.integers(0, 2) | st.fixed_dictionaries({"id": JSON}),
     result=st.lists(PARTS, max_size=3),
     was_cancelled=st.booleans(),
     updated_at=st.just("2026-11-27T17:19:15.568202Z"),
+    lead_time=st.floats() | st.integers(),
 )
 TASKS = shaped(
     id=st.integers(0, 9),
-    data=shaped(uid=UIDS, response=TEXT),
+    data=shaped(uid=UIDS, response=TEXT, uid_a=TEXT, uid_b=TEXT),
     annotations=st.lists(ANNOTATIONS, max_size=3),
     updated_at=st.sampled_from(["2026-11-27T17:19:15.568202Z", "yesterday"]),
     total_annotations=st.integers(0, 2),
@@ -72,13 +78,15 @@ def written(value: Any) -> bytes:
 
 
 @often
-@given(task=TASKS)
-def test_any_task_gives_verdicts_or_annotations_that_are_none(task: Any) -> None:
-    good, bad = parse(task)
+@given(task=TASKS, interface=st.sampled_from(sorted(PARSERS)))
+def test_any_task_gives_verdicts_or_annotations_that_are_none(task: Any, interface: str) -> None:
+    good, bad = parse(task, interface)
     annotations = task.get("annotations") if isinstance(task, dict) and uid_of(task) else []
     count = len(annotations) if isinstance(annotations, list) else 0
-    assert len(good) + len(bad) == (count or bool(uid_of(task) and task.get("unreadable")))
-    json.dumps([vars(one) for one in good], ensure_ascii=False).encode()  # a file can hold them
+    annotated = len([one for one in good if one.kind != "edit" or interface == "edit"])  # a thumb may bring an edit
+    assert annotated + len(bad) == (count or bool(uid_of(task) and task.get("unreadable")))
+    json.dumps([to_row(one) for one in good], ensure_ascii=False).encode()  # a file can hold them
+    assert [read for one in good for read in from_row(to_row(one))] == good
 
 
 @often

@@ -1,12 +1,14 @@
-"""The peak memory of the stages of a large model, on a GPU that is not there: python memory.py CASE.json
+"""The peak memory of the stages of large models, on a GPU that is not there: python memory.py CASES.json
 
-CASE.json holds {"capability": [8, 0], "config": {...}, "run": {...}, "stages": [...]}: the base's config.json, sections of
-a run file, and the stages to measure, sft first: the adapter that it saves is what the others start from. The last line
-printed is JSON: of each stage the peak of its tensors in bytes, what was largest then, and what `plan` predicts.
+CASES.json holds {"capability": [8, 0], "cases": [{"stage": "sft", "config": {...}, "run": {...}}, ...]}: for each stage
+the base's config.json and sections of a run file. They run in order in one run folder: the adapter of `sft` is what the
+others start from, on any base whose layers are of its shape. The last line printed is JSON: of each case the peak of
+its tensors in bytes, what was largest then, and what `plan` predicts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -21,11 +23,11 @@ TOTAL_BYTES = 80 * 2**30
 
 
 def main() -> None:
-    case = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    shapes.install(tuple(case["capability"]), TOTAL_BYTES)
+    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    shapes.install(tuple(asked["capability"]), TOTAL_BYTES)
     nothing_is_proven()
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: measured(case, name, Path(folder)) for name in case["stages"]}
+        found = [measured(case, Path(folder)) for case in asked["cases"]]
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
@@ -37,9 +39,9 @@ def nothing_is_proven() -> None:
     from trueup.online.ppo import rollout
     from trueup.sampling import sample
     from trueup.sampling.types import Generated
-    from trueup.training import proof
+    from trueup.training import passes, proof
 
-    usual = scoring.scores
+    usual, first_loss = scoring.scores, passes.first_loss
     proof._fail = lambda *args: None
     proof.prove_loss = lambda loss, *args: loss
 
@@ -52,11 +54,17 @@ def nothing_is_proven() -> None:
         ids = [5] * sampling.max_new_tokens
         return lambda prompts, seed: [Generated(ids, [0.0] * len(ids)) for _ in prompts]
 
+    def loss(trainer: Any) -> float:
+        with contextlib.suppress(ZeroDivisionError):
+            first_loss(trainer)
+        return 0.0
+
+    passes.first_loss = loss
     scoring.scores, rollout.engine, sample.engine = scores, engine, engine
 
 
-def measured(case: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    """The peak of stage `name`, and its prediction."""
+def measured(case: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The peak of a stage, and its prediction."""
     import tiny
 
     from trueup.planning import lengths, loads, memory, probe, table
@@ -66,16 +74,16 @@ def measured(case: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     from trueup.run.run_file import load
     from trueup.stages import STAGES
 
-    base = folder / "model"
+    name, base = case["stage"], folder / "model"
     if not base.exists():
         tiny.make_model(base)
-        (base / "config.json").write_text(json.dumps(case["config"]))
+    (base / "config.json").write_text(json.dumps(case["config"]))
     data = {"demonstrations": "demonstrations.jsonl", "prompts": "prompts.jsonl", "held_out": "prompts.jsonl"}
     run_file = folder / "run.json"
     run_file.write_text(json.dumps({"name": "case", "model": {"base": str(base)}, "data": data, **case["run"]}))
     pipeline = Pipeline(load(run_file, {s.name: s.config for s in STAGES}), STAGES, folder / "runs")
     values = pipeline.run.section(name).model_dump()
-    texts = probe._Texts(pipeline.run, values["max_prompt_tokens"] if name == "ppo" else values["max_length"])
+    texts = probe._Texts(pipeline.run, values["max_prompt_tokens"] if name == "ppo" else values["max_length"] - 4)
     rows = NUM_STEPS * values.get("per_device_train_batch_size", 0) * values.get("gradient_accumulation_steps", 1)
     if name == "sft":
         texts.demonstrations(folder, rows + 1)  # one is held out
@@ -92,6 +100,7 @@ def measured(case: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     assert planned is not None
     terms = memory.peak(shape, table.setup_of(pipeline, shape, GPUS["80gb"]), planned[0])
     return {
+        "stage": name,
         "before": before,
         "peak": shapes.LEDGER.peak,
         "where": shapes.LEDGER.where,

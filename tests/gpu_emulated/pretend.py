@@ -226,6 +226,9 @@ class _Indexed(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.cuda:
             return args[0].to(CUDA)
+        if func is torch.nn.functional.rms_norm and isinstance(args[0], Cuda) and not torch.is_grad_enabled():
+            # one kernel on CUDA; a CPU build takes it apart before any device hears of it
+            return installed().run(torch.ops.aten._fused_rms_norm.default, args, kwargs)[0]
         if func in self.MOVES or "device" in kwargs:
             args = tuple(CUDA if is_cuda(value) else value for value in args)
             if is_cuda(kwargs.get("device")):

@@ -112,9 +112,8 @@ class Shapes(pretend.Device):
             if name in INDEXING:
                 args = (args[0], [place for index in args[1] for place in _positions(index)], *args[2:])
             kwargs = kwargs | ({"device": torch.device("meta")} if kwargs.get("device") is not None else {})
-        elif self.to_gpu and not tensors and name in FACTORIES:
-            if (kwargs.get("dtype") or torch.get_default_dtype()).is_floating_point:
-                kwargs = kwargs | {"device": torch.device("meta")}
+        elif self.to_gpu and not tensors and name in FACTORIES and _dtype(kwargs).is_floating_point:
+            kwargs = kwargs | {"device": torch.device("meta")}
         kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
         return pytree.tree_map(self.kept, _computed(func, name, args, kwargs))
 
@@ -170,6 +169,10 @@ def _positions(index: Any) -> list[Any]:
         return [index]
     count = 1 if index.device.type == "meta" else int(index.sum())
     return [torch.empty(count, dtype=torch.long, device="meta")] * index.dim()
+
+
+def _dtype(kwargs: Any) -> torch.dtype:
+    return kwargs.get("dtype") or torch.get_default_dtype()
 
 
 def _ids(name: str, args: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_online_steps.py::test_"
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
+GPU = "tests/unit/test_gpu_decoder.py"
 STAGES, ROUNDS = "tests/contract/test_stages.py", "tests/e2e/test_rounds.py"
 ADAPTERS, JUDGEMENTS = "tests/wiring/test_adapters.py", "tests/wiring/test_judgements.py"
 
@@ -562,15 +563,15 @@ BUGS = [
     Bug(
         "top-p ignored by our decoder",
         "sampling",
-        "src/trueup/sampling/sample.py",
-        "            top_p=sampling.top_p,\n            end_ids",
-        "            top_p=1.0,\n            end_ids",
+        "src/trueup/sampling/engines.py",
+        '"top_p": sampling.top_p,',
+        '"top_p": 1.0,',
         (SAMPLES + "::test_greedy_and_a_tiny_nucleus_give_what_plain_greedy_decoding_gives",),
     ),
     Bug(
         "top-p ignored by generate",
         "sampling",
-        "src/trueup/sampling/sample.py",
+        "src/trueup/sampling/generate.py",
         '"top_p": sampling.top_p, "top_k": 0',
         '"top_k": 0',
         (SAMPLES + "::test_greedy_and_a_tiny_nucleus_give_what_plain_greedy_decoding_gives",),
@@ -578,15 +579,15 @@ BUGS = [
     Bug(
         "temperature ignored by our decoder",
         "sampling",
-        "src/trueup/sampling/sample.py",
-        "            temperature=sampling.temperature,\n            top_p",
-        "            temperature=1.0,\n            top_p",
+        "src/trueup/sampling/engines.py",
+        '"temperature": sampling.temperature,',
+        '"temperature": 1.0,',
         (SAMPLES + "::test_log_probabilities_are_those_of_a_plain_forward",),
     ),
     Bug(
         "log-probabilities at temperature 1 from generate",
         "sampling",
-        "src/trueup/sampling/sample.py",
+        "src/trueup/sampling/generate.py",
         "scores.float() / (sampling.temperature or 1.0)",
         "scores.float()",
         (SAMPLES + "::test_log_probabilities_are_those_of_a_plain_forward",),
@@ -684,17 +685,17 @@ BUGS = [
     Bug(
         "a person's first verdict on a text wins",
         "data",
-        "feedback/votes.py",
-        "number for number, vote in enumerate(votes)}",
-        "number for number, vote in reversed(list(enumerate(votes)))}",
+        "feedback/examples.py",
+        "number for number, one in enumerate(judgements)}",
+        "number for number, one in reversed(list(enumerate(judgements)))}",
         (JUDGEMENTS + "::test_the_last_word_of_a_person_counts_and_no_secret_is_said",),
     ),
     Bug(
         "the first version of a verdict wins",
         "data",
         "feedback/store.py",
-        'latest.pop((row["project"], row["annotation_id"]), None)',
-        'if (row["project"], row["annotation_id"]) in latest:\n                continue',
+        "version = latest.pop(name, [])",
+        "if name in latest:\n                continue\n            version = []",
         (JUDGEMENTS + "::test_the_last_word_of_a_person_counts_and_no_secret_is_said",),
     ),
     Bug(
@@ -736,6 +737,38 @@ BUGS = [
         '"weight": margin / len(agreed)',
         '"weight": margin',
         (JUDGEMENTS + "::test_each_judgement_is_there_with_its_side_and_its_weight", STEP + "dpo"),
+    ),
+    Bug(
+        "side B of a comparison read as side A",
+        "data",
+        "feedback/pairing.py",
+        '(one.a, one.b) if one.preferred == "a" else (one.b, one.a)',
+        "(one.a, one.b)",
+        ("tests/unit/test_examples.py::test_the_preferred_side_is_chosen_wherever_it_was_shown",),
+    ),
+    Bug(
+        "the worse rated answer chosen",
+        "data",
+        "feedback/pairing.py",
+        "if mean[u] > mean[v]}",
+        "if mean[u] < mean[v]}",
+        ("tests/unit/test_examples.py::test_ratings_pair_by_their_means_and_the_margin_is_a_share_of_the_scale",),
+    ),
+    Bug(
+        "ties left out of a pair's margin",
+        "data",
+        "feedback/pairing.py",
+        "compared[frozenset(one.about)] += 1",
+        "compared[frozenset(one.about)] += one.preferred in SIDES",
+        ("tests/unit/test_examples.py::test_a_pair_weighs_how_far_people_agree",),
+    ),
+    Bug(
+        "the original chosen over the edit",
+        "data",
+        "feedback/examples.py",
+        '"chosen": one.text,\n                "rejected": self._text(one.uid),',
+        '"chosen": self._text(one.uid),\n                "rejected": one.text,',
+        ("tests/unit/test_examples.py::test_an_edit_is_chosen_over_the_original_and_is_a_demonstration",),
     ),
     Bug(
         "disputed thumbs weigh 1",
@@ -947,6 +980,22 @@ BUGS = [
         "return dense + update.float()",
         "return dense.bfloat16() + update.bfloat16()",
         ("tests/unit/test_export_merging.py::test_it_is_the_sum_that_peft_makes_in_fp32",),
+    ),
+    Bug(
+        "KL the wrong way round in the receipt",
+        "export",
+        "src/trueup/export/measuring.py",
+        "head.kl(self.states, others, self.layer, layer)",
+        "head.kl(others, self.states, layer, self.layer)",
+        ("tests/unit/test_export_measuring.py::test_it_is_the_kl_of_plain_logits",),
+    ),
+    Bug(
+        "KL the wrong way round for a GGUF",
+        "export",
+        "src/trueup/export/measuring.py",
+        "(logs.exp() * (logs - theirs))",
+        "(theirs.exp() * (theirs - logs))",
+        ("tests/unit/test_export_measuring.py::test_it_is_the_kl_of_plain_logits",),
     ),
     Bug(
         "the exported adapter is not the merged one",
@@ -1165,9 +1214,9 @@ BUGS = [
     Bug(
         "decoding one position late",
         "kernels",
-        "src/trueup/cpu/decoder.py",
-        "lengths[rows] + ages - 1, cache)",
-        "lengths[rows] + ages, cache)",
+        "src/trueup/decoding/batching.py",
+        "(lengths[rows] + ages - 1)",
+        "(lengths[rows] + ages)",
         (SAMPLES + "::test_log_probabilities_are_those_of_a_plain_forward",),
     ),
     Bug(
@@ -1177,5 +1226,54 @@ BUGS = [
         "(d_scores @ keys).mul_(scale)",
         "(d_scores @ keys)",
         (STEP + "dpo",),
+    ),
+    # --- the decoder on a GPU
+    Bug(
+        "a step sees one column too many",
+        "gpu",
+        "src/trueup/gpu/decoder.py",
+        "hidden = columns > positions[:, None]",
+        "hidden = columns > positions[:, None] + 1",
+        (GPU + "::test_log_probabilities_are_those_of_a_plain_forward",),
+    ),
+    Bug(
+        "a sliding window one token too long",
+        "gpu",
+        "src/trueup/gpu/decoder.py",
+        "columns <= positions[:, None] - seen",
+        "columns < positions[:, None] - seen",
+        (GPU + "::test_log_probabilities_are_those_of_a_plain_forward",),
+    ),
+    Bug(
+        "LoRA's scaling left out of the merged copy",
+        "gpu",
+        "src/trueup/gpu/maps.py",
+        "lora.a.float(), alpha=lora.scaling)",
+        "lora.a.float())",
+        (GPU + "::test_greedy_completions_are_those_of_generate",),
+    ),
+    Bug(
+        "the adapters' products of neighbouring maps mixed",
+        "gpu",
+        "src/trueup/gpu/maps.py",
+        "column += rank",
+        "column += 0",
+        (GPU + "::test_greedy_completions_are_those_of_generate",),
+    ),
+    Bug(
+        "a prompt computed for each of its copies",
+        "gpu",
+        "src/trueup/gpu/decoder.py",
+        "[key for key in where if key not in held]",
+        "list(where)",
+        (GPU + "::test_a_prompt_is_computed_once_however_often_it_is_completed",),
+    ),
+    Bug(
+        "a captured step trusted unseen",
+        "gpu",
+        "src/trueup/gpu/graphs.py",
+        "if not error <= MAX_ERROR:",
+        "if error < 0:",
+        (GPU + "::test_a_captured_step_that_differs_is_never_used",),
     ),
 ]

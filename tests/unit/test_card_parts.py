@@ -159,6 +159,25 @@ def test_annotators_that_are_programs_are_called_so(round_dir: Path, programs: l
     assert "so their agreement is not known" in found
 
 
+@pytest.mark.parametrize(
+    ("became", "said"),
+    [
+        ({"comparison": {"pairs": 5, "ties": 1}}, "3 annotators gave 6 comparisons of answers to 4 prompts."),
+        (
+            {"rating": {"pairs": 1}, "edit": {"demonstrations": 2}},
+            "3 annotators gave 1 rating and 2 edits of answers to 4 prompts.",
+        ),
+    ],
+)
+def test_judgements_that_are_no_thumbs_are_told_by_their_kind(round_dir: Path, became: Any, said: str) -> None:
+    metrics = {k: v for k, v in COLLECT["metrics"].items() if k != "share_up"}  # type: ignore[attr-defined]
+    found = story.judges(
+        [COLLECT | {"metrics": metrics | {"counts": {"votes": 0}, "became": became}}], round_dir, "dpo"
+    )
+    assert found.startswith(said)
+    assert "thumbs" not in found
+
+
 def test_preferences_that_were_there_and_functions_are_no_annotators(round_dir: Path) -> None:
     ready = {"stage": "collect", "metrics": {"num_judged": 20, "num_prompts": 9, "counts": {"votes": 40}}}
     assert story.judges([ready], round_dir, "dpo") == (

@@ -74,13 +74,37 @@ def test_a_hub_that_does_not_answer_costs_seconds(tmp_path: Path, silent: str) -
 def test_a_gpu_beside_a_cpu_build_of_torch_is_named(tmp_path: Path) -> None:
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\necho 'Tesla T4, 15360 MiB, 3 MiB, 550.54, 7.5'\n")
+    tool.write_text(
+        "#!/bin/sh\ncase $1 in *driver_version*) echo 'Tesla T4, 15360 MiB, 3 MiB, 550.54, 7.5' ;;\n"
+        "*memory.total*) echo 'Tesla T4, 15360' ;;\n*) echo 'Tesla T4' ;;\nesac\n"
+    )
     tool.chmod(0o755)
     said = doctor(tmp_path, PATH=f"{tool.parent}:{os.environ['PATH']}")
     assert "GPU 0: Tesla T4, 15360 MiB (3 MiB used), driver 550.54, compute capability 7.5" in said
+    assert "  computes in: fp16 with gradient scaling" in said
+    assert "  device: Tesla T4, 16 GB\n" in said
+    assert re.search(r"  sft: \S+, predicted to fit\n", said)
     import torch
 
     assert ("torch is a build for CPUs" in said) == (torch.version.cuda is None)
+    assert ("  torch is built for: CPUs\n" in said) == (torch.version.cuda is None)
+    hidden = doctor(tmp_path, PATH=f"{tool.parent}:{os.environ['PATH']}", CUDA_VISIBLE_DEVICES="")
+    assert "GPU: left unused: CUDA_VISIBLE_DEVICES names none" in hidden
+    assert "  device: this CPU" in hidden
+    assert "torch is a build for CPUs" not in hidden
+
+
+def test_what_fits_grows_with_the_device(tmp_path: Path) -> None:
+    """A 7B in 4 bits trains on 16 GB (the known mark of a T4), and a 70B on 80 GB (Dettmers et al. 2023: 48 GB)."""
+    from trueup.planning import capacity, devices
+    from trueup.stages import STAGES
+
+    found = {name: capacity.largest(devices.GPUS[name], STAGES, "dpo") for name in ("t4", "24gb", "80gb")}
+    sizes = {name: capacity.BASES.index(found[name]["sft"] or "") for name in found}
+    assert sizes["t4"] < sizes["24gb"] < sizes["80gb"]
+    assert sizes["t4"] >= capacity.BASES.index("mistralai/Mistral-7B-Instruct-v0.3")
+    assert found["80gb"]["sft"] == "meta-llama/Llama-3.1-70B-Instruct"
+    assert list(found["t4"]) == ["sft", "reward", "dpo"]
 
 
 def test_a_run_file_with_faults_and_a_taken_port_are_part_of_the_report(tmp_path: Path, silent: str) -> None:

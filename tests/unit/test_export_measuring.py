@@ -12,9 +12,16 @@ from trueup.export.receipt import Way, choose, preferred_gguf
 ROWS = [([3, 4, 5], [6, 7]), ([8, 9], [10, 11, 12, 13]), ([20], [21])]
 
 
-def other() -> torch.nn.Module:
-    """A model like the tiny one, a little off, so that some of its choices differ."""
+def sharp() -> torch.nn.Module:
+    """A tiny model that is sure of its choices: between two such models KL has a direction."""
     model = tiny()
+    model.lm_head.weight.data *= 30
+    return model
+
+
+def other() -> torch.nn.Module:
+    """A model like the sharp one, a little off, so that some of its choices differ."""
+    model = sharp()
     for parameter in model.parameters():
         parameter.data += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     return model
@@ -26,17 +33,19 @@ def logps(model: torch.nn.Module, whole: list[int]) -> Tensor:
 
 
 def by_hand() -> tuple[float, float]:
-    kl, same = [], []
+    kl, back, same = [], [], []
     for prompt, answer in ROWS:
         places = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
-        p, q = (logps(model, prompt + answer)[places] for model in (tiny(), other()))
+        p, q = (logps(model, prompt + answer)[places] for model in (sharp(), other()))
         kl.append((p.exp() * (p - q)).sum(-1))
+        back.append((q.exp() * (q - p)).sum(-1))
         same.append((p.argmax(-1) == q.argmax(-1)).float())
+    assert torch.cat(back).mean().item() != pytest.approx(torch.cat(kl).mean().item(), rel=0.02)
     return torch.cat(kl).mean().item(), torch.cat(same).mean().item()
 
 
 def test_it_is_the_kl_of_plain_logits() -> None:
-    trained = Trained.of(tiny(), ROWS, pad_id=0)
+    trained = Trained.of(sharp(), ROWS, pad_id=0)
     kl, agreement = by_hand()
     assert kl > 1e-3 and 0 < agreement < 1
     found = trained.distance(other())
@@ -50,12 +59,12 @@ def test_it_is_the_kl_of_plain_logits() -> None:
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     monkeypatch.setattr(measuring, "BATCH_TOKENS", tokens)
     kl, agreement = by_hand()
-    found = Trained.of(tiny(), ROWS, pad_id=0).distance(other())
+    found = Trained.of(sharp(), ROWS, pad_id=0).distance(other())
     assert (found.kl, found.agreement) == (pytest.approx(kl, rel=1e-3), pytest.approx(agreement))
 
 
 def test_a_model_is_at_no_distance_from_itself() -> None:
-    found = Trained.of(tiny(), ROWS, pad_id=0).distance(tiny())
+    found = Trained.of(sharp(), ROWS, pad_id=0).distance(sharp())
     assert (found.kl, found.agreement) == (pytest.approx(0, abs=1e-6), 1)
 
 

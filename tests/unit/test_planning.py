@@ -174,7 +174,10 @@ def test_a_shape_comes_from_the_folder_the_hub_or_our_table(
     [
         ("HuggingFaceH4/zephyr-7b-beta", 7.242),
         ("Qwen/Qwen2.5-0.5B-Instruct", 0.494),
-        ("Qwen/Qwen2.5-7B-Instruct", 7.615),
+        ("Qwen/Qwen2.5-7B-Instruct", 7.616),
+        ("Qwen/Qwen2.5-14B-Instruct", 14.770),
+        ("Qwen/Qwen2.5-32B-Instruct", 32.764),
+        ("meta-llama/Llama-3.1-70B-Instruct", 70.554),
     ],
 )
 def test_the_table_has_the_parameters_that_model_cards_state(name: str, billions: float, offline: None) -> None:

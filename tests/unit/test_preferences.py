@@ -1,17 +1,25 @@
 """Thumbs become pairs and rows; expected values are counted by hand."""
 
 import itertools
+from typing import Any
 
 import pytest
 
 from trueup.errors import FeedbackError
-from trueup.feedback.preferences import build, kto_weights, split_prompts
+from trueup.feedback import examples
+from trueup.feedback.judgement import Thumb
+from trueup.feedback.preferences import kto_weights, split_prompts
 from trueup.feedback.votes import Vote
 
 
 def completion(uid: str, prompt_id: str = "p", text: str | None = None) -> dict[str, object]:
     messages = [{"role": "user", "content": prompt_id}]
     return {"uid": uid, "prompt_id": prompt_id, "messages": messages, "completion": text or f"answer {uid}"}
+
+
+def build(votes: list[Vote], completions: list[dict[str, object]], **more: Any) -> examples.Dataset:
+    thumbs = [Thumb(uid=vote.uid, annotator=vote.annotator, up=vote.up) for vote in votes]
+    return examples.build(thumbs, completions, **more)
 
 
 def test_two_ups_and_one_down_make_two_pairs_weighing_a_half_each() -> None:
@@ -108,9 +116,9 @@ def test_no_prompt_is_on_both_sides_of_the_split() -> None:
 
 
 def test_no_thumbs_say_what_to_do() -> None:
-    with pytest.raises(FeedbackError, match="no thumbs yet"):
+    with pytest.raises(FeedbackError, match="no judgement yet"):
         build([], [])
-    with pytest.raises(FeedbackError, match="no thumbs yet"):
+    with pytest.raises(FeedbackError, match="no judgement yet"):
         build([Vote("of another round", "x", True)], [completion("a")])
 
 

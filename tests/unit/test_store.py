@@ -1,18 +1,20 @@
 """The store keeps every version, forgets nothing, and survives a torn last line."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trueup.errors import FeedbackError
-from trueup.feedback.annotations import Annotation
+from trueup.feedback.judgement import Edit, Thumb, from_row
 from trueup.feedback.store import Store
-from trueup.run.artifacts import write_json
+from trueup.run.artifacts import read_jsonl, write_json
 
 
-def verdict(number: int, up: bool, at: str) -> Annotation:
-    return Annotation(number, f"u{number}", "8", up, (), "", None, at)
+def verdict(number: int, up: bool, at: str, **more: Any) -> Thumb:
+    return Thumb(uid=f"u{number}", annotator="8", annotation_id=number, updated_at=at, up=up, **more)
 
 
 def test_a_changed_mind_is_the_current_one_and_the_old_line_stays(tmp_path: Path) -> None:
@@ -32,9 +34,73 @@ def test_an_annotation_deleted_on_the_server_is_not_current(tmp_path: Path) -> N
 def test_a_comment_with_unicode_line_breaks_is_read_back(tmp_path: Path) -> None:
     comment = "one\u2028two\x85three\nfour\r\nfive"
     store = Store(tmp_path)
-    assert store.append([Annotation(1, "u1", "8", True, (), comment, None, "10:00")], "p") == 1
-    assert store.append([Annotation(1, "u1", "8", True, (), comment, None, "10:00")], "p") == 0
+    assert store.append([verdict(1, True, "10:00", comment=comment)], "p") == 1
+    assert store.append([verdict(1, True, "10:00", comment=comment)], "p") == 0
     assert [row["comment"] for row in store.current({1}, "p")] == [comment]
+
+
+def edit(number: int, text: str, at: str) -> Edit:
+    return Edit(uid=f"u{number}", annotator="8", annotation_id=number, updated_at=at, text=text)
+
+
+def said(store: Store, present: set[int]) -> list[tuple[int, str, Any]]:
+    return [(row["annotation_id"], row["kind"], row.get("text", row.get("up"))) for row in store.current(present, "p")]
+
+
+def test_a_thumb_and_a_better_answer_of_one_annotation_change_together(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    both = [verdict(1, False, "10:00"), edit(1, "better", "10:00"), verdict(2, True, "10:00")]
+    assert store.append(both, "p") == 3
+    assert store.append(both, "p") == 0
+    assert said(store, {1, 2}) == [(1, "thumb", False), (1, "edit", "better"), (2, "thumb", True)]
+    assert store.append([verdict(1, False, "10:05"), edit(1, "best", "10:05")], "p") == 2
+    assert said(store, {1, 2}) == [(2, "thumb", True), (1, "thumb", False), (1, "edit", "best")]
+    assert store.append([verdict(1, True, "10:06")], "p") == 1  # the better answer was taken back
+    assert said(store, {1, 2}) == [(2, "thumb", True), (1, "thumb", True)]
+    assert store.num_gone({2}, "p") == 1  # annotations, not judgements
+
+
+def test_half_an_annotation_that_a_crash_left_is_completed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    both = [verdict(1, False, "10:00"), edit(1, "better", "10:00")]
+    store.append(both, "p")
+    store.path.write_bytes(store.path.read_bytes().split(b"\n")[0] + b"\n")
+    assert said(store, {1}) == [(1, "thumb", False)]
+    store.append(both, "p")
+    assert said(store, {1}) == [(1, "thumb", False), (1, "edit", "better")]
+
+
+EARLIER = Path(__file__).parents[1] / "fixtures" / "earlier_annotations.jsonl"
+
+
+def test_a_store_of_before_there_were_kinds_is_read_and_goes_on(tmp_path: Path) -> None:
+    """Lines as an earlier version wrote them, from a real Label Studio: thumbs, a better answer, a changed mind."""
+    store = Store(tmp_path)
+    shutil.copy(EARLIER, store.path)
+    assert store.broken() == []
+    rows = list(read_jsonl(EARLIER))
+    last = {row["annotation_id"]: row for row in rows}
+    current = store.current(set(last), rows[0]["project"])
+    assert {row["annotation_id"]: row["up"] for row in current if row["kind"] == "thumb"} == {
+        number: row["up"] for number, row in last.items()
+    }
+    assert {row["annotation_id"]: row["text"] for row in current if row["kind"] == "edit"} == {
+        number: row["edited"] for number, row in last.items() if row["edited"]
+    }
+    again = [from_row({k: v for k, v in row.items() if k != "project"})[0] for row in current]
+    assert store.append(again, rows[0]["project"]) == 0
+    assert store.path.read_bytes() == EARLIER.read_bytes()
+
+
+def test_screens_have_projects_of_their_own_and_one_store(tmp_path: Path) -> None:
+    thumbs, pairwise = Store(tmp_path), Store(tmp_path, "pairwise")
+    thumbs.remember_project("http://a", 4, "k")
+    assert pairwise.project("http://a") is None
+    pairwise.remember_project("http://a", 5, "l")
+    assert (thumbs.project("http://a"), pairwise.project("http://a")) == ((4, "k"), (5, "l"))
+    thumbs.append([verdict(1, True, "10:00")], "k")
+    pairwise.append([verdict(1, False, "10:00")], "l")
+    assert [row["up"] for row in pairwise.current({1}, "l")] == [True, False]
 
 
 def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:

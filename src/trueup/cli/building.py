@@ -12,7 +12,8 @@ import click
 from trueup.cli.completion import as_yaml
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
-from trueup.cli.options import RUN_FILE, SET, open_run
+from trueup.cli.options import DEVICE, RUN_FILE, SET, open_run
+from trueup.cli.out_of_memory import saying_what_fits
 from trueup.errors import ConfigError
 from trueup.run.stage import Stage
 
@@ -52,6 +53,7 @@ def command_of(stage: Stage) -> click.Command:
     @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
     @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
     @_flags(stage)
+    @DEVICE
     @with_json
     def command(
         run_file: Path,
@@ -67,7 +69,8 @@ def command_of(stage: Stage) -> click.Command:
         pipeline = open_run(run_file, overrides, options)
         for line in pipeline.missing_files(besides=stage.name):
             click.echo(f"warning: {line}", err=True)
-        built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
+        with saying_what_fits(pipeline, stage.name):
+            built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
         _say_built(pipeline, stage.name, built)
         afterwards = pipeline.afterwards(stage.name)
         for line in (*pipeline.says(stage.name), *afterwards):
@@ -108,6 +111,7 @@ def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]
 @click.command()
 @RUN_FILE
 @SET
+@DEVICE
 @with_json
 def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     """All stages in order, skipping what is complete."""
@@ -119,7 +123,8 @@ def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     done: list[dict[str, Any]] = []
     tell(run=pipeline.run.name, round=pipeline.run.round, stages=done)
     for stage in pipeline.order():
-        built = pipeline.execute(stage.name)
+        with saying_what_fits(pipeline, stage.name):
+            built = pipeline.execute(stage.name)
         _say_built(pipeline, stage.name, built)
         afterwards = pipeline.afterwards(stage.name)
         for line in (*(pipeline.says(stage.name) if built else []), *afterwards):
@@ -156,6 +161,8 @@ def _figures(pipeline: Pipeline, stage: Stage, built: bool, afterwards: list[str
         "path": str(pipeline.path(stage.name)),
         "seconds": record.get("wall_s"),
         "peak_rss_bytes": record.get("peak_rss_bytes"),
+        "device_name": record.get("device_name"),
+        "peak_vram_bytes": record.get("peak_vram_bytes"),
         "metrics": record["metrics"],
         "says": [*pipeline.says(stage.name), *afterwards],
     }

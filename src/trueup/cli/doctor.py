@@ -1,4 +1,4 @@
-"""`trueup doctor`: what to paste into a bug report."""
+"""`trueup doctor`: what this machine can do, and what to paste into a bug report."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PORT, DATA_DIR = 8090, Path("labelstudio")  # the defaults of the run file's lab
 @SET
 @with_json
 def doctor(run_file: Path | None, overrides: tuple[str, ...]) -> None:
-    """Print what belongs into a bug report, without secrets.
+    """Print what this machine can train, and what belongs into a bug report, without secrets.
 
     Versions, device, memory, disk, ports, caches, settings, and whether the hub answers.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from trueup.cli import machine
+    from trueup.cli import capacity, machine
     from trueup.run import reachable
 
     with ThreadPoolExecutor(2) as pool:  # what waits for an answer waits together
@@ -36,6 +36,7 @@ def doctor(run_file: Path | None, overrides: tuple[str, ...]) -> None:
         groups: dict[str, list[Fact]] = {
             "software": list(machine.software()),
             "machine": list(machine.hardware(gpus.result())),
+            "can train": list(capacity.facts(gpus.result())),
             "places": list(machine.places(port, data_dir)),
             "settings": [*machine.settings(), *machine.hub(asked.result)],
         }
@@ -69,10 +70,9 @@ def _of_run_file(path: Path | None, overrides: tuple[str, ...]) -> tuple[list[Fa
 
 
 def _warnings(groups: dict[str, list[Fact]], has_gpu: bool) -> Iterator[str]:
-    from trueup.cli.machine import torch_is_for_cpus
+    from trueup.cli import capacity
 
-    if has_gpu and torch_is_for_cpus():
-        yield "there is a GPU, and torch is a build for CPUs: install one for CUDA, see the torch website"
+    yield from capacity.warnings(has_gpu)
     for name, value in groups["software"]:
         if value == "not installed":
             yield f"{name} is not installed: pip install trueup again"

@@ -124,7 +124,7 @@ def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
         found = f"{error.filename}: {error.strerror}" if error.filename else _first_line(error)
         cure = CURES.get(error.errno or 0)
         return [visible(found + (f"\n  next: {cure}, then repeat the command" if cure else ""))], 2, True
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return ["out of memory", f"  next: trueup plan {run_file} says what fits, and what would make it fit"], 2, True
     return [f"a fault of trueup itself: {visible(_first_line(error))}"], 1, True
 
@@ -133,10 +133,9 @@ def _first_line(error: Exception) -> str:
     return (traceback.format_exception_only(error)[-1].strip().splitlines() or [type(error).__name__])[0]
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch has a class for GPUs alone; on a CPU its allocator says so in words."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-    )
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has a class for GPUs alone; a CPU's allocator and CUDA's libraries say so in words."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)

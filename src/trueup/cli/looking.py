@@ -57,7 +57,9 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
 @click.command()
 @RUN_FILE
 @SET
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, t4, 24gb or 80gb.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, 24gb, 80gb, or a GPU such as t4, 4090 or h100."
+)
 @click.option("--probe", is_flag=True, help="Measure two real steps of each training stage, here.")
 @with_json
 def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -> None:
@@ -65,8 +67,11 @@ def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -
 
     Loads no weights; times and memory are predicted, unless --probe measures them.
     """
+    from trueup.models.device import use_cpu
     from trueup.planning import devices, table
 
+    if device == "cpu":
+        use_cpu()  # the probe's processes, too
     pipeline = open_run(run_file, overrides)
     chosen = devices.find(device)
     made = table.make(pipeline, chosen)

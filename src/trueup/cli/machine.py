@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -84,14 +83,6 @@ def ask_driver() -> list[str] | None:
         name, total, used, driver, capability = [part.strip() for part in line.split(",")][:5]
         gpus.append(f"{name}, {total} ({used} used), driver {driver}, compute capability {capability}")
     return gpus
-
-
-def torch_is_for_cpus() -> bool:
-    """True of an installed build of torch without CUDA."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
-        return False
-    return not any((Path(found.origin).parent / "lib").glob("*torch_cuda*"))
 
 
 def places(port: int, data_dir: Path) -> Iterator[Fact]:

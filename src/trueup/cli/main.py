@@ -13,8 +13,11 @@ from trueup.cli.data import data
 from trueup.cli.doctor import doctor
 from trueup.cli.document import tell, with_json
 from trueup.cli.group import Group, debug_option
+from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
+from trueup.cli.options import DEVICE
 from trueup.cli.run_files import init, schema
+from trueup.cli.vllm import vllm
 from trueup.stages import STAGES
 
 METHODS = [stage.name for stage in STAGES if stage.alignment]
@@ -38,6 +41,7 @@ def main() -> None:
 @click.option("--seed", default=0, show_default=True, help="Varies adapter, data order, sampling and annotators.")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option("--port", type=click.IntRange(1024, 65535), default=8090, show_default=True, help="Of Label Studio.")
+@DEVICE
 @with_json
 def demo(human: bool, seed: int, method: str, port: int) -> None:
     """Play the whole loop on a model of 135M parameters.
@@ -60,7 +64,9 @@ for command in (
     looking.curves,
     demo,
     data,
+    labels,
     labelstudio,
+    vllm,
     doctor,
 ):
     main.add_command(command)

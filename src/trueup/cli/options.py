@@ -27,6 +27,24 @@ SET = click.option(
 )
 
 
+def _choose_device(ctx: click.Context, option: click.Parameter, value: str) -> None:
+    from trueup.models import device
+
+    if value == "cpu":
+        device.use_cpu()
+
+
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu"]),
+    default="auto",
+    show_default=True,
+    expose_value=False,
+    callback=_choose_device,
+    help="Where it runs: auto is the GPU where there is one, cpu leaves it unused.",
+)
+
+
 def open_run(run_file: Path, overrides: tuple[str, ...], options: Mapping[str, str] | None = None) -> Pipeline:
     """The run of a run file. Messages of this command name the file, and its log is in the run's folder.
 

@@ -29,7 +29,12 @@ SCHEMA = "run.schema.json"  # the first line of a new run file points to it
 @click.option(
     "--method", type=click.Choice(methods_for("thumbs")), help="How to align.  [default: the first that fits]"
 )
-@click.option("--device", default="auto", show_default=True, help="What it should fit: auto, cpu, t4, 24gb or 80gb.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="What it should fit: auto, cpu, 24gb, 80gb, or a GPU such as t4, 4090 or h100.",
+)
 @with_json
 def init(run_file: Path, base: str | None, feedback: str | None, method: str | None, device: str) -> None:
     """Write a run file to start from, and its schema for editors.

@@ -8,7 +8,6 @@ and so is a prompt that is completed several times; the place of a finished row 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,12 @@ from torch.nn import functional
 
 from trueup.cpu import block, heap, kernels, precision, trunk
 from trueup.cpu.attention_step import Step, columns
-from trueup.cpu.draw import draw
 from trueup.cpu.grouping import group
 from trueup.cpu.norm import Norm
 from trueup.cpu.packing import pack
 from trueup.cpu.projection import Head, Projection
+from trueup.decoding.batching import Completion, complete
 
-LEAVING = 0.125  # share of rows that are done before others take their place, or the cache is copied without them
-Completion = tuple[list[int], list[float]]  # token ids, and the log-probability of each in nats
 Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows, K, width, D)
 
 
@@ -55,8 +52,8 @@ class Engine:
         return sum(int(rows) * int(columns) for rows, columns in shapes) * torch.bfloat16.itemsize
 
     def generate(self, prompts: list[list[int]], **options: Any) -> list[Completion]:
-        """`Decoder.generate`."""
-        return self.decoder.generate(prompts, **options)
+        """`batching.complete`, by the decoder."""
+        return complete(self.decoder, prompts, **options)
 
 
 def _whole(model: Any) -> Any:
@@ -85,6 +82,8 @@ class Layer:
 class Decoder:
     """The active adapter of a Llama-shaped model, ready to decode."""
 
+    device = torch.device("cpu")
+
     def __init__(self, model: Any, *, merged: bool = False) -> None:
         causal = _whole(model)
         heap.keep()
@@ -100,64 +99,16 @@ class Decoder:
             qkv, out, gate_up, down = (Projection(maps, self.dtype) for maps in together)
             self.layers.append(Layer(b, Norm(b.norm_in), qkv, out, Norm(b.norm_mlp), gate_up, down))
 
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: list[list[int]],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float,
-        end_ids: tuple[int, ...],
-        seed: int,
-        batch_size: int,
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> list[Completion]:
-        """A completion of each prompt, in the order given; when rows of the batch are done, others take their place."""
-        # the random numbers are each prompt's own: who is decoded beside it changes none
-        uniform = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
-        ends = torch.tensor(end_ids)
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        width = int(lengths.max()) + max_new_tokens
-        done: list[Completion] = [([], []) for _ in prompts]
-        rows = torch.arange(min(batch_size, len(prompts)))  # which prompt is in each place of the batch
-        waiting = len(rows)  # the first prompt that has no place yet
-        ages = torch.zeros_like(rows)  # tokens drawn for each
-        alive = torch.ones_like(rows, dtype=torch.bool)
-        cache = self._empty_cache(len(rows), width)
-        logits = self._admit([prompts[row] for row in rows], rows, cache)
-        while True:
-            tokens, logps = draw(logits, uniform[rows, ages.clamp(max=max_new_tokens - 1)], temperature, top_p)
-            drawn = zip(rows.tolist(), tokens.tolist(), logps.tolist(), alive.tolist(), strict=True)
-            for row, token, logp, going in drawn:
-                if going:
-                    done[row][0].append(token)
-                    done[row][1].append(logp)
-            ages += alive
-            going_on = alive & ~torch.isin(tokens, ends) & (ages < max_new_tokens)
-            progress(int((alive & ~going_on).sum()))
-            alive = going_on
-            free, all_placed = (~alive).nonzero()[:, 0], waiting == len(prompts)
-            if all_placed and not alive.any():
-                return done
-            if all_placed and len(free) > len(rows) * LEAVING:
-                cache = [(keys[alive], values[alive]) for keys, values in cache]
-                rows, tokens, ages, alive = rows[alive], tokens[alive], ages[alive], alive[alive]
-            if alive.any():
-                logits = self._step(tokens, lengths[rows] + ages - 1, cache)
-            if not all_placed and len(free) >= len(rows) * LEAVING:
-                free = free[: len(prompts) - waiting]
-                rows[free] = torch.arange(waiting, waiting + len(free))
-                waiting += len(free)
-                ages[free], alive[free] = 0, True
-                logits[free] = self._admit([prompts[row] for row in rows[free]], free, cache)
-
-    def _empty_cache(self, num_rows: int, width: int) -> Cache:
+    def new_cache(self, num_rows: int, width: int) -> Cache:
         """Zero keys and values, each (rows, K, width, D), of every layer; as training computes them."""
         shape = (num_rows, self.num_kv_heads, width, self.head_dim)
         return [(torch.zeros(shape, dtype=self.cached), torch.zeros(shape, dtype=self.cached)) for _ in self.layers]
 
-    def _admit(self, prompts: list[list[int]], places: Tensor, cache: Cache) -> Tensor:
+    def narrow(self, cache: Cache, alive: Tensor) -> Cache:
+        """The cache of these rows alone."""
+        return [(keys[alive], values[alive]) for keys, values in cache]
+
+    def admit(self, prompts: list[list[int]], places: Tensor, cache: Cache) -> Tensor:
         """Put prompts into these places of the batch; logits after each, (prompts, vocabulary) in fp32."""
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         width = int(lengths.max())
@@ -173,7 +124,7 @@ class Decoder:
         last = packed.place[torch.arange(len(prompts)), lengths - 1]
         return self.head(columns(self.trunk.norm(x[last])).to(self.dtype))[: len(last)]
 
-    def _step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    def step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Logits after one more token per row, which stands at its row's `positions`; (rows, vocabulary) in fp32."""
         x = self.trunk.embed_tokens(tokens).to(self.dtype)
         attend = Step(block.Rotary.of(self.trunk, x, positions), positions, self.num_kv_heads, self.cached)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trueup.cpu import kernel_source, machine_code, precision, tile_operands, tile_source
 from trueup.cpu.kernel_source import ARGUMENTS, BLOCK, QUAD
-from trueup.cpu.linear import block_scales
+from trueup.layers import block_scales
 
 
 def fits(weight: Tensor) -> bool:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trueup.layers import active_adapter, dequantize
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -75,35 +77,3 @@ class Linear:
         grad_a = (through.T @ x).float()
         grad_b = (grad.T @ (x @ low.T)).float().mul_(self.scaling)
         return grad_x, grad_a, grad_b
-
-
-def active_adapter(module: Any) -> str | None:
-    """The adapter in use, or None for a plain layer, a bare base or a layer without that adapter."""
-    if not hasattr(module, "lora_A") or module.disable_adapters:
-        return None
-    return next((name for name in module.active_adapters if name in module.lora_A), None)
-
-
-def dequantize(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The dense weight, (out, in); where it is not 4-bit it may be the stored one."""
-    state = getattr(weight, "quant_state", None)
-    if state is None:
-        return weight.to(dtype)
-    dense: Tensor = torch.ops.bitsandbytes.dequantize_4bit.default(
-        weight.data, block_scales(state), state.blocksize, state.quant_type, state.shape, dtype
-    )
-    return dense
-
-
-def block_scales(state: Any) -> Tensor:
-    """The scale of each block of a 4-bit weight, (blocks,) in fp32: double quantization undone once, and kept.
-
-    That is 1/16 byte per weight; doing it anew took a sixth of every forward.
-    """
-    from bitsandbytes.functional import dequantize_blockwise
-
-    if not state.nested:
-        return state.absmax.float()  # type: ignore[no-any-return]
-    if not hasattr(state, "block_scales"):
-        state.block_scales = (dequantize_blockwise(state.absmax, state.state2) + state.offset).float()
-    return state.block_scales  # type: ignore[no-any-return]

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trueup.cpu import kernels, precision, tile_operands
-from trueup.cpu.linear import Linear, dequantize
+from trueup.cpu.linear import Linear
+from trueup.layers import dequantize
 
 
 class Projection:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from trueup.cpu import block
 from trueup.cpu.grouping import group
-from trueup.cpu.linear import active_adapter
 from trueup.cpu.packing import pack
+from trueup.layers import active_adapter
 
 KNOWN = ("llama", "qwen2")
 ROTATIONS = ("default", "linear", "llama3", "yarn")  # angles that depend on the position alone

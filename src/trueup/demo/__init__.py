@@ -50,14 +50,41 @@ def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dic
     return found
 
 
-def _lay_out(folder: Path) -> Path:
-    """The demo's run file and texts, copied where the user can read and change them; what is there stays."""
-    source, texts, run_file = files("trueup.demo"), folder / "demo_texts", folder / "demo.yaml"
+def judge(run_file: Path, *, overrides: tuple[str, ...] = (), seed: int = 0) -> None:
+    """Let three SIMULATED annotators judge what `trueup collect` published of a run; a try-out, nobody's opinion.
+
+    Raises TrueupError when its Label Studio is not running.
+    """
+    from rich.console import Console
+
+    from trueup.run.pipeline import Pipeline
+    from trueup.run.run_file import load
+    from trueup.stages import STAGES
+
+    run = load(run_file, {stage.name: stage.config for stage in STAGES}, overrides)
+    pipeline = Pipeline(run, STAGES, run_file.resolve().parent / "runs", overrides)
+    _simulate(pipeline, seed, Console(highlight=False))
+
+
+def copy_texts(folder: Path) -> Path:
+    """The demo's texts in `folder`/demo_texts, where the user can change them; what is there stays."""
+    texts = folder / "demo_texts"
     texts.mkdir(parents=True, exist_ok=True)
-    for origin, target in [(f"texts/{name}", texts / name) for name in TEXTS] + [("run.yaml", run_file)]:
-        if not target.exists():
-            target.write_text(source.joinpath(origin).read_text(encoding="utf-8"), encoding="utf-8")
-    return run_file
+    for name in TEXTS:
+        _copy(f"texts/{name}", texts / name)
+    return texts
+
+
+def _lay_out(folder: Path) -> Path:
+    """The demo's run file and texts, where the user can read and change them."""
+    copy_texts(folder)
+    return _copy("run.yaml", folder / "demo.yaml")
+
+
+def _copy(origin: str, target: Path) -> Path:
+    if not target.exists():
+        target.write_text(files("trueup.demo").joinpath(origin).read_text(encoding="utf-8"), encoding="utf-8")
+    return target
 
 
 def _collect(pipeline: Pipeline, human: bool, seed: int, console: Console) -> None:

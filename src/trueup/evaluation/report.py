@@ -130,7 +130,8 @@ def _annotators(page: Page, records: list[dict[str, Any]]) -> None:
         agree = (
             f"Two who judged the same answer agree in {metrics['agreement']:.0%} of {metrics['num_compared']} cases."
         )
-    page.text(f"{metrics['num_annotators']} annotators; {metrics['share_up']:.0%} of the thumbs are up. {agree}")
+    ups = f"; {metrics['share_up']:.0%} of the thumbs are up" if "share_up" in metrics else ""
+    page.text(f"{metrics['num_annotators']} annotators{ups}. {agree}")
 
 
 def _answers(page: Page, answers: list[dict[str, Any]]) -> None:

@@ -39,7 +39,7 @@ def judges(records: Records, round_dir: Path, method: str) -> str:
     collect = _last(records, "collect")
     if collect is None:
         return " ".join([*said, "Nobody's judgements are recorded in this run."])
-    metrics, counts = collect["metrics"], collect["metrics"].get("counts", {})
+    metrics = collect["metrics"]
     if "num_judged" in metrics:
         said.append(
             f"It learned from {_many(metrics['num_judged'], 'preference')} that existed before"
@@ -54,10 +54,7 @@ def judges(records: Records, round_dir: Path, method: str) -> str:
         who += ", **all simulated by a program: no person judged**,"
     elif simulated:
         who += f", {simulated} of them simulated by a program,"
-    said.append(
-        f"{who} gave {_many(counts.get('votes', 0), 'judgement')} (thumb up or down){_over(metrics)}; "
-        f"{metrics.get('share_up', 0):.0%} are thumbs up."
-    )
+    said.append(f"{who} gave {_judgements(metrics)}.")
     if simulated < number:
         said.append(f"Whether {'the others' if simulated else 'annotators'} are people is not recorded.")
     agreement = metrics.get("agreement")
@@ -137,6 +134,15 @@ def _functions(records: Records, method: str) -> str:
 def _annotations(round_dir: Path) -> list[dict[str, Any]]:
     path = round_dir / "collect" / "annotations.jsonl"
     return list(read_jsonl(path)) if path.exists() else []
+
+
+def _judgements(metrics: dict[str, Any]) -> str:
+    """How many judgements of which kinds; before there were kinds, all were thumbs."""
+    others = {kind: sum(found.values()) for kind, found in metrics.get("became", {}).items() if kind != "thumb"}
+    votes = metrics.get("counts", {}).get("votes", 0)
+    thumbs = f"{_many(votes, 'judgement')} (thumb up or down)" if votes or not others else ""
+    said = " and ".join([*filter(None, [thumbs]), *(_many(count, kind) for kind, count in others.items())])
+    return f"{said}{_over(metrics)}" + (f"; {metrics.get('share_up', 0):.0%} are thumbs up" if thumbs else "")
 
 
 def _over(metrics: dict[str, Any], how: str = "of answers to") -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.chat import ending
 from trueup.errors import ModelError
-from trueup.models import errors, families, hub, noise, packaged
+from trueup.models import device, errors, families, hub, noise, packaged
 from trueup.run import base as bases
 from trueup.run.run_file import ModelConfig
 
@@ -112,15 +112,18 @@ def _shape(found: str) -> tuple[int | None, int | None]:
 def load_base(base: str, *, four_bit: bool, num_labels: int | None = None, dtype: str = "auto") -> Any:
     """The base model, frozen. With `num_labels`, a sequence classifier with a score head of that many outputs.
 
-    `dtype` is `model.dtype` of the run file: what a GPU computes in.
+    `dtype` is `model.dtype` of the run file: what a GPU computes in. Raises DeviceError where a GPU is there and cannot
+    be used, and ModelError as `checked_config` does.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from trueup import cpu
+    from trueup import cpu, gpu
     from trueup.models import causal
 
+    device.refuse_unusable()
     quiet()
+    gpu.wanted()  # what it refuses is refused before weights are loaded
     config = checked_config(base, four_bit=four_bit)
     compute = compute_dtype(dtype)
     on_gpu = torch.cuda.is_available()
@@ -148,6 +151,7 @@ def load_base(base: str, *, four_bit: bool, num_labels: int | None = None, dtype
     model.requires_grad_(False)
     plain = causal.plain_outputs(model)
     cpu.accelerate(model)
+    gpu.accelerate(model)
     causal.refuse_another_forward(model, plain, f"model.base: {base}")
     return model
 

@@ -61,8 +61,7 @@ class OutputLayer:
         weights = torch.split(self.weight.detach(), size)
         biases = [None] * len(weights) if self.bias is None else torch.split(self.bias.detach(), size)
         return [
-            _Block(number * size, rows, bias)
-            for number, (rows, bias) in enumerate(zip(weights, biases, strict=True))
+            _Block(number * size, rows, bias) for number, (rows, bias) in enumerate(zip(weights, biases, strict=True))
         ]
 
     def finish(self, products: Tensor, bias: Tensor | None) -> Tensor:

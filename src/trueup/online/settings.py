@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trueup.run.run_file import RunFile
-from trueup.run.section import Section
+from trueup.run.section import Section, offloads_checkpoints
 from trueup.run.stage import Metrics
 from trueup.sampling.types import Engine
 
@@ -87,8 +87,8 @@ class Settings(RewardSettings):
     """The sampling temperature, a factor that divides the logits. Top-p and top-k are off, since they would sample from
     another policy than the one that trains."""
     engine: Engine = "auto"
-    """What samples the rollouts: `auto` is our own decoder on the 4-bit policy where it fits, else `generate` of
-    transformers; `merged` is faster, with a bf16 copy of the base in memory; `vllm` needs a GPU."""
+    """What samples the rollouts: `auto` is our own decoder where it knows the model, else `generate` of transformers;
+    `merged` is our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
     """What is taken off the score of a completion that did not end by itself, in units of the reward."""
 
@@ -113,6 +113,12 @@ class Settings(RewardSettings):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, and about a third more time.
     """
+    activation_offloading: bool = False
+    """Keep the hidden states that gradient checkpointing saves in the memory of the CPU until the backward pass: less
+    memory on a GPU, more on its host, and some percent more time. Needs `gradient_checkpointing` and a GPU."""
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    """The optimizer: `adamw_8bit` keeps AdamW's moments in 8 bits (a quarter of their memory), and `paged_adamw_8bit`
+    lets them leave the GPU while its memory is short; both are bitsandbytes'."""
 
     gamma: float = Field(default=1.0, gt=0, le=1)
     """The discount factor of rewards, per token: 1 discounts nothing."""
@@ -154,3 +160,7 @@ class Settings(RewardSettings):
     report_to: list[Tracker] = Field(default=[])
     """Where the metrics of each step go besides metrics.jsonl: `tensorboard`, `trackio` or `wandb`, which have to be
     installed. Nowhere by default."""
+
+    @model_validator(mode="after")
+    def _offloads_checkpoints(self) -> Self:
+        return offloads_checkpoints(self)

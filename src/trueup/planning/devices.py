@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trueup.errors import ConfigError
+from trueup.planning import gpus
+from trueup.planning.gpus import Gpu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,7 @@ class Device:
     bandwidth_bytes_s: float
     compute_bytes: int
     is_gpu: bool
+    capability: tuple[int, int] | None = None  # of a GPU
     measured: bool = False
     efficiency: float = 0.35  # of `flops` that training reaches
 
@@ -31,36 +34,23 @@ class Device:
         return round(0.95 * self.memory_bytes)
 
 
-GIB = 2**30
-GPUS = {
-    # 16 GB less what error correction takes; fp16 tensor cores, no bf16
-    "t4": Device(
-        name="T4",
-        size="16 GB",
-        memory_bytes=15 * 10**9,
-        flops=65e12,
-        bandwidth_bytes_s=320e9,
+def _listed(gpu: Gpu, name: str) -> Device:
+    return Device(
+        name=name,
+        size=f"{round(gpu.memory_bytes / (gpus.GIB if gpu.memory_bytes % gpus.GIB == 0 else 1e9))} GB",
+        memory_bytes=gpu.memory_bytes,
+        flops=gpu.flops,
+        bandwidth_bytes_s=gpu.bandwidth_bytes_s,
         compute_bytes=2,
         is_gpu=True,
-    ),
-    "24gb": Device(
-        name="24 GB (as an RTX 3090)",
-        size="24 GB",
-        memory_bytes=24 * GIB,
-        flops=71e12,
-        bandwidth_bytes_s=936e9,
-        compute_bytes=2,
-        is_gpu=True,
-    ),
-    "80gb": Device(
-        name="80 GB (as an A100)",
-        size="80 GB",
-        memory_bytes=80 * GIB,
-        flops=312e12,
-        bandwidth_bytes_s=2039e9,
-        compute_bytes=2,
-        is_gpu=True,
-    ),
+        capability=gpu.capability,
+    )
+
+
+GPUS = {name: _listed(gpu, name.upper()) for name, gpu in gpus.TABLE.items()} | {
+    "t4": replace(_listed(gpus.TABLE["t4"], "T4"), size="16 GB"),
+    "24gb": _listed(gpus.TABLE["3090"], "24 GB (as an RTX 3090)"),
+    "80gb": _listed(gpus.TABLE["a100"], "80 GB (as an A100)"),
 }
 NAMES = ("auto", "cpu", *GPUS)
 
@@ -118,22 +108,34 @@ def _matmul_flops(size: int = 1024, seconds: float = 0.2) -> float:
 
 
 def _this_gpu() -> Device | None:
-    """The first NVIDIA GPU as its driver describes it, with the speeds of the nearest one we know; None without one."""
+    """The first NVIDIA GPU that this process sees, as its driver describes it; None without one."""
     if shutil.which("nvidia-smi") is None:
         return None
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or not done.stdout.strip():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.split(",")[0].strip() in ("", "-1"):
         return None
-    name, _, mebibytes = done.stdout.splitlines()[0].rpartition(",")
+    chosen = [f"--id={visible.split(',')[0].strip()}"] if visible else []
+    for fields in ("name,memory.total,compute_cap", "name,memory.total"):  # older drivers do not know the third
+        query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", *chosen]
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and done.stdout.strip():
+            return described(done.stdout.splitlines()[0])
+    return None
+
+
+def described(line: str) -> Device:
+    """The GPU of a line of nvidia-smi: its name, mebibytes of memory and, on newer drivers, compute capability.
+
+    The speeds are those of its kind where that is listed, else a guess, which its name then says.
+    """
+    name, mebibytes, *more = (part.strip() for part in line.split(","))
     memory = int(mebibytes) * 2**20
-    near = min(GPUS.values(), key=lambda gpu: abs(gpu.memory_bytes - memory))
-    return Device(
-        name=name.strip(),
+    capability = (int(more[0].split(".")[0]), int(more[0].split(".")[1])) if more else (7, 5)
+    found = gpus.known(name)
+    key, gpu = found or gpus.nearest(capability, memory)
+    return replace(
+        _listed(gpu, name if found else f"{name} (not listed: speeds of {key.upper()} assumed)"),
         size=f"{memory / 1e9:.0f} GB",
         memory_bytes=memory,
-        flops=near.flops,
-        bandwidth_bytes_s=near.bandwidth_bytes_s,
-        compute_bytes=2,
-        is_gpu=True,
+        capability=capability if more else gpu.capability,
     )

@@ -43,7 +43,9 @@ def cure(stage: Stage, run: RunFile, lengths: Lengths, shape: Shape, setup: Setu
 
 def changed(run: RunFile, name: str, changes: Changes) -> RunFile:
     """`run` with another section."""
-    return run.model_copy(update={name: run.section(name).model_copy(update=changes)})
+    section = run.section(name)
+    valid = type(section).model_validate(changes)  # "adapter" becomes the tuple that `export.to` holds
+    return run.model_copy(update={name: section.model_copy(update={key: getattr(valid, key) for key in changes})})
 
 
 def _halves(values: Changes, key: str, smallest: int) -> list[Changes]:

@@ -68,6 +68,9 @@ def _pairs(values: Values, lengths: Lengths, run: RunFile, *, score_head: bool) 
         num_adapters=1 if score_head else 2,
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
+        offloads=values["activation_offloading"],
+        accumulates=values["gradient_accumulation_steps"] > 1,
+        optim=values["optim"],
     )
     tokens = 2 * PAIRS_PER_PROMPT * (lengths.num_prompts or FALLBACK_ROWS) * dialogue(lengths, run, length)
     reference = 0 if score_head else tokens

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from trueup.planning import gpu_step
 from trueup.planning.shapes import Shape
 
 FP32 = 4
@@ -42,7 +43,10 @@ class Load:
     score_head: bool = False
     num_adapters: int = 1
     num_trained: int = 0
+    optim: str = "adamw"
+    accumulates: bool = False  # gradients of several micro-batches
     checkpointing: bool = False
+    offloads: bool = False  # hidden states that checkpointing keeps, to the CPU
     cache_rows: int = 0  # sequences sampled at once
     cache_tokens: int = 0  # of each, prompt and completion
     cache_prompt: int = 0  # of these, in the first forward pass
@@ -54,11 +58,13 @@ def positions(setup: Setup, load: Load) -> int:
     return load.rows * load.tokens - (max(load.rows - 1, 0) * load.shared if setup.packed else 0)
 
 
-def weights(shape: Shape, setup: Setup) -> int:
+def weights(shape: Shape, setup: Setup, load: Load | None = None) -> int:
     """Bytes of the base: 4 bits per weight, a byte per block of 64, 4 bytes per block of blocks (double quantization),
     and the two code tables of each map. The packed forward keeps the blocks' scales unpacked besides, 4 bytes each.
     """
     other = shape.other_parameters * STORED
+    if load is not None and load.score_head and not shape.tied:  # a classifier has no output layer
+        other -= shape.vocabulary * shape.hidden * STORED
     if not setup.four_bit:
         return other + shape.linear_parameters * STORED
     packed = 0
@@ -147,27 +153,21 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
     """
     one = adapter_parameters(shape, setup)
     trained = one * load.num_trained + (shape.hidden if load.score_head else 0)
+    moments = optimizer(trained, load.optim)
     turns = [
-        {
-            "activations": activations(shape, setup, load),
-            "states": states(shape, setup, load),
-            "logits": logits(shape, setup, load),
-            "backward": backward(shape, setup, load) + dequantized(shape, setup),
-            "gradients": FP32 * trained,
-            "optimizer": 2 * FP32 * trained,  # AdamW's two moments
-        },
+        _step(shape, setup, load, trained) | {"optimizer": moments},
         {
             "kv_cache": kv_cache(shape, setup, load),
             "sampling": sampling(shape, setup, load),
             "copy": shape.linear_parameters
             * {"none": 0, "merged": STORED, "host": 0 if setup.on_gpu else STORED}[load.copy],
             "gradients": FP32 * trained,
-            "optimizer": 2 * FP32 * trained,
+            "optimizer": moments,
         },
     ]
     turn = max(turns, key=lambda terms: sum(terms.values()))
     terms = {
-        "weights": weights(shape, setup),
+        "weights": weights(shape, setup, load),
         "file": mapped_file(shape, setup),
         "adapters": FP32 * one * load.num_adapters,
         **turn,
@@ -175,6 +175,25 @@ def peak(shape: Shape, setup: Setup, load: Load) -> dict[str, int]:
     }
     terms["overhead"] = overhead(sum(terms.values()), setup)
     return terms | {"peak": sum(terms.values())}
+
+
+def _step(shape: Shape, setup: Setup, load: Load, trained: int) -> dict[str, int]:
+    if setup.on_gpu:
+        return gpu_step.terms(shape, setup, load, FP32 * trained)
+    return {
+        "activations": activations(shape, setup, load),
+        "states": states(shape, setup, load),
+        "logits": logits(shape, setup, load),
+        "backward": backward(shape, setup, load) + dequantized(shape, setup),
+        "gradients": FP32 * trained,
+    }
+
+
+def optimizer(trained: int, optim: str) -> int:
+    """Bytes of AdamW's two moments: fp32, or 8 bits and an fp32 scale for each block of 256 (Dettmers et al. 2022)."""
+    if "8bit" in optim:
+        return 2 * trained + 2 * FP32 * math.ceil(trained / NESTED_BLOCK)
+    return 2 * FP32 * trained
 
 
 def mapped_file(shape: Shape, setup: Setup) -> int:

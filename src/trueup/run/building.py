@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib.metadata
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +43,7 @@ def build(
         if not _is_complete(stage, standing, out, now):
             _go_on(stage, standing, out, now, anew=anew)
             _run(stage, standing, inputs, out, now | said)
+            release()
         files.remove_kept(out)
     except Exception as error:
         if not disk_is_full(error, out):
@@ -58,6 +61,8 @@ def build(
 
 def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: Path, said: dict[str, Any]) -> None:
     began = time.monotonic()
+    if (cuda := _cuda()) is not None:
+        cuda.reset_peak_memory_stats()  # of the stage that ran before in this process
     run: RunFile = standing.chain.run
     context = Context(run=run, run_dir=standing.chain.folder, out=out)
     metrics = stage.run(run.section(stage.name), context, **inputs)
@@ -72,10 +77,42 @@ def _run(stage: Stage, standing: Standing, inputs: Mapping[str, Artifact], out: 
         "metrics": metrics,
         "wall_s": round(time.monotonic() - began, 1),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **_device(),
         "versions": _versions(),
     }
     files.sync_tree(out)
     files.write_json(out / "record.json", record)
+
+
+def release() -> None:
+    """Free what a stage held: a trainer and its model refer to each other, and would stay until Python looks for such.
+
+    The next stage would load its base beside this one's.
+    """
+    gc.collect()
+    if (cuda := _cuda()) is not None:
+        cuda.empty_cache()
+
+
+def _cuda() -> Any:
+    """torch.cuda, where this process has imported torch and sees a GPU; else None. A stage of texts imports none."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
+
+
+def _device() -> dict[str, Any]:
+    """What the stage ran on; of a GPU its compute capability and the most memory it took, in bytes.
+
+    `peak_vram_bytes` is what torch reserved, free blocks included, and `peak_tensor_bytes` what tensors took of that.
+    """
+    if (cuda := _cuda()) is None:
+        return {"device_name": "cpu"}
+    return {
+        "device_name": cuda.get_device_name(),
+        "capability": ".".join(map(str, cuda.get_device_capability())),
+        "peak_vram_bytes": cuda.max_memory_reserved(),
+        "peak_tensor_bytes": cuda.max_memory_allocated(),
+    }
 
 
 def _is_complete(stage: Stage, standing: Standing, out: Path, now: MadeOf) -> bool:

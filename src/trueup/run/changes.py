@@ -33,7 +33,8 @@ def changes(
     """Each difference between a record, or the plan of a half-built stage, and what the stage would be made of now.
 
     What a record of an earlier version does not hold is taken to be as it was. A setting that the user left to our
-    default, then and now, is no difference, unless `strict`: a half-built stage goes on with the same values only.
+    default, then and now, is no difference, unless `strict`: a half-built stage goes on with the same values only, but
+    for those that fit the same steps into less memory.
     """
     then = earlier(record, stage)
     said: list[str] = []
@@ -41,7 +42,9 @@ def changes(
         if part in then:
             name = stage.name if part == "config" else part.removesuffix("_config")
             given = None if strict else {*then.get("given", {}).get(part, ()), *now["given"][part]}
-            said += _values(name, then[part], now[part], _defaults(section), given)
+            alike = stage.same_steps(then[part], now[part]) if strict and part == "config" else set()
+            wanted = {key: value for key, value in now[part].items() if key not in alike}
+            said += _values(name, then[part], wanted, _defaults(section), given)
     for key, name in (("seed", "seed"), ("system", "data.system"), ("few_shot", "data.few_shot")):
         if key in then and then[key] != now[key]:
             said.append(_change(name, then[key], now[key]))

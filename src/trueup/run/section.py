@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -23,6 +23,16 @@ class Section(BaseModel):
             field.description = " ".join((field.description or "").split()) or None
 
 
+S = TypeVar("S", bound=Section)
+
+
+def offloads_checkpoints(section: S) -> S:
+    """The section itself. Raises ValueError where it offloads activations without checkpointing: all of them, then."""
+    if getattr(section, "activation_offloading", False) and not getattr(section, "gradient_checkpointing", False):
+        raise ValueError("activation_offloading needs gradient_checkpointing: true, or it would move every activation")
+    return section
+
+
 class AlignmentSection(Section):
     """The section of a stage that aligns. The run file's `method` names one of these stages."""
 
@@ -39,15 +49,26 @@ class TrainerSection(Section):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, and about a third more
     time."""
+    activation_offloading: bool = False
+    """Keep the hidden states that gradient checkpointing saves in the memory of the CPU until the backward pass: less
+    memory on a GPU, more on its host, and some percent more time. Needs `gradient_checkpointing` and a GPU."""
+    optim: str = "adamw_torch_fused"
+    """The optimizer, by the name that transformers gives it: `adamw_8bit` keeps AdamW's moments in 8 bits (a quarter of
+    their memory), and `paged_adamw_8bit` lets them leave the GPU while its memory is short; both are bitsandbytes'."""
     save_steps: PositiveInt = 10
     """Optimizer steps between two checkpoints: a killed run loses at most these. `sft` with AdaLoRA keeps none."""
+
+    @model_validator(mode="after")
+    def _offloads_checkpoints(self) -> Self:
+        return offloads_checkpoints(self)
 
     @field_validator("trainer")
     @classmethod
     def _known_arguments(cls, trainer: dict[str, Any]) -> dict[str, Any]:
         from trueup.run import trainer_arguments
 
-        instead = dict.fromkeys(cls.model_fields, "write it without `trainer`") | cls.set_elsewhere
+        own = cls.model_fields.keys() - {"optim"}  # which older run files have under `trainer`
+        instead = dict.fromkeys(own, "write it without `trainer`") | cls.set_elsewhere
         if faults := trainer_arguments.faults(trainer, cls.arguments_of, instead):
             raise ValueError("; ".join(faults))
         return trainer

@@ -11,6 +11,8 @@ from trueup.run.artifacts import Adapter, Artifact, RewardModel
 from trueup.run.run_file import RunFile
 from trueup.run.section import AlignmentSection, Section
 
+ACCUMULATION = "gradient_accumulation_steps"
+FITS_BY = ("per_device_train_batch_size", ACCUMULATION, "gradient_checkpointing")  # `fits_by` of most TRL trainers
 Metrics = dict[str, Any]  # JSON values only; the record keeps them
 
 
@@ -69,6 +71,7 @@ class Stage:
     batch: str = ""  # the key of its section that says how many rows are in memory at once
     smallest_batch: Callable[[dict[str, Any]], int] = lambda values: 1  # of the section's values: `batch` at its least
     length: str = ""  # the key that says how long a text may be, in tokens
+    fits_by: tuple[str, ...] = ()  # keys that say how a step fits into memory, not what it computes; see `same_steps`
     plan: Callable[..., Any] | None = None  # (values, lengths, run file) -> trueup.planning.loads.Planned
     cure: Mapping[str, Any] = field(default_factory=dict)  # the only change that makes it fit into less memory
     two_steps: Mapping[str, Any] = field(default_factory=dict)  # changes that leave two optimizer steps, to be measured
@@ -85,6 +88,18 @@ class Stage:
     since: Callable[..., str] | None = (
         None  # (config, context, artifact, inputs) -> what is no longer up to date, in words
     )
+
+    def same_steps(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+        """Of `fits_by`, the keys by which two sections may differ while a half-built stage goes on.
+
+        Where gradients accumulate, as many rows make a step in both: they differ by rounding alone.
+        """
+        keys = set(self.fits_by)
+        if ACCUMULATION in keys:
+            rows_then, rows_now = (values.get(self.batch, 0) * values.get(ACCUMULATION, 0) for values in (then, now))
+            if rows_then != rows_now:
+                keys -= {self.batch, ACCUMULATION}
+        return keys
 
     @property
     def alignment(self) -> bool:

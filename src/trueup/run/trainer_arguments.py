@@ -66,7 +66,10 @@ def faults(given: Mapping[str, object], arguments_of: str, instead: Mapping[str,
         if name in refused:
             found.append(f"no {name} here: {refused[name]}")
         elif name not in known:
-            near = process.extractOne(name, known - refused.keys(), score_cutoff=60)
+            near = process.extractOne(name, known | refused.keys(), score_cutoff=60)
             of = arguments_of.rpartition(".")[2]
-            found.append(f"{name} is no argument of trl.{of}" + (f"; did you mean {near[0]}?" if near else ""))
+            meant = f"; did you mean {near[0]}?" if near else ""
+            if near and near[0] in refused:
+                meant += f" That is not set here: {refused[near[0]]}"
+            found.append(f"{name} is no argument of trl.{of}{meant}")
     return found

@@ -1,21 +1,18 @@
-"""Batched, seeded sampling, prompts grouped by length: by our decoder where it fits, by `generate`, or by vLLM."""
+"""Seeded sampling of texts, prompts grouped by length, answers kept as they are finished."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from trueup import cpu
 from trueup.chat.ending import end_ids
 from trueup.chat.template import Chat
 from trueup.errors import StageError
+from trueup.sampling.engines import engine as engine
+from trueup.sampling.engines import engine_bytes as engine_bytes
 from trueup.sampling.kept import Kept, key_of
-from trueup.sampling.types import Engine, Generated, Run, Sampled, Sampling
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from trueup.sampling.types import Generated, Sampled, Sampling
 
 MOST_WIDER = 1.5  # times the shortest prompt and answer of a chunk that is decoded together
 LARGEST_CHUNK = 512  # answers: what a killed stage loses
@@ -47,7 +44,7 @@ def sample(
             found = run(asked, seed)
             done = [as_sampled(model, tokenizer, encoded[i], g) for i, g in zip(chunk, found, strict=True)]
             if kept:
-                kept.add(key_of(asked, seed), done, time.monotonic() - began)
+                kept.add(key_of(asked, seed), done, time.monotonic() - began, run.ran)
         else:
             progress(len(done))
         results |= zip(chunk, done, strict=True)
@@ -87,40 +84,13 @@ def _alike(order: list[int], widths: list[int]) -> list[list[int]]:
     return chunks
 
 
-def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Callable[[int], None] = lambda done: None) -> Run:
-    """What completes prompts (token ids) under a seed, with the model's active adapter as it is now.
+def used(sampling: Sampling, tokenizer: Any, model: Any, ran: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """What answers were sampled with, for the record: all of it is ours but the base's further end tokens.
 
-    At most `sampling.batch_size` are worked on at a time; `progress` hears of those that are done.
+    `ran`: by what, and how many answers each, as `Kept.ran` counts them.
     """
-    model.eval()
-    if sampling.engine == "vllm":
-        from trueup.sampling import vllm_engine
-
-        return vllm_engine.engine(model, tokenizer, sampling, progress)
-    ours = None if sampling.engine == "generate" else cpu.engine(model, merged=sampling.engine == "merged")
-    if ours is None:
-        return lambda prompts, seed: _in_batches(model, tokenizer, prompts, sampling, seed, progress)
-
-    def run(prompts: list[list[int]], seed: int) -> list[Generated]:
-        done = ours.generate(
-            prompts,
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            end_ids=end_ids(tokenizer, model),
-            seed=seed,
-            batch_size=sampling.batch_size,
-            progress=progress,
-        )
-        return [Generated(ids, logps) for ids, logps in done]
-
-    return run
-
-
-def used(sampling: Sampling, tokenizer: Any, model: Any) -> dict[str, Any]:
-    """What answers were sampled with, for the record: all of it is ours but the base's further end tokens."""
     ends = tokenizer.convert_ids_to_tokens(list(end_ids(tokenizer, model)))
-    return {**vars(sampling), "end_tokens": ends}
+    return {**vars(sampling), "end_tokens": ends} | ({"ran": dict(ran)} if ran else {})
 
 
 def cut_answers(num_cut: int, num_answers: int, max_new_tokens: int) -> str:
@@ -130,80 +100,3 @@ def cut_answers(num_cut: int, num_answers: int, max_new_tokens: int) -> str:
         f"{max_new_tokens}: they are shown to annotators as cut, and trained without an end token. To let answers end, "
         f"set sample.max_new_tokens and evaluate.max_new_tokens to {2 * max_new_tokens} or more, and sample again"
     )
-
-
-def engine_bytes(model: Any, name: Engine) -> int:
-    """Bytes of weights that an engine holds beside `model`: those of `merged`'s bf16 copy. vLLM counts its own."""
-    ours = cpu.engine(model, merged=True) if name == "merged" else None
-    return 0 if ours is None else ours.num_bytes
-
-
-def _in_batches(
-    model: Any,
-    tokenizer: Any,
-    prompts: list[list[int]],
-    sampling: Sampling,
-    seed: int,
-    progress: Callable[[int], None],
-) -> list[Generated]:
-    done: list[Generated] = []
-    for number, start in enumerate(range(0, len(prompts), sampling.batch_size)):
-        chunk = prompts[start : start + sampling.batch_size]
-        done += _generate(model, tokenizer, chunk, sampling, seed * 100_003 + number)
-        progress(len(chunk))
-    return done
-
-
-def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Generated]:
-    """transformers' `generate`, on prompts padded on the left; log-probabilities are noted as it goes."""
-    import torch
-    from transformers import GenerationConfig, LogitsProcessorList
-
-    torch.manual_seed(seed)
-    width = max(map(len, prompts))
-    pad_id, ends = tokenizer.pad_token_id, end_ids(tokenizer, model)
-    ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    settings = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        pad_token_id=pad_id,
-        eos_token_id=list(ends),
-        **(chosen if sampling.temperature > 0 else {"do_sample": False}),
-    )
-    steps: list[Tensor] = []  # log-probabilities of each token chosen, (rows,)
-    latest: list[Tensor] = []
-
-    def note(so_far: Tensor, scores: Tensor) -> Tensor:  # called before temperature and top-p, once per token
-        if latest:
-            steps.append(latest.pop().gather(-1, so_far[:, -1:])[:, 0])
-        latest.append(torch.log_softmax(scores.float() / (sampling.temperature or 1.0), -1))
-        return scores
-
-    with torch.no_grad(), nothing_inherited(model):
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=settings,
-            logits_processor=LogitsProcessorList([note]),
-        )
-    note(out, latest[0])
-    logps, tokens = torch.stack(steps, dim=1).tolist(), out[:, width:].tolist()
-    lengths = [next((n for n, token in enumerate(row, 1) if token in ends), len(row)) for row in tokens]
-    return [Generated(t[:n], p[:n]) for t, p, n in zip(tokens, logps, lengths, strict=True)]
-
-
-@contextmanager
-def nothing_inherited(model: Any) -> Iterator[None]:
-    """Within this, `generate` does not fill in what the base's generation_config names, such as a repetition penalty.
-
-    transformers takes whatever a call leaves open from there, so that answers would be another policy's than ours.
-    """
-    from transformers import GenerationConfig
-
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kept, base.generation_config = base.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        base.generation_config = kept

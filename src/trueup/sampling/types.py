@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-# auto: our decoder on the 4-bit policy | merged: on a bf16 copy | generate: transformers' own | vllm: on a GPU
+# auto: our decoder | merged: on a copy of base plus adapter in 16 bits | generate: transformers' own | vllm: on a GPU
 Engine = Literal["auto", "merged", "generate", "vllm"]
 
 
@@ -20,6 +19,7 @@ class Sampling:
     batch_size: int
     seed: int
     engine: Engine = "auto"
+    max_mismatch: float = 0.1  # nats per token: how far an engine's log-probabilities may be from the trainer's
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,13 @@ class Generated:
     logps: list[float]
 
 
-Run = Callable[[list[list[int]], int], list[Generated]]
+class Run(Protocol):
+    """What completes prompts (token ids) under a seed; `ran` says by what it did, in words for the record."""
+
+    ran: str
+
+    def __call__(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+        """A completion of each prompt, in the order given."""
 
 
 @dataclass(frozen=True)

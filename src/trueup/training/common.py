@@ -12,14 +12,14 @@ from typing import Any, get_type_hints
 import click
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from trueup import cpu
+from trueup import cpu, gpu
 from trueup.errors import ConfigError
 from trueup.models import adapters, base, device, targets, transfer
 from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
 from trueup.run.section import TrainerSection
 from trueup.run.stage import Context, Metrics
-from trueup.training import checkpoints, finite, gradients, head, progress
+from trueup.training import checkpoints, finite, gradients, head, progress, saving
 
 FEW_LEFT_OUT = 0.1  # of the steps: a loss is scaled by 65,536 at first, which overflows some times
 
@@ -53,8 +53,10 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
 
     Raises ConfigError, before any weights are loaded, when a value is of another type or TRL refuses it.
     """
-    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", *ours})
-    hints, stage = get_type_hints(kind), context.out.name.removesuffix(".partial")
+    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", "activation_offloading", *ours})
+    if "per_device_train_batch_size" in values:  # else 8 rows, where a training batch of one is all that fits
+        values["per_device_eval_batch_size"] = values["per_device_train_batch_size"]
+    hints, stage = get_type_hints(kind), stage_of(context)
     given, faults = {}, []
     for name, value in config.trainer.items():
         try:
@@ -63,6 +65,8 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
             given[name] = value
         except ValidationError as error:
             faults.append(f"{name}: {value!r}, {error.errors()[0]['msg']}")
+    optim = config.trainer.get("optim", config.optim)
+    saving.refuse_without_gpu(stage, str(optim), config.activation_offloading, on_gpu=not values["use_cpu"])
     try:
         if not faults:
             made = kind(**values | given)
@@ -77,6 +81,11 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
         expected=f"what trl.{kind.__name__} takes",
         next_step=f"change the section {stage} of the run file, then: trueup {stage} RUN.yaml",
     )
+
+
+def stage_of(context: Context) -> str:
+    """The name of the stage that is being built, by its folder."""
+    return context.out.name.removesuffix(".partial")
 
 
 def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:
@@ -109,7 +118,17 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
         if adapter.path == run.adapter.start:
             transfer.refuse_unfit(bare, run.adapter, adapter.path)
         model = adapters.load_adapter(bare, adapter.path, trainable=True)
+    gpu.fuse(model)
+    tell_parts(context, model)
     return model, tokenizer
+
+
+def tell_parts(context: Context, model: Any) -> None:
+    """Say in one line which of the GPU's own parts run; on a CPU, nothing."""
+    if parts := gpu.described(model):
+        stage = context.out.name.removesuffix(".partial")
+        said = "; ".join(f"{name} {what}" for name, what in parts.items())
+        click.echo(f"{stage}: {said}", err=True)
 
 
 def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: bool = False) -> None:
@@ -160,6 +179,7 @@ def train(trainer: Any) -> Metrics:
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # of every step, before a resume too
     return {
         "resumed_from_step": checkpoints.step_of(start),
+        "training": gpu.described(model),
         "train_loss": sum(losses) / len(losses),
         "num_steps": int(trainer.state.global_step),
         "num_steps_left_out": watch.num_left_out,  # in fp16, since the last resume

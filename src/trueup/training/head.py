@@ -20,7 +20,6 @@ def install(whole: Any, *, with_entropy: bool = False) -> None:
     `whole` is the base causal model under the adapters. Returns, like TRL's FusedCausalLMOutput, loss, log_probs,
     label_mask and with `with_entropy` entropy, each (batch, tokens - 1) and zero where the label is -100.
     """
-    import torch
 
     from trueup.models.causal import output_layer
     from trueup.models.head import token_logps

@@ -111,5 +111,5 @@ def _fail(artifact: Path, found: str, expected: str) -> None:
         f"reference proof, {artifact}",
         found=found,
         expected=expected,
-        next_step=f"trueup status; then rebuild {artifact.name}",
+        next_step=f"trueup {artifact.name} RUN.yaml --rebuild",
     )

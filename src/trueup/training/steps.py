@@ -12,7 +12,7 @@ from trueup.chat.template import Encoded
 from trueup.models import base
 from trueup.run.artifacts import Artifact
 from trueup.run.stage import Context, Metrics
-from trueup.training import common, passes, proof, step_log
+from trueup.training import common, passes, proof, saving, step_log
 from trueup.training.trainers import Weights
 
 
@@ -51,6 +51,8 @@ def train(
     if prepared is not None:
         metrics["preflight"] = preflight.check(trainer, prepared, context, base.warnings(context.run.model))
     common.make_ready(trainer, start, with_entropy=with_entropy)
+    if getattr(getattr(context.run, common.stage_of(context), None), "activation_offloading", False):
+        saving.install(trainer)
     if weighted:  # after the preflight, which compares what TRL's own collator makes
         trainer.data_collator = Weights(trainer.data_collator)
     if reference is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ def train(
     scaler = new_scaler(roles.device, base.dtype_of(roles.model))
     scaler.load_state_dict(numbers.get("loss_scale") or scaler.state_dict())  # it has none where it was not in fp16
     log = Log(out, settings.report_to, name, first_step)
-    stopped = ""
+    stopped, ran = "", Counter[str]()
     with bars("ppo") as bar:
         task = bar.add_task("steps", total=settings.num_steps, completed=first_step)
         for step in range(first_step, settings.num_steps):
@@ -58,6 +59,7 @@ def train(
             began = time.monotonic()
             chosen = prompts_of_step(prompts, settings.rollout_batch_size, step, seed)
             experience = collect(roles, chosen, reward, settings, kl_coef, step_seed)
+            ran[experience.ran] += len(experience.prompts)
             row = describe(experience)
             if settings.stop_kl is not None and row["kl"] > settings.stop_kl:
                 stopped = f"KL {row['kl']:.3f} nats per token is above stop_kl {settings.stop_kl} at step {step + 1}"
@@ -86,8 +88,9 @@ def train(
                 state.save(out / "checkpoints", step + 1, roles, optimizer, numbers)
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
     rows = log.finish()
-    ended_as = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
+    ended_as: Metrics = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}
     ended_as["num_torn_log_lines"] = log.num_torn
+    ended_as["rollouts_by"] = dict(ran)  # what sampled how many completions, in this process
     return summary(rows) | ended_as | {"reference_proof": proven}
 
 
@@ -124,7 +127,7 @@ def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:
                 f"reference proof, {start}",
                 found=f"{what} {found:.6f} nats per token before step 1",
                 expected=f"0 within {rounding}",
-                next_step=f"trueup status; then rebuild {start.name}",
+                next_step=f"trueup {start.name} RUN.yaml --rebuild",
             )
     return proven | {"first_kl": kl, "mean_abs_first_log_ratio": log_ratio}
 

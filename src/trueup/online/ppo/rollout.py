@@ -28,6 +28,7 @@ class Rollout:
     completions: list[list[int]]  # token ids, the end-of-turn token included
     texts: list[str]
     ended: list[bool]  # with the end-of-turn token
+    ran: str  # what sampled them
 
     def batch(self, rows: list[int], pad_id: int) -> Batch:
         """These rows as tensors."""
@@ -113,14 +114,17 @@ def _sample(roles: Roles, prompts: list[Prompt], settings: Settings, seed: int) 
         batch_size=len(prompts),
         seed=seed,
         engine=settings.engine,
+        max_mismatch=settings.max_engine_mismatch,
     )
-    generated = engine(roles.model, roles.tokenizer, sampling)([prompt.ids for prompt in prompts], seed)
+    run = engine(roles.model, roles.tokenizer, sampling)
+    generated = run([prompt.ids for prompt in prompts], seed)
     answers = [as_sampled(roles.model, roles.tokenizer, p.ids, g) for p, g in zip(prompts, generated, strict=True)]
     rollout = Rollout(
         prompts=prompts,
         completions=[g.ids for g in generated],
         texts=[answer.text for answer in answers],
         ended=[answer.finish == "eos" for answer in answers],
+        ran=run.ran,
     )
     return rollout, [logp for g in generated for logp in g.logps]
 

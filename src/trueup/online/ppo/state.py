@@ -28,9 +28,12 @@ def save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimizer
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     tensors = {f"parameter.{i}": p for i, p in enumerate(_parameters(roles))}
-    for i, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, out / "state.safetensors")
+    for i, parameter in enumerate(_parameters(roles)):
+        moments = optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    # copies, as bitsandbytes' moments of 8 bits share one table of codes, and a file may not
+    copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    save_file(copies, out / "state.safetensors")
     write_json(out / "state.json", numbers)
     checkpoints.seal(out)
     found = sorted(folder.glob("checkpoint-*[0-9]"), key=checkpoints.step_of)
@@ -54,7 +57,8 @@ def restore(folder: Path, roles: Roles, optimizer: torch.optim.Optimizer) -> tup
     for name, value in tensors.items():
         kind, index, *rest = name.split(".")
         if kind == "optimizer":
-            moments.setdefault(int(index), {})[rest[0]] = value
+            counts = rest[0] == "step" and not isinstance(optimizer, torch.optim.AdamW)  # bitsandbytes' is an int
+            moments.setdefault(int(index), {})[rest[0]] = int(value) if counts else value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     numbers: dict[str, Any] = json.loads((newest / "state.json").read_text(encoding="utf-8"))
     return checkpoints.step_of(newest), numbers

@@ -12,11 +12,11 @@ from trueup.online.ppo import mathematics
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import Experience
 from trueup.online.settings import Settings
-from trueup.training import gradients
+from trueup.training import gradients, saving
 from trueup.training.finite import SMALLEST_SCALE, not_finite, refuse_not_finite
 
 
-def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
+def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.Optimizer:
     """AdamW over the policy's and the value's own parameters, in that order; fp32 all, no weight decay."""
     groups: list[dict[str, Any]] = [
         {"params": roles.policy_parameters(), "lr": settings.learning_rate},
@@ -24,7 +24,7 @@ def new_optimizer(roles: Roles, settings: Settings) -> torch.optim.AdamW:
     ]
     for group in groups:
         gradients.place(group["params"])
-    return torch.optim.AdamW(groups, eps=settings.adam_epsilon, weight_decay=0.0)
+    return saving.adamw(groups, settings.optim, roles.device, eps=settings.adam_epsilon, weight_decay=0.0)
 
 
 def new_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
@@ -124,7 +124,8 @@ def _of_policy(
     return its part of the minibatch's means.
     """
     graph = part.experience.graph
-    logps, values = graph.pop() if graph else roles.policy(part.batch)[::2]
+    with saving.on_cpu(settings.activation_offloading, roles.device):
+        logps, values = graph.pop() if graph else roles.policy(part.batch)[::2]
     old_logps = part.old("old_logps")
     losses, clipped = mathematics.policy_loss(
         logps, old_logps, part.old("advantages"), part.mask, settings.cliprange, part.old("weights")
@@ -147,7 +148,9 @@ def _of_value(
     roles: Roles, scaler: torch.amp.GradScaler, settings: Settings, part: _Part, num_tokens: float
 ) -> dict[str, float]:
     """The same of the value, while its own adapter is in use."""
-    means = _value_means(roles.values(part.batch), settings, part, num_tokens)
+    with saving.on_cpu(settings.activation_offloading, roles.device):
+        values = roles.values(part.batch)
+    means = _value_means(values, settings, part, num_tokens)
     scaler.scale(means["value_loss"]).backward()  # type: ignore[no-untyped-call]
     return _as_numbers(means, scaler)
 

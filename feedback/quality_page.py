@@ -1,0 +1,192 @@
+"""The page on the labels of a run: how far people agree, how each of them judges, and what they dispute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trueup.feedback.judgement import Comparison, Judgement, Thumb
+from trueup.feedback.quality import disputed
+from trueup.page import Page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+MOST_DISPUTED = 30
+MOST_PEOPLE = 40
+COLOUR, EVEN = "#2a9d6f", "#8a94a6"
+
+
+def write(
+    path: Path, title: str, found: dict[str, Any], judgements: Sequence[Judgement], completions: list[Row]
+) -> Path:
+    """Write the page; `found` is what `quality.figures` made of `judgements` and `completions`. Returns `path`."""
+    page = Page(title)
+    people = found["people"]
+    number = sum(one["num_judgements"] for one in people.values())
+    edits = sum(one["num_edits"] for one in people.values())
+    written = f", and wrote {_counted(edits, 'better answer')}" if edits else ""
+    page.text(f"{_counted(len(people), 'person', 'people')} gave {_counted(number, 'judgement')}{written}.")
+    _agreement(page, found)
+    _people(page, people)
+    _leanings(page, found)
+    _accuracy(page, found["dawid_skene"])
+    _disputed(page, judgements, completions)
+    return page.write(path)
+
+
+def _agreement(page: Page, found: dict[str, Any]) -> None:
+    page.heading("Do people agree?")
+    if not found["num_compared"]:
+        page.text(
+            "Nobody judged the same thing as somebody else, so nothing is known of their agreement. Set "
+            "collect.annotations_per_completion to 2 or more to learn it."
+        )
+        return
+    page.text(
+        f"Two people who judged the same thing gave the same verdict in {found['agreement']:.0%} of "
+        f"{_counted(found['num_compared'], 'case')}. Some of that is chance."
+    )
+    alpha = found["alpha"]
+    if alpha is None:
+        page.text("Krippendorff's alpha, which takes chance away, is not defined: everybody gave the same verdict.")
+    else:
+        page.text(
+            f"Krippendorff's alpha, which takes chance away, is {alpha['estimate']:.2f} (95 % interval "
+            f"{alpha['low']:.2f} to {alpha['high']:.2f}, {_counted(alpha['num_units'], 'thing')} judged by two people "
+            f"or more). {_in_words(alpha)}"
+        )
+    rows = [[*one["annotators"], one["kappa"], one["num_units"]] for one in found["kappa"]["pairs"]]
+    if rows:
+        page.table(["person", "and", "Cohen's kappa", "judged by both"], rows)
+    if (left := found["kappa"]["num_pairs"] - len(rows)) > 0:
+        page.text(f"{_counted(left, 'pair')} of people with less in common {'is' if left == 1 else 'are'} not shown.")
+
+
+def _in_words(alpha: dict[str, Any]) -> str:
+    """Krippendorff's own marks: 0.8 to rely on, 0.667 for tentative conclusions. Taste agrees less than facts do."""
+    if alpha["low"] >= 0.8:
+        return "These labels can be relied on."
+    if alpha["high"] < 0.667:
+        why = (
+            "by chance alone"
+            if alpha["low"] <= 0
+            else "less than is usual for facts; for questions of taste it is common"
+        )
+        return f"People agree {why}. Clearer guidelines help most; more people for each answer help too."
+    return "That is in between: good enough for a first try, and clearer guidelines would help."
+
+
+def _people(page: Page, people: dict[str, dict[str, Any]]) -> None:
+    page.heading("Each person")
+    if len(people) > MOST_PEOPLE:
+        page.text(f"The {MOST_PEOPLE} with the most judgements are shown, of {len(people):,}.")
+    rows = [
+        [
+            name,
+            one["num_judgements"],
+            one["num_edits"],
+            None if one["median_s"] is None else f"{one['median_s']:.1f}",
+            _percent(one["up"]),
+            one["mean_rating"],
+        ]
+        for name, one in list(people.items())[:MOST_PEOPLE]
+    ]
+    page.table(["person", "judgements", "edits", "median seconds", "thumbs up", "mean rating"], rows)
+    up = {name: one["up"] for name, one in people.items() if one["up"]}
+    if up:
+        page.plot(
+            _shares(up),
+            "Share of thumbs up by person, with 95 % intervals. Who is far from the others is stricter or milder.",
+        )
+
+
+def _leanings(page: Page, found: dict[str, Any]) -> None:
+    page.heading("Do people lean to length or to a side?")
+    people = found["people"]
+    longer = {name: one["prefers_longer"] for name, one in people.items() if one["prefers_longer"]}
+    if not longer:
+        page.text("Nobody told two answers to one prompt apart, so nothing is known of that.")
+        return
+    page.text(_lean(found["prefers_longer"], "the longer of two answers to a prompt was liked better"))
+    page.plot(_shares(longer), "Share in which the longer answer was liked better, by person, with 95 % intervals.")
+    if found["prefers_side_a"]:
+        page.text(_lean(found["prefers_side_a"], "the answer on side A was chosen"))
+
+
+def _lean(share: dict[str, Any], what: str) -> str:
+    even = share["low"] <= 0.5 <= share["high"]
+    end = "That is no more than chance." if even else "That is more than chance explains."
+    return (
+        f"In {share['estimate']:.0%} of {_counted(share['num'], 'case')} {what} (95 % interval {share['low']:.0%} to "
+        f"{share['high']:.0%}). {end}"
+    )
+
+
+def _accuracy(page: Page, found: dict[str, Any]) -> None:
+    page.heading("How often is each person right?")
+    if found["accuracies"] is None:
+        page.text(
+            f"Not enough to tell: {_counted(found['num_votes'], 'verdict')} on things that several people judged, and "
+            f"about {found['votes_needed']:,} are needed before the estimate of Dawid and Skene (1979) is good to 5 "
+            "points."
+        )
+        return
+    page.text("Estimated from how people differ, by the model of Dawid and Skene (1979); good to about 5 points.")
+    page.table(["person", "accuracy"], [[name, f"{value:.0%}"] for name, value in found["accuracies"].items()])
+
+
+def _disputed(page: Page, judgements: Sequence[Judgement], completions: list[Row]) -> None:
+    found = disputed(list({(one.annotator, one.kind, one.uid): one for one in judgements}.values()))
+    page.heading(f"What people dispute: {_counted(len(found), 'thing')}")
+    if not found:
+        page.text("Nothing.")
+        return
+    if len(found) > MOST_DISPUTED:
+        page.text(f"The {MOST_DISPUTED} with the most verdicts are shown.")
+    known = {row["uid"]: row for row in completions}
+    rows = []
+    for some in list(found.values())[:MOST_DISPUTED]:
+        texts = [known[uid] for uid in some[0].about if uid in known]
+        prompt = texts[0]["messages"][-1]["content"] if texts else None
+        rows.append([prompt, "\n\n".join(row["completion"] for row in texts), "\n".join(map(_said, some))])
+    page.table(["prompt", "answer", "verdicts"], rows)
+
+
+def _said(one: Judgement) -> str:
+    if isinstance(one, Thumb):
+        said = "up" if one.up else "down"
+    elif isinstance(one, Comparison):
+        said = {"a": "first is better", "b": "second is better", "tie": "tie"}.get(one.preferred, "both bad")
+    else:
+        said = str(one.verdict)
+    why = ", ".join([*one.reasons, *([one.comment] if one.comment else [])])
+    return f"{one.annotator}: {said}{f' ({why})' if why else ''}"
+
+
+def _percent(share: dict[str, Any] | None) -> str | None:
+    return None if share is None else f"{share['estimate']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
+
+
+def _counted(number: int, one: str, several: str = "") -> str:
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def _shares(found: dict[str, dict[str, Any]]) -> Figure:
+    """One line for each of the people with the most judgements."""
+    from matplotlib.figure import Figure
+
+    found = dict(list(found.items())[:MOST_PEOPLE])
+    figure = Figure(figsize=(7, 0.8 + 0.35 * len(found)))
+    axes = figure.subplots()
+    for row, one in enumerate(found.values()):
+        axes.plot([one["low"], one["high"]], [row, row], color=COLOUR, linewidth=3, solid_capstyle="round")
+        axes.plot([one["estimate"]], [row], color=COLOUR, marker="o", markersize=8)
+    axes.axvline(0.5, color=EVEN, linestyle="--")
+    axes.set(xlim=(0, 1), ylim=(len(found) - 0.5, -0.5))
+    axes.set_yticks(range(len(found)), list(found))
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,158 @@
+"""`trueup labels export` and `trueup labels report`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trueup.cli.document import tell, with_json
+from trueup.cli.options import RUN_FILE, SET, open_run, typed
+from trueup.errors import ConfigError, StageError
+
+if TYPE_CHECKING:
+    from trueup.run.artifacts import Feedback
+    from trueup.run.pipeline import Pipeline
+
+FORMATS = ("trl-dpo", "trl-reward", "trl-kto", "jsonl", "parquet")
+
+
+@click.group()
+def labels() -> None:
+    """Look at what people said; take it to other tools."""
+
+
+@labels.command()
+@RUN_FILE
+@SET
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), required=True, help="Of jsonl and parquet, a row is a judgement."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new file: FILE.jsonl or FILE.parquet.")
+@click.option(
+    "--split", type=click.Choice(("train", "held_out", "all")), default="all", help="Of the prompts.", show_default=True
+)
+@with_json
+def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, split: str) -> None:
+    """Write the judgements that collect froze in the columns of TRL's trainers, or as they are.
+
+    The forms trl-dpo, trl-reward and trl-kto are conversational, and have the weights, the annotators and the split
+    as further columns.
+    """
+    from trueup.feedback import exporting
+    from trueup.run.artifacts import Feedback, read_jsonl, write_jsonl
+
+    pipeline = open_run(run_file, overrides)
+    _refuse_place(out, form)
+    frozen = Feedback(pipeline.path("collect"))
+    if not frozen.is_there():
+        raise StageError(
+            str(frozen.path),
+            found="no judgements are frozen yet",
+            expected="a complete stage collect",
+            next_step=f"trueup collect {typed(run_file, overrides)}",
+        )
+    annotations = list(read_jsonl(frozen.path / "annotations.jsonl"))
+    people = exporting.people_of(annotations)
+    if form in exporting.PAIRED:
+        rows = exporting.PAIRED[form](_of_split(frozen, "pairs", split), people)
+    elif form == "trl-kto":
+        rows = exporting.kto(_of_split(frozen, "rows", split), people)
+    else:
+        rows = exporting.judgements(annotations, _of_split(frozen, "rows", "all"))
+        rows = [row for row in rows if split in ("all", row["split"])]
+    if out.suffix == ".parquet":
+        _write_parquet(out, rows)
+    else:
+        write_jsonl(out, rows)
+    counts = Counter(str(row["split"]) for row in rows)
+    said = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
+    click.echo(f"{len(rows):,} rows ({said or 'none'}) in {out}")
+    tell(file=str(out), format=form, num_rows=len(rows), by_split=dict(counts))
+
+
+@labels.command()
+@RUN_FILE
+@SET
+@with_json
+def report(run_file: Path, overrides: tuple[str, ...]) -> None:
+    """Draw a page on the labels: agreement, each person, leanings, what is disputed.
+
+    Of the judgements that collect froze, or, while people are still judging, of those that it has pulled so far.
+    """
+    from trueup.feedback import quality, quality_page
+    from trueup.feedback.judgement import from_row
+
+    pipeline = open_run(run_file, overrides)
+    lines, completions, state = _judged(pipeline, typed(run_file, overrides))
+    judgements = [one for line in lines for one in from_row(line)]
+    found = quality.figures(judgements, completions)
+    title = f"{pipeline.run.name}, round {pipeline.run.round}: labels, {state}"
+    page = pipeline.path("collect").parent / "labels.html"
+    quality_page.write(page, title, found, judgements, completions)
+    click.echo(f"page: {page}")
+    tell(page=str(page), state=state, **found)
+
+
+def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
+    from trueup.feedback.store import Store
+    from trueup.run.artifacts import Completions, Feedback, read_jsonl
+
+    frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
+    if frozen.is_there():
+        rows = {row["uid"]: row | {"messages": row["prompt"]} for row in _of_split(frozen, "rows", "all")}
+        completions = sampled.rows() if sampled.is_there() else list(rows.values())
+        return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
+    completions = sampled.rows() if sampled.is_there() else []
+    asked = {row["uid"] for row in completions}
+    pulled = Store(pipeline.folder / "store").latest() if (pipeline.folder / "store").is_dir() else []
+    if lines := [row for row in pulled if row["uid"] in asked or asked.issuperset((row.get("a"), row.get("b")))]:
+        return lines, completions, "as far as they were pulled"
+    raise StageError(
+        str(frozen.path), found="nobody has judged yet", expected="judgements", next_step=f"trueup collect {run}"
+    )
+
+
+def _of_split(frozen: Feedback, kind: str, split: str) -> list[dict[str, Any]]:
+    names = ("train", "held_out") if split == "all" else (split,)
+    read = frozen.pairs if kind == "pairs" else frozen.rows
+    return [row for name in names for row in read(name)]
+
+
+def _refuse_place(out: Path, form: str) -> None:
+    """Raises ConfigError where the file cannot be written, or its name says something else than `form`."""
+    wanted = ".parquet" if form == "parquet" else ".jsonl"
+    allowed = {".parquet", ".jsonl"} if form.startswith("trl-") else {wanted}
+    if out.suffix not in allowed:
+        named = " or ".join(sorted(f"FILE{suffix}" for suffix in allowed))
+        cure = f"--out {out.with_suffix(wanted) if out.name else 'labels' + wanted}"
+        raise ConfigError(f"--out {out}", found="another kind of file", expected=named, next_step=cure)
+    if out.exists():
+        raise ConfigError(f"--out {out}", found="it is there already", expected="a new file", next_step="name another")
+    if not out.parent.is_dir():
+        raise ConfigError(
+            f"--out {out}",
+            found=f"there is no folder {out.parent}",
+            expected="a file in a folder that exists",
+            next_step=f"mkdir -p {out.parent}",
+        )
+
+
+def _write_parquet(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Written aside and renamed, as `write_jsonl` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from trueup.run.files import rename, sync
+
+    aside = out.with_name(out.name + ".tmp")
+    try:
+        pq.write_table(pa.Table.from_pylist(rows), aside)
+        sync(aside)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    rename(aside, out)
