@@ -96,6 +96,7 @@ def test_log_probabilities_are_those_of_plain_transformers(chain: Chain) -> None
     run = chain.folder / "runs" / "f"
     policy = plain.model(str(chain.folder / "model"), run / "sft")
     probe = load_file(run / "sft" / "probe.safetensors")
+    assert probe["input_ids"].shape[1] <= 48  # sft.max_length: a demonstration is many times as long
     apart = []
     for number, real in enumerate(probe["attention_mask"].bool()):
         ids, answer = probe["input_ids"][number][real].tolist(), probe["labels"][number][real] != -100
