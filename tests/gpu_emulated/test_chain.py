@@ -25,35 +25,23 @@ CHAINS: dict[str, dict[str, Any]] = {
     "bf16": {"capability": (8, 0), "count": 2, "started": True, "checkpointing": ("dpo", "kto", "grpo")},
 }
 TRAINED = {"sft", "reward", "dpo", "kto", "ppo", "grpo"}
-# Of the last optimizer step of each stage, syncs by the file that causes them, at most; a new one has to have a reason.
-# finite.py looks at the gradient, once. trainers.py logs its figures. head.py and roles.py find the labelled tokens by
-# a mask. common.py calls the trainers of TRL: their scaler, their clipping, GRPO's sampling and its figures.
-SYNCS: dict[str, dict[str, int]] = {
-    "sft": {"training/common.py": 3, "training/head.py": 4, "training/finite.py": 1, "?": 1},
-    "reward": {"training/common.py": 3, "training/trainers.py": 5, "training/finite.py": 1},
-    "dpo": {"training/common.py": 3, "training/head.py": 4, "training/trainers.py": 3, "training/finite.py": 1, "?": 1},
-    "kto": {
-        "training/common.py": 3,
-        "training/head.py": 16,
-        "training/trainers.py": 7,
-        "training/finite.py": 1,
-        "?": 1,
-    },
-    "ppo": {
-        "online/ppo/update.py": 18,
-        "online/ppo/batch.py": 10,
-        "online/ppo/roles.py": 10,
-        "models/causal.py": 6,
-        "training/finite.py": 2,
+# Syncs of the last optimizer step, at most, by the file that causes them; a new one has to have a reason. rows.py: how
+# long each row is. head.py, roles.py and the `?` of autograd: which tokens are labelled. finite.py: whether the gradient
+# is finite, or the scale of fp16 has fallen. trainers.py: what is logged. update.py, batch.py: a rollout to the device, a
+# micro-batch at a time, and its means back. common.py: TRL's own, of GRPO; the others of GRPO sample, score and prove.
+SYNCS = {
+    "sft": {"gpu/rows.py": 3, "training/head.py": 2, "training/finite.py": 1, "?": 1},
+    "reward": {"gpu/rows.py": 3, "training/trainers.py": 3, "training/finite.py": 1},
+    "dpo": {"gpu/rows.py": 3, "training/head.py": 2, "training/trainers.py": 3, "training/finite.py": 1, "?": 1},
+    "kto": {"gpu/rows.py": 12, "training/head.py": 8, "training/trainers.py": 7, "training/finite.py": 1, "?": 1},
+    "ppo": {  # two micro-batches, each once for the policy and once for the value
+        **{"gpu/rows.py": 8, "online/ppo/roles.py": 10, "online/ppo/batch.py": 10},
+        **{"online/ppo/update.py": 16, "training/finite.py": 2},
     },
     "grpo": {
-        "training/common.py": 76,
-        "training/head.py": 10,
-        "models/causal.py": 1,
-        "?": 1,
-        "training/finite.py": 1,
-        "models/scoring.py": 2,
-        "online/rewards.py": 1,
+        **{"training/common.py": 40, "gpu/rows.py": 7, "training/head.py": 4, "training/finite.py": 1, "?": 1},
+        **{"decoding/batching.py": 17, "gpu/decoder.py": 4, "sampling/agreement.py": 8, "models/causal.py": 16},
+        **{"models/scoring.py": 2, "online/rewards.py": 1},
     },
 }
 

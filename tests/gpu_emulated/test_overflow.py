@@ -18,6 +18,7 @@ CURE = "next: set model.dtype: float32 in the run file, and run the same command
     [
         ("everywhere", "sft: the loss at step 1 is nan, computed"),
         ("held out", "sft: the held-out loss after step"),
+        ("nowhere", "sft: the gradient overflows at step 17, however"),
     ],
 )
 def test_a_loss_that_overflows_stops_the_stage(tmp_path: Path, where: str, said: str) -> None:

@@ -1373,9 +1373,9 @@ BUGS = [
         "a scale that falls for ever",
         "gpu",
         TRAINING + "finite.py",
-        "self.accelerator.scaler.get_scale() < SMALLEST_SCALE",
-        "self.accelerator.scaler.get_scale() < 0",
-        (FINITE + "the_scale_may_fall_but_not_below_1",),
+        "if self.scale < SMALLEST_SCALE:",
+        "if self.scale < 0:",
+        (FINITE + "the_scale_may_fall_but_not_below_1", EMULATED + "overflow.py"),
     ),
     Bug(
         "a stage without one step taken is complete",

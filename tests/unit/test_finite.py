@@ -18,9 +18,10 @@ from trueup.training import finite
 FP16, FP32 = SimpleNamespace(fp16=True), SimpleNamespace(fp16=False)
 
 
-def callback(*, skips: bool = False, scale: float = 1024.0) -> finite.Finite:
-    scaler = SimpleNamespace(get_scale=lambda: scale)
-    return finite.Finite("sft", SimpleNamespace(optimizer_step_was_skipped=skips, scaler=scaler))
+def callback(*scales: float) -> finite.Finite:
+    """One whose scaler says `scales` one after the other, the first of them before the first step."""
+    left = list(scales)
+    return finite.Finite("sft", SimpleNamespace(scaler=SimpleNamespace(get_scale=lambda: left.pop(0))))
 
 
 def at(step: int) -> Any:
@@ -45,24 +46,29 @@ def test_other_logs_do_not(args: Any = FP16) -> None:
     callback().on_evaluate(args, at(3), None, metrics={"eval_loss": 0.5})
 
 
+def steps(watch: finite.Finite, number: int) -> None:
+    watch.on_train_begin(FP16, at(0), None)
+    for step in range(1, number + 1):
+        watch.on_step_end(FP16, at(step), None)
+
+
 def test_the_scale_may_fall_but_not_below_1() -> None:
-    """65,536 at first; each halving leaves out a step."""
-    for scale in (32768.0, 1.0):
-        callback(skips=True, scale=scale).on_step_end(FP16, at(1), None)
+    """It is 65,536 at first; each halving leaves out a step."""
+    falling = [2.0**exponent for exponent in range(16, -2, -1)]
+    steps(callback(*falling[:-1]), 16)
     with pytest.raises(StageError, match="the gradient overflows at step 17, however small the loss is scaled"):
-        callback(skips=True, scale=0.5).on_step_end(FP16, at(17), None)
+        steps(callback(*falling), 17)
 
 
 def test_a_stage_that_took_no_step_does_not_end_well() -> None:
-    watch = callback(skips=True)
-    for step in range(1, 6):
-        watch.on_step_end(FP16, at(step), None)
-    with pytest.raises(StageError, match="the gradient overflowed at each of 5 steps, computed in fp16"):
-        watch.on_train_end(FP16, at(5), None)
-    watch.accelerator.optimizer_step_was_skipped = False
-    watch.on_step_end(FP16, at(6), None)
-    watch.on_train_end(FP16, at(6), None)
-    assert (watch.num_left_out, watch.num_steps) == (5, 6)
+    watch = callback(32.0, 16.0, 8.0, 4.0)
+    steps(watch, 3)
+    with pytest.raises(StageError, match="the gradient overflowed at each of 3 steps, computed in fp16"):
+        watch.on_train_end(FP16, at(3), None)
+    watch = callback(32.0, 16.0, 16.0, 32.0, 16.0)
+    steps(watch, 4)
+    watch.on_train_end(FP16, at(4), None)
+    assert (watch.num_left_out, watch.num_steps) == (2, 4)
 
 
 class Numbers(TorchDispatchMode):
