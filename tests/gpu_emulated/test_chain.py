@@ -26,9 +26,9 @@ CHAINS: dict[str, dict[str, Any]] = {
 }
 TRAINED = {"sft", "reward", "dpo", "kto", "ppo", "grpo"}
 # Syncs of the last optimizer step, at most, by the file that causes them; a new one has to have a reason. rows.py: how
-# long each row is. head.py, roles.py and the `?` of autograd: which tokens are labelled. finite.py: whether the gradient
-# is finite, or the scale of fp16 has fallen. trainers.py: what is logged. update.py, batch.py: a rollout to the device, a
-# micro-batch at a time, and its means back. common.py: TRL's own, of GRPO; the others of GRPO sample, score and prove.
+# long each row is. head.py, roles.py and the `?` of autograd: which tokens are labelled. finite.py: whether a gradient
+# is finite, or the scale of fp16 has fallen. trainers.py: what is logged. update.py, batch.py: a rollout to the device,
+# a micro-batch at a time, and its means back. common.py: TRL's own, of GRPO; its others sample, score and prove.
 SYNCS = {
     "sft": {"gpu/rows.py": 3, "training/head.py": 2, "training/finite.py": 1, "?": 1},
     "reward": {"gpu/rows.py": 3, "training/trainers.py": 3, "training/finite.py": 1},
