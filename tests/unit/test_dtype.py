@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, LlamaConfig, Qwen2Config
 
 from trueup.models import base, families
@@ -46,6 +47,7 @@ def test_a_cpu_chooses_for_itself() -> None:
 def test_a_model_known_to_leave_fp16_is_warned_of(gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for kind in (Qwen2Config(), LlamaConfig()):
         kind.save_pretrained(tmp_path / kind.model_type)
+        save_file({"weight": torch.zeros(1)}, tmp_path / kind.model_type / "model.safetensors")
     qwen, llama = str(tmp_path / "qwen2"), str(tmp_path / "llama")
     (said,) = base.warnings(ModelConfig(base=qwen))
     assert "qwen2" in said and "this GPU has no bf16" in said and "model.dtype: float32" in said
