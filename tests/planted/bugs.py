@@ -1120,14 +1120,6 @@ BUGS = [
         (EMULATED + "chain.py::test_every_stage_is_built_and_trains",),
     ),
     Bug(
-        "the scale of fp16's loss not kept over a kill",
-        "gpu",
-        PPO + "loop.py",
-        '"loss_scale": scaler.state_dict()}',
-        '"loss_scale": {}}',
-        (EMULATED + "emulated_resume.py",),
-    ),
-    Bug(
         "a wait for each gradient",
         "gpu",
         TRAINING + "finite.py",

@@ -54,7 +54,7 @@ class Finite(TrainerCallback):  # type: ignore[misc]
         self.scale = math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.fp16:
+        if self.accelerator.scaler is not None:  # in fp16; DeepSpeed has a scaler of its own
             self.scale = self.accelerator.scaler.get_scale()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -65,7 +65,7 @@ class Finite(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.num_steps += 1
-        if args.fp16:
+        if self.accelerator.scaler is not None:
             before, self.scale = self.scale, self.accelerator.scaler.get_scale()  # the host waits, once
             self.num_left_out += self.scale < before
             if self.scale < SMALLEST_SCALE:
