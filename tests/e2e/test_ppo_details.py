@@ -38,6 +38,20 @@ def test_completions_are_cut_at_the_first_end_and_keep_it(sharp: Pipeline, engin
         assert "<|im_end|>" not in text
 
 
+def test_an_update_switches_adapters_once_a_minibatch(sharp: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the value and back, however many micro-batches there are: each switch walks over all layers."""
+    on_base = build(sharp)
+    settings = Settings(**QUICK | {"micro_batch_size": 2, "num_ppo_epochs": 1})
+    experience = rollout.collect(on_base, prompts(on_base), PART, settings, 0.1, 3)
+    switches: list[str] = []
+    usual = on_base.model.set_adapter
+    monkeypatch.setattr(on_base.model, "set_adapter", lambda name: (switches.append(name), usual(name)))
+    scaler = update.new_scaler(torch.device("cpu"), torch.float32)
+    update.update(on_base, update.new_optimizer(on_base, settings), scaler, experience, settings, 0)
+    assert len(experience.completions) > 2 * settings.micro_batch_size
+    assert switches == ["value", "default"]
+
+
 def test_a_completion_without_an_end_loses_the_penalty(sharp: Pipeline) -> None:
     on_base = build(sharp)
     free, fined = (

@@ -22,7 +22,7 @@ RUN = """name: f
 model: {{base: {base}}}
 adapter: {{r: 4, lora_alpha: 8}}
 data: {{demonstrations: d.jsonl, prompts: p.jsonl, held_out: h.jsonl, preferences: c.jsonl}}
-sft: {{learning_rate: 0.01, num_train_epochs: 2, save_steps: 2}}
+sft: {{learning_rate: 0.01, num_train_epochs: 2, save_steps: 2, max_length: 48}}
 sample: {{num_completions: 2, max_new_tokens: 6}}
 reward: {{learning_rate: 0.001, num_train_epochs: 1, save_steps: 2}}
 dpo: {{num_train_epochs: 1, save_steps: 2, gradient_accumulation_steps: 1}}
@@ -42,7 +42,9 @@ def make(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     make_model(folder / "model")
     asked = [f"{a} {b}" for a in WORDS for b in WORDS]
-    write_jsonl(folder / "d.jsonl", [{"prompt": q, "response": f"glad {q}"} for q in asked[:40]])
+    rows = [{"prompt": q, "response": f"glad {q}"} for q in asked[:40]]
+    rows[0]["response"] *= 40  # a long one, which is cut
+    write_jsonl(folder / "d.jsonl", rows)
     write_jsonl(folder / "p.jsonl", [{"prompt": q} for q in asked[40:48]])
     write_jsonl(folder / "h.jsonl", [{"prompt": q} for q in asked[48:52]])
     pairs = [{"prompt": q, "chosen": WORDS[i % 5], "rejected": "no"} for i, q in enumerate(asked[60:84])]

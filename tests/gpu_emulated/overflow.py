@@ -1,66 +1,94 @@
 """SFT on the emulated device with a model that leaves the range of fp16 at one word, "sorry".
 
-Takes `folder`, `where` the word is ("everywhere" or "held out"), and `dtype`, the run file's. Reports the message that
-stopped the stage, or its metrics, and the warnings of its preflight.
+Takes `folder`. Reports of each case the message that stopped the stage, or the metrics of the stage that was built.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import emulated
 import pretend
+import torch
 
-CAPABILITY = (7, 5)
 WIDE = 60.0  # gate = up = WIDE x 8 at the word: their product, 230,400, is beyond 65,504
+CASES = {  # where the word is, the dtype of the run file, passes over the demonstrations
+    "everywhere": ("all", "auto", 1),
+    "in what is held out": ("held_out", "auto", 1),
+    "in fp32": ("all", "float32", 1),
+    "in a gradient": ("none", "auto", 2),  # made to overflow at every step
+}
 
 
-def main() -> None:
-    given = emulated.given()
-    folder = Path(given["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
-    pretend.install(CAPABILITY)
-    import torch
-    from tiny import WORDS, make_model, open_run
+def make_model(folder: Path) -> None:
+    """The tiny Llama, whose first layer multiplies two large numbers at the word."""
+    import tiny
     from transformers import AutoTokenizer, LlamaForCausalLM
 
-    from trueup.data import identify
-    from trueup.errors import StageError
-    from trueup.feedback.preferences import split_prompts
-    from trueup.run.artifacts import write_jsonl
-
-    make_model(folder / "model")
-    model = LlamaForCausalLM.from_pretrained(folder / "model")
+    tiny.make_model(folder)
+    model = LlamaForCausalLM.from_pretrained(folder)
     embedding, layer = model.get_input_embeddings().weight.data, model.model.layers[0].mlp
     direction = torch.zeros(embedding.shape[1], dtype=embedding.dtype)
     direction[0] = 1.0
     embedding[:, 0] = 0.0
-    embedding[AutoTokenizer.from_pretrained(folder / "model")(" sorry")["input_ids"][-1]] = 4 * direction
+    embedding[AutoTokenizer.from_pretrained(folder)(" sorry")["input_ids"][-1]] = 4 * direction
     for projection in (layer.gate_proj, layer.up_proj):
         projection.weight.data[0] = WIDE * direction
-    model.save_pretrained(folder / "model")
+    model.save_pretrained(folder)
 
-    asked = [[{"role": "user", "content": f"{a} {b}"}] for a in WORDS for b in WORDS if "sorry" not in (a, b)]
-    splits = split_prompts([identify(prompt) for prompt in asked], 0.1, 0)
-    rows = []
-    for prompt in asked:
-        has_word = given["where"] == "everywhere" or splits[identify(prompt)] == "held_out"
-        rows.append({"prompt": prompt[0]["content"], "response": "glad sorry" if has_word else "glad"})
+
+def make_run(folder: Path, base: Path, where: str, dtype: str, epochs: int) -> None:
+    """Demonstrations whose answers have the word: all of them, those held out, or none."""
+    from tiny import WORDS
+
+    from trueup.data import identify
+    from trueup.feedback.preferences import split_prompts
+    from trueup.run.artifacts import write_jsonl
+
+    folder.mkdir()
+    asked = [f"{a} {b}" for a in WORDS for b in WORDS if "sorry" not in (a, b)]
+    names = {text: identify([{"role": "user", "content": text}]) for text in asked}
+    splits = split_prompts(list(names.values()), 0.1, 0)
+    with_word = {text for text in asked if where in ("all", splits[names[text]])}
+    rows = [{"prompt": text, "response": "glad sorry" if text in with_word else "glad"} for text in asked]
     write_jsonl(folder / "d.jsonl", rows)
     write_jsonl(folder / "p.jsonl", [{"prompt": "red"}])
     (folder / "run.yaml").write_text(
-        f"name: f\nmodel: {{base: {folder / 'model'}, dtype: {given['dtype']}}}\nadapter: {{r: 4}}\n"
+        f"name: f\nmodel: {{base: {base}, dtype: {dtype}}}\nadapter: {{r: 4}}\n"
         "data: {demonstrations: d.jsonl, prompts: p.jsonl, held_out: p.jsonl}\n"
-        "sft: {num_train_epochs: 1, learning_rate: 0.00001}\n"
+        f"sft: {{num_train_epochs: {epochs}, learning_rate: 0.00001}}\n"
     )
-    pipeline = open_run(folder)
-    try:
-        pipeline.execute("sft")
-    except StageError as error:
-        emulated.report({"message": str(error)})
-    else:
-        emulated.report({"metrics": json.loads((pipeline.path("sft") / "record.json").read_text())["metrics"]})
+
+
+def main() -> None:
+    folder = Path(emulated.given()["folder"])
+    pretend.install((7, 5))
+    import chain
+    import transformers.trainer
+    from tiny import open_run
+
+    from trueup.errors import StageError
+
+    class Overflows(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *unused: Any, model: Any = None, **kwargs: Any) -> None:
+            trained = next(p for p in model.parameters() if p.requires_grad)
+            trained.register_hook(lambda gradient: gradient + torch.inf)
+
+    make_model(folder / "model")
+    found: dict[str, Any] = {}
+    for name, (where, dtype, epochs) in CASES.items():
+        make_run(folder / name, folder / "model", where, dtype, epochs)
+        if where == "none":
+            transformers.trainer.DEFAULT_CALLBACKS.append(Overflows)
+        pipeline = open_run(folder / name)
+        try:
+            pipeline.execute("sft")
+        except StageError as error:
+            found[name] = str(error)
+        else:
+            found[name] = chain.metrics(pipeline, "sft")
+    emulated.report(found)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from torch.utils import _pytree as pytree  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+CUDA_GENERATORS: set[int] = set()  # addresses of those that were made for the device
 GIB = 2**30
 
 # operators that take tensors of two devices
@@ -95,6 +96,9 @@ class Cuda(Tensor):
 
     def untyped_storage(self) -> torch.UntypedStorage:
         return self.elem.untyped_storage()
+
+    def numpy(self, *unused: Any, **kwargs: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
 
     def tolist(self) -> Any:
         installed().note_sync("to cpu")
@@ -314,7 +318,7 @@ def refuse_mixed(name: str, args: tuple[Any, ...], tensors: list[Tensor]) -> Non
 
 def refuse_generator(name: str, leaves: list[Any]) -> None:
     """Raise as CUDA does when its random numbers are asked of a CPU's generator."""
-    if any(isinstance(leaf, torch.Generator) and not is_cuda(leaf.device) for leaf in leaves):
+    if any(isinstance(leaf, torch._C.Generator) and leaf._cdata not in CUDA_GENERATORS for leaf in leaves):
         raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu' ({name}, at {where()})")
 
 

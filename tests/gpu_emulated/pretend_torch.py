@@ -11,7 +11,7 @@ from typing import Any
 
 import pretend_attention
 import torch
-from pretend import CPU, CUDA, GIB, Cuda, is_cuda
+from pretend import CPU, CUDA, CUDA_GENERATORS, GIB, Cuda, is_cuda
 from torch import Tensor
 from torch.utils._device import _device_constructors
 
@@ -81,6 +81,8 @@ class Generator(torch.Generator):
     def __new__(cls, device: Any = "cpu") -> Generator:
         made: Generator = super().__new__(cls, "cpu")
         made.made_for = CUDA if is_cuda(device) else torch.device(device)
+        if made.made_for == CUDA:
+            CUDA_GENERATORS.add(made._cdata)
         return made
 
     @property

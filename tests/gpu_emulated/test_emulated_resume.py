@@ -1,4 +1,4 @@
-"""A killed stage goes on in fp16, the scale of its loss as it was, and ends bit for bit as if it had not been."""
+"""A stage that was killed goes on in fp16, and ends bit for bit as if it had not been killed."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ ADAPTERS, JUDGEMENTS = "tests/wiring/test_adapters.py", "tests/wiring/test_judge
 TRAINING = "src/trueup/training/"
 TRAINERS, COMMON = TRAINING + "trainers.py", TRAINING + "common.py"
 PPO = "src/trueup/online/ppo/"
+EMULATED = "tests/gpu_emulated/test_"
+FINITE = "tests/unit/test_finite.py::test_"
 DOCUMENT = "tests/unit/test_document.py::test_"
 
 # (bug, module of trueup.export, old, new, test file of tests/gguf)
@@ -1042,6 +1044,125 @@ BUGS = [
         "os.O_EXCL, 0o600)",
         "os.O_EXCL, 0o644)",
         ("tests/e2e/test_label_studio.py::test_the_token_works_without_a_click_and_stays_private",),
+    ),
+    # --- the emulated GPU
+    Bug(
+        "a tensor of PPO's update left on the CPU",
+        "gpu",
+        PPO + "update.py",
+        "values[self.rows, : self.mask.shape[1]].to(self.mask.device)",
+        "values[self.rows, : self.mask.shape[1]].cpu()",
+        (EMULATED + "chain.py::test_every_stage_is_built_and_trains",),
+    ),
+    Bug(
+        "the host waits for every loss",
+        "gpu",
+        TRAINING + "lean.py",
+        "        return (outputs.loss, outputs) if return_outputs else outputs.loss",
+        "        outputs.loss.item()\n        return (outputs.loss, outputs) if return_outputs else outputs.loss",
+        (EMULATED + "chain.py::test_a_step_waits_for_the_device_no_more_than_it_must",),
+    ),
+    Bug(
+        "the host waits for every figure of PPO's update",
+        "gpu",
+        PPO + "update.py",
+        "torch.stack([value.detach().float() for value in means.values()]).tolist()",
+        "[value.item() for value in means.values()]",
+        (EMULATED + "chain.py::test_a_step_waits_for_the_device_no_more_than_it_must",),
+    ),
+    Bug(
+        "a loss that is NaN logged as 0",
+        "gpu",
+        COMMON,
+        '"logging_nan_inf_filter": False,',
+        '"logging_nan_inf_filter": True,',
+        (EMULATED + "overflow.py",),
+    ),
+    Bug(
+        "a held-out loss that is NaN taken for the best",
+        "gpu",
+        TRAINING + "finite.py",
+        '(metrics or {}).get("eval_loss")',
+        '(metrics or {}).get("eval_los")',
+        (EMULATED + "overflow.py",),
+    ),
+    Bug(
+        "a model in fp16 whatever model.dtype says",
+        "gpu",
+        COMMON,
+        ", dtype=run.model.dtype)",
+        ")",
+        (EMULATED + "overflow.py",),
+    ),
+    Bug(
+        "the whole of a long demonstration in the probe",
+        "gpu",
+        TRAINING + "steps.py",
+        "probe=probe, longest=longest)",
+        "probe=probe, longest=None)",
+        (EMULATED + "chain.py::test_log_probabilities_are_those_of_plain_transformers",),
+    ),
+    Bug(
+        "eight rows of the probe at once",
+        "gpu",
+        TRAINING + "proof.py",
+        """            for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+                one = {key: value[row : row + 1, :length] for key, value in batch.items()}
+                found[row, : length - 1] = causal.token_logps(model, one)[0].cpu()""",
+        "            found = causal.token_logps(model, batch).cpu()",
+        ("tests/unit/test_proof.py::test_its_rows_are_cut_and_read_one_at_a_time",),
+    ),
+    Bug(
+        "two GPUs left to the Trainer",
+        "gpu",
+        COMMON,
+        "made._n_gpu = 1",
+        "pass",
+        (EMULATED + "chain.py::test_every_stage_is_built_and_trains",),
+    ),
+    Bug(
+        "a wait for each gradient",
+        "gpu",
+        TRAINING + "finite.py",
+        "norm = torch.nn.utils.get_total_norm(gradients)",
+        "norm = torch.stack([torch.tensor(g.norm().item()) for g in gradients])",
+        (FINITE + "gradients_are_looked_at_together",),
+    ),
+    Bug(
+        "a scale that falls for ever",
+        "gpu",
+        TRAINING + "finite.py",
+        "if self.scale < SMALLEST_SCALE:",
+        "if self.scale < 0:",
+        (FINITE + "the_scale_may_fall_but_not_below_1", EMULATED + "overflow.py"),
+    ),
+    Bug(
+        "a stage without one step taken is complete",
+        "gpu",
+        TRAINING + "finite.py",
+        "if self.num_steps and self.num_left_out == self.num_steps:",
+        "if False:",
+        (FINITE + "a_stage_that_took_no_step_does_not_end_well",),
+    ),
+    Bug(
+        "adapters switched at every micro-batch",
+        "gpu",
+        PPO + "update.py",
+        """        with roles.valuing():  # once: each switch of adapters walks over all layers
+            for part in parts:
+                _add""",
+        """        for part in parts:
+            with roles.valuing():
+                _add""",
+        ("tests/e2e/test_ppo_details.py::test_an_update_switches_adapters_once_a_minibatch",),
+    ),
+    Bug(
+        "no warning of models that leave fp16",
+        "gpu",
+        "src/trueup/models/base.py",
+        "if kind not in families.BEYOND_FP16:",
+        "if True:",
+        ("tests/unit/test_dtype.py",),
     ),
     # --- stages
     Bug(

@@ -27,7 +27,6 @@ SCRATCH = ".scratch"  # of what is made on the way and not wanted
 EXPORTED = "exported"  # the exported adapter, beside the one that was trained
 START = "start"  # the adapter that alignment started from, beside it too
 AS_F32 = 4  # bytes of a weight while a GGUF file is read
-HALF = 2  # of a weight in 16 bits
 ROOM = 1.25  # times the weights, for what is computed with them
 
 
@@ -89,7 +88,7 @@ class Written:
         to, tokenizer = self.wanted.to, self.known.tokenizer
         asked = texts.held_out(self.run)  # before the base: what is wrong with it is said at once
         self.say("the model that was trained")
-        bare = base.load_base(self.run.model.base, four_bit=self.known.four_bit)
+        bare = self._base(four_bit=self.known.four_bit)
         model = adapters.load_adapter(bare, self.source, trainable=False).eval()
         self.texts = texts.answered(asked, model, tokenizer, self.source, self.wanted.num_prompts, self.run.seed)
         self.trained = Trained.of(model, self.texts.rows, tokenizer.pad_token_id)
@@ -105,11 +104,20 @@ class Written:
         del bare, model
         if "merged" in to:
             way = Way(name="merged", path="merged", how="whole weights in bf16", stands_alone=True)
-            self._measure(way, HALF, lambda: base.load_base(str(self.out / "merged"), four_bit=False))
+            self._measure(way, self._bytes_per_weight, lambda: self._base(self.out / "merged"))
         if "adapter" in to and self.known.four_bit:
             self._on_16_bits()
         if merged is not None and {"gguf", "ollama"} & set(to):
             self._gguf(merged)
+
+    def _base(self, folder: Path | None = None, *, four_bit: bool = False) -> Any:
+        """The base of the run, or the model in `folder`; measured in the dtype that the run computes in."""
+        known = self.run.model
+        return base.load_base(str(folder or known.base), four_bit=four_bit, dtype=known.dtype)
+
+    @property
+    def _bytes_per_weight(self) -> int:
+        return base.compute_dtype(self.run.model.dtype).itemsize
 
     def _moved(self, model: Any) -> Distance | None:
         """How far alignment moved the model: the distance of the adapter it started from, measured like the ways."""
@@ -154,10 +162,10 @@ class Written:
             return
 
         def load() -> Any:
-            bare = base.load_base(self.run.model.base, four_bit=False)
+            bare = self._base()
             return adapters.load_adapter(bare, self.out / "adapter", trainable=False).eval()
 
-        self._measure(way, HALF, load)
+        self._measure(way, self._bytes_per_weight, load)
 
     def _measure(self, way: Way, bytes_per_weight: int, load: Callable[[], Any]) -> None:
         """Load a model and compare it, where there is memory for it."""

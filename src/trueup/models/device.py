@@ -38,13 +38,12 @@ def which_of_several() -> str:
 
     if not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return ""
-    count = max(torch.cuda.device_count(), len((GIVEN or "").split(",")))
+    allowed = _ask_driver("--query-gpu=name") if GIVEN is None else GIVEN.split(",")
+    count = max(torch.cuda.device_count(), len(allowed))
     if count == 1:
         return ""
-    first = os.environ.get(VISIBLE) or "0"
-    return (
-        f"1 of {count} GPUs is used: {torch.cuda.get_device_name()}, number {first.split(',')[0]} ({VISIBLE} chooses)"
-    )
+    name, number = torch.cuda.get_device_name(), (os.environ.get(VISIBLE) or "0").split(",")[0]
+    return f"1 of {count} GPUs is used: {name}, number {number} ({VISIBLE} chooses another)"
 
 
 def use_cpu() -> None:

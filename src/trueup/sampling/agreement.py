@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trueup.chat.batch import pad
-from trueup.models import base, causal, head
+from trueup.models import causal, head
 from trueup.sampling.types import Generated, Sampling
 
 NUM_PROVEN = 4  # answers
@@ -30,8 +30,7 @@ def apart(model: Any, tokenizer: Any, prompts: list[list[int]], done: list[Gener
     for i in rows:
         ids = done[i].ids[: max(MOST_TOKENS - len(prompts[i]), 1)]
         batch = pad([(prompts[i], ids)], tokenizer.pad_token_id)
-        with torch.autocast(device.type, base.compute_dtype(), enabled=device.type == "cuda"):
-            states = causal.labelled_states(model, batch)
+        states = causal.labelled_states(model, batch)
         right, _ = head.token_logps(
             states, layer, torch.tensor(ids, device=device), sampling.temperature or 1.0, with_entropy=False
         )

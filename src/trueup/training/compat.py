@@ -87,6 +87,7 @@ TABLE: tuple[Private, ...] = (
     Private("trl", f"{TRAINERS['sft']}.compute_loss", "our loss takes its place", takes=(*LOSS, "num_items_in_batch")),
     Private("trl", f"{TRAINERS['reward']}.compute_loss", "our loss takes its place", takes=LOSS),
     Private("trl", f"{TRAINERS['grpo']}._get_train_sampler", "our order of prompts", takes=("self", "dataset")),
+    Private("trl", f"{TRAINERS['grpo']}._generate_single_turn", "our engines sample", takes=("self", "prompt_ids")),
     Private("trl", f"{TRAINERS['kto']}._compute_kl_logps", "of mismatched answers", takes=("self", "model", "batch")),
     Private("trl", f"{TRAINERS['kto']}.compute_ref_log_probs", 'under "ref"', takes=("self", "model", "inputs")),
     Private(

@@ -44,12 +44,18 @@ class Finite(TrainerCallback):  # type: ignore[misc]
     """Stops a trainer of transformers at a loss, a held-out loss or a gradient that is not finite.
 
     In fp16 the gradient's scaler leaves out a step whose gradient overflows, and halves its scale, as it should some
-    times at first: there the stage stops once the scale is below 1, or when no step at all was taken.
+    times at first: there the stage stops once the scale is below 1, or when no step at all was taken. The scale is all
+    that tells: a fused optimizer is called for such a step too, and leaves it out itself.
     """
 
     def __init__(self, stage: str, accelerator: Any) -> None:
         self.stage, self.accelerator = stage, accelerator
         self.num_steps = self.num_left_out = 0
+        self.scale = math.inf
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.accelerator.scaler is not None:  # in fp16; DeepSpeed has a scaler of its own
+            self.scale = self.accelerator.scaler.get_scale()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not args.fp16:
@@ -59,9 +65,10 @@ class Finite(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.num_steps += 1
-        if args.fp16 and self.accelerator.optimizer_step_was_skipped:
-            self.num_left_out += 1
-            if self.accelerator.scaler.get_scale() < SMALLEST_SCALE:
+        if self.accelerator.scaler is not None:
+            before, self.scale = self.scale, self.accelerator.scaler.get_scale()  # the host waits, once
+            self.num_left_out += self.scale < before
+            if self.scale < SMALLEST_SCALE:
                 found = f"the gradient overflows at step {state.global_step}, however small the loss is scaled"
                 raise not_finite(self.stage, found, in_fp16=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trueup.chat.batch import pad
 from trueup.chat.template import Encoded
 from trueup.errors import ReferenceProofError
-from trueup.models import adapters, causal, errors
+from trueup.models import adapters, base, causal, errors
 from trueup.run.stage import Metrics
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def load_probe(artifact: Path) -> dict[str, Any]:
 
 def prove(model: Any, artifact: Path) -> Metrics:
     """Prove that adapter "ref" of `model` is the one in `artifact`. Raises ReferenceProofError on any doubt."""
+    import torch
+
+    from trueup.training.finite import refuse_not_finite
+
     saved = adapters.tensors_sha256(adapters.saved_tensors(artifact))
     held = adapters.tensors_sha256(adapters.adapter_tensors(model, "ref"))
     if held != saved:
@@ -55,6 +59,8 @@ def prove(model: Any, artifact: Path) -> Metrics:
     recorded = probe.pop("logps")
     reference, policy = _logps(model, probe, "ref"), _logps(model, probe, "default")
     bare = _logps(model, probe, None)
+    if base.dtype_of(model) == torch.float16:  # else it is not the range of the numbers, and doubt is right
+        refuse_not_finite(f"reference proof, {artifact}", "a log-probability", reference + policy, in_fp16=True)
     apart = (reference - recorded).abs()
     drift = apart[probe["labels"][:, 1:] != -100].mean().item()
     effect = (reference - bare).abs().max().item()

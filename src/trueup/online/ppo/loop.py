@@ -14,7 +14,7 @@ from trueup.errors import ReferenceProofError, StageError
 from trueup.models import base
 from trueup.online.log import Log, describe, summary
 from trueup.online.ppo import mathematics, state
-from trueup.online.ppo.batch import collate
+from trueup.online.ppo.batch import Batch, collate
 from trueup.online.ppo.roles import Roles
 from trueup.online.ppo.rollout import collect
 from trueup.online.ppo.update import anneal, new_optimizer, new_scaler, update
@@ -127,18 +127,22 @@ def prove(roles: Roles, start: Path, micro_batch_size: int) -> Metrics:
         completions.append(ids[labels].tolist())
     pad_id = roles.tokenizer.pad_token_id
     roles.model.eval()
+
+    def rows(first: int, end: int) -> Batch:
+        return collate(prompts[first:end], completions[first:end], pad_id).to(roles.device)
+
     kls, log_ratios = [], []
     with torch.no_grad():
-        for at in range(0, len(prompts), micro_batch_size):
-            rows = list(zip(prompts, completions, strict=True))[at : at + micro_batch_size]
-            batch = collate(*zip(*rows, strict=True), pad_id).to(roles.device)
+        for first in range(0, len(prompts), micro_batch_size):
+            end = min(first + micro_batch_size, len(prompts))
+            batch = rows(first, end)
             logps = roles.policy(batch)[0]
             kls.append(mathematics.kl(logps, roles.reference_logps(batch))[batch.mask])
-            for some in (slice(0, 1), slice(1, None)):  # one alone, then the others
-                if rows[some]:
-                    part = collate(*zip(*rows[some], strict=True), pad_id).to(roles.device)
-                    again = roles.policy(part)[0]
-                    log_ratios.append((again - logps[some, : again.shape[1]])[part.mask].abs())
+            for some in (slice(first, first + 1), slice(first + 1, end)):  # one alone, then the others
+                if some.start < some.stop:
+                    part = rows(some.start, some.stop)
+                    again, before = roles.policy(part)[0], logps[some.start - first : some.stop - first]
+                    log_ratios.append((again - before[:, : again.shape[1]])[part.mask].abs())
     kl, log_ratio = torch.cat(kls).mean().item(), torch.cat(log_ratios).mean().item()
     for what, found, rounding in (("KL", kl, KL_ROUNDING), ("log ratio", log_ratio, proof.ROUNDING)):
         if not abs(found) <= rounding:
