@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from test_label_studio import THUMBS
 
 from trueup.feedback.client import Client
 from trueup.feedback.connection import Connection, connect
+from trueup.feedback.screens import screen
 from trueup.feedback.tasks import to_task
 
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
@@ -60,7 +60,7 @@ def proxied(tmp_path: Path, labelstudio: Path, port: int) -> Iterator[Connection
 
 def test_a_thousand_long_completions_are_published_and_pulled(proxied: Connection) -> None:
     client = Client(proxied)
-    project = client.create_project("trueup behind nginx", THUMBS.read_text())
+    project = client.create_project("trueup behind nginx", screen("thumbs"))
     rows = [{"uid": f"{n:020x}", "messages": [], "completion": f"{n} " * 600} for n in range(1_000)]
     tasks = [to_task(row) for row in rows]  # more than the million bytes that nginx takes at once
     assert (client.publish(project, tasks), client.publish(project, tasks)) == (1_000, 0)
