@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_kept(
         return real(*args, **options) * (float("nan") if calls == 3 else 1.0)
 
     monkeypatch.setattr(GRPOTrainer, "compute_loss", turns_nan)
-    with pytest.raises(StageError, match="a gradient at step 3 is nan"):
+    with pytest.raises(StageError, match="the gradient at step 3 is nan"):
         run(sharp, tmp_path, LIKES_GEAR)
     assert checkpoints.latest_whole(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "checkpoint-2"
 
