@@ -16,6 +16,7 @@ from trueup.cli.group import Group, debug_option
 from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
+from trueup.cli.people import people
 from trueup.cli.run_files import init, schema
 from trueup.cli.vllm import vllm
 from trueup.stages import STAGES
@@ -66,6 +67,7 @@ for command in (
     data,
     labels,
     labelstudio,
+    people,
     vllm,
     doctor,
 ):
