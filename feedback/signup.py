@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -51,7 +52,7 @@ def sign_up(admin: Connection, email: str, password: str, name: str) -> Account 
     return Account(int(known["id"]), Connection(admin.url, token))
 
 
-def _json(answer: httpx.Response, where: str) -> dict[str, object]:
+def _json(answer: httpx.Response, where: str) -> dict[str, Any]:
     try:
         found = answer.json() if answer.status_code < 300 else None
     except ValueError:

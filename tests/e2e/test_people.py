@@ -154,7 +154,9 @@ class Labelling:
         return str(waiting.value)
 
     def browser(self, person: people.Person) -> httpx.Client:
-        return self.browsers.setdefault(person.id, self.browsers.get(person.id) or session(self.place, person))
+        if person.id not in self.browsers:
+            self.browsers[person.id] = session(self.place, person)
+        return self.browsers[person.id]
 
     def judge(self, person: people.Person, task: int, verdict: str) -> None:
         thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": [verdict]}}
@@ -233,3 +235,19 @@ def test_collect_does_not_wait_for_people_who_are_not_there(place: Path, tmp_pat
     again = Labelling(other, place)
     again.judge_what_is_served(ben)
     assert "2 people are asked about each, and fewer can judge: trueup people add NAME" in again.waiting(wait=True)
+
+
+def test_what_one_person_skips_is_given_to_the_others(place: Path, tmp_path: Path) -> None:
+    ben, chris, dana = only(place, "Ben", "Chris", "Dana")
+    labelling = Labelling(tmp_path, place)
+    skipped = labelling.tasks["2b"]
+    skip = {"result": [], "was_cancelled": True}
+    answer = labelling.browser(ben).post(f"/api/tasks/{skipped}/annotations/", json=skip)
+    assert answer.status_code == 201
+    assert skipped not in labelling.judge_what_is_served(ben)
+    assert len(labelling.judge_what_is_served(chris)) == 8
+    said = labelling.waiting()
+    assert "waiting 7/8" in said and said.count("still to judge, at most:") == 1
+    assert f"still to judge, at most: person {dana.id} 1" in said
+    assert labelling.judge_what_is_served(dana) == [skipped]
+    assert labelling.collect(wait=False)["unusable_annotations"] == {"skipped": 1}
