@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import sqlite3
 import unicodedata
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ def add(data_dir: Path, name: str, *, named: bool = False) -> Person:
             next_step="trueup people add NAME",
         )
     if not server.is_running(data_dir):
-        raise ServerError(str(data_dir), found="Label Studio is not running", next_step="trueup labelstudio start")
+        again = f"trueup labelstudio start --data-dir {shlex.quote(str(data_dir))}"
+        raise ServerError(str(data_dir), found="Label Studio is not running", next_step=again)
     admin = connect(data_dir)
     with _changing(data_dir) as people:
         password, number = secrets.token_urlsafe(12), 1

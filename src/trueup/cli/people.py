@@ -16,7 +16,7 @@ from trueup.cli.labelstudio import DATA_DIR
 
 @click.group()
 def people() -> None:
-    """Give people logins on the Label Studio that trueup runs, and take them back."""
+    """Give people logins to Label Studio, and end them."""
 
 
 @people.command()
