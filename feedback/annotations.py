@@ -15,6 +15,7 @@ from trueup.feedback.tasks import uid_of
 
 THUMBS = {"up": True, "down": False}
 SKIPPED = "skipped"
+UNKNOWN = "unknown-"  # begins the id of an annotator of whom the server says nothing
 STAMP = "guidelines"  # the control, never seen, that holds the version of the guidelines on the screen
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 UNREADABLE = "Label Studio fails to show the task (status 500): broken characters in a comment?"
@@ -156,10 +157,16 @@ def _fields(result: Any) -> Fields:
     return fields
 
 
+def annotator_of(raw: Any) -> str | None:
+    """Who made an annotation, as the server sent it; None where it does not say."""
+    number, who = (raw.get("id"), raw.get("completed_by")) if isinstance(raw, dict) else (None, None)
+    return _annotator(who, number) if isinstance(number, int) and who is not None else None
+
+
 def _annotator(completed_by: Any, number: int) -> str:
     """An id: /api/tasks gives an object, exports a number. Of whom nothing is known, each verdict is a person's own."""
     known = completed_by.get("id") if isinstance(completed_by, dict) else completed_by
-    return f"unknown-{number}" if known is None else _text(known)
+    return f"{UNKNOWN}{number}" if known is None else _text(known)
 
 
 def _seconds(value: Any) -> float | None:

@@ -31,7 +31,7 @@ def credentials(data_dir: Path) -> dict[str, Any]:
         return {}
     except (ValueError, RecursionError):
         known = None
-    names = ("url", "email", "password", "token")
+    names = ("url", "email", "password", "token", "host", "address")
     if not isinstance(known, dict) or not all(isinstance(known.get(name, ""), str) for name in names):
         raise ServerError(
             str(path),
@@ -44,8 +44,8 @@ def credentials(data_dir: Path) -> dict[str, Any]:
 
 def is_ours(data_dir: Path, url: str) -> bool:
     """True when `url` is the address of the server that runs in `data_dir`, however it is spelled."""
-    own = credentials(data_dir).get("url")
-    return own is not None and canonical(url) == canonical(own)
+    known = credentials(data_dir)
+    return canonical(url) in {canonical(known[name]) for name in ("url", "address") if known.get(name)}
 
 
 def connect(data_dir: Path, url: str | None = None) -> Connection:

@@ -57,7 +57,7 @@ def variables(data_dir: Path, known: dict[str, Any]) -> dict[str, str]:
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
             "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir),
-            "LABEL_STUDIO_HOST": known["url"],
+            "LABEL_STUDIO_HOST": "",  # its pages then work under every address by which a browser came
             "DJANGO_DB": "sqlite",
             "COLLECT_ANALYTICS": "false",
             "LATEST_VERSION_CHECK": "false",

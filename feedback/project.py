@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trueup.feedback import server
+from trueup.feedback import people, server
 from trueup.feedback.annotations import parse
 from trueup.feedback.api import RequestError
 from trueup.feedback.client import Client, Task, Watch
@@ -40,6 +40,7 @@ class Project:
         self.store, self.client = Store(folder, interface), Client(connection)
         self._server = OURS if settings.url is None else connection.url
         ours = is_ours(settings.data_dir, connection.url)  # an address written out may be our own server's
+        self._data_dir = settings.data_dir if ours else None
         self.known = self.store.project(self._server) or (self.store.project(OURS) if ours else None)
 
     def make(self, name: str, annotations_per_task: int, guidelines: str = "") -> tuple[int, str]:
@@ -94,13 +95,23 @@ class Project:
         number, key = known
         address = f"{self.client.url}/projects/{number}/data?labeling=1"
         if self.settings.url is None:
+            address = address.replace(self.client.url, server.address_of(self.settings.data_dir), 1)
             address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
         watch, whole = Watch(self.client, number), True
         with bars("collect", speed_of_last_s=SPEED_OF_LAST_S) as bar:
             task = bar.add_task("judgements", total=wanted)
             while True:
                 found = self._patiently(functools.partial(watch.look, whole=whole))
-                now = standing(found, asked, self.store, key, each=each, wanted=wanted, interface=self.interface)
+                now = standing(
+                    found,
+                    asked,
+                    self.store,
+                    key,
+                    each=each,
+                    wanted=wanted,
+                    interface=self.interface,
+                    people=self.people(),
+                )
                 notes = [*self.notes, *now.notes(address, len(asked))]
                 self.note_progress(now, notes)
                 bar.update(task, completed=min(now.labelled, wanted))
@@ -111,6 +122,10 @@ class Project:
                 if not now.done:
                     time.sleep(self.settings.poll_s)
                 whole = now.done  # before freezing: a deleted task shows only in a whole pull
+
+    def people(self) -> list[people.Person]:
+        """Who was given a login on our own server; nobody is known of another one."""
+        return people.everybody(self._data_dir) if self._data_dir else []
 
     def note_progress(self, now: Standing, notes: list[str]) -> None:
         """What `trueup status` says while collect waits."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from trueup.feedback.annotations import Unusable, parse
+from trueup.feedback.annotations import SKIPPED, UNKNOWN, Unusable, annotator_of, parse
 from trueup.feedback.judgement import Judgement
+from trueup.feedback.people import Person
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import uid_of
 
@@ -30,6 +31,10 @@ class Standing:
     num_gone: int  # annotations pulled earlier and deleted in Label Studio since
     broken: list[str]  # lines of the store that cannot be read
     begun: int = 0  # completions with a verdict, and fewer than are wanted of each
+    each: int = 1  # verdicts wanted of each
+    left: dict[str, int] = field(default_factory=dict)  # person -> how many more this person can still be given
+    doubled: list[Any] = field(default_factory=list)  # ids of tasks that one person judged twice, and nobody else gets
+    short_of_people: bool = False  # fewer people can judge than are wanted of each
 
     @property
     def done(self) -> bool:
@@ -55,6 +60,19 @@ class Standing:
         if self.begun:
             lines.append(
                 f"{self.begun} have a verdict, but not yet from as many people as annotations_per_completion asks"
+            )
+        if self.left:
+            each_left = ", ".join(f"{who} {count:,}" for who, count in self.left.items())
+            lines.append(f"still to judge, at most: {each_left}")
+        if self.short_of_people:
+            lines.append(
+                f"{self.each} people are asked about each, and fewer can judge: trueup people add NAME, or set "
+                "collect.annotations_per_completion to less"
+            )
+        if self.doubled:
+            lines.append(
+                f"{len(self.doubled)} judged twice by one person, and so given to nobody else: the later "
+                f"judgement counts; delete the earlier one in Label Studio ({_named(self.doubled)})"
             )
         for why, found in _by_reason(self.unusable).items():
             lines.append(f"{len(found)} not counted: {why} ({_named([one.task for one in found])})")
@@ -83,11 +101,13 @@ def standing(
     each: int,
     wanted: int,
     interface: str = "thumbs",
+    people: Sequence[Person] = (),
 ) -> Standing:
     """Take the judgements of `tasks` into the store and count them for what was `asked` about (uids).
 
-    `each` verdicts are wanted of each. One that people were given so often already, and skipped or left
-    without a verdict, is not given to anybody by itself again.
+    `each` verdicts are wanted of each. Label Studio gives a task out until so many annotations were submitted, with a
+    verdict or not, and whoever skipped it does not get it again. Where `people` with logins are known, they and all who
+    judged here are those who can be given something; elsewhere others may be there, who never judged yet.
     """
     parsed = [parse(task, interface) for task in tasks]
     found: list[Judgement] = [one for good, _ in parsed for one in good]
@@ -96,12 +116,31 @@ def standing(
     present = {one.annotation_id for one in found if one.annotation_id is not None}
     hidden = {one.uid for one in unusable if one.raw is None}  # tasks that the server cannot show: the store knows more
     current = store.current(present, key, hidden)
-    people = {(row["annotator"], row["uid"]) for row in current if row["kind"] == KIND_OF[interface]}
-    verdicts, handled = Counter(uid for _, uid in people), Counter(one.uid for one in unusable)
+    said = {(row["annotator"], row["uid"]) for row in current if row["kind"] == KIND_OF[interface]}
+    verdicts, handled = Counter(uid for _, uid in said), Counter(one.uid for one in unusable)
+    by_uid, submitted = _handled(found, unusable)
+    gone = {str(person.id) for person in people if person.removed}
+    able = {str(person.id) for person in people if not person.removed}
+    complete = bool(able)
+    able |= {who for handlers in by_uid.values() for who in handlers if not who.startswith(UNKNOWN)} - gone
+    still = [uid for uid in asked if verdicts[uid] < each and submitted[uid] < each]
+    open_to = {uid: able - by_uid.get(uid, set()) for uid in still}
+    coming = [
+        uid
+        for uid in still
+        if len(open_to[uid]) >= each - verdicts[uid] or (not complete and verdicts[uid] + handled[uid] < each)
+    ]
+    names = {str(person.id): person.label for person in people}
+    left = Counter(who for uid in coming for who in open_to[uid])
+    twice = {uid for uid in asked if verdicts[uid] < each <= submitted[uid]} & _judged_twice(found)
     return Standing(
+        each=each,
+        left={names.get(who, f"person {who}"): left[who] for who in sorted(left)} if complete or each > 1 else {},
+        doubled=[task.get("id") for task in tasks if uid_of(task) in twice],
+        short_of_people=complete and len(able) < each,
         labelled=sum(verdicts[uid] >= each for uid in asked),
         wanted=wanted,
-        to_come=sum(verdicts[uid] < each and verdicts[uid] + handled[uid] < each for uid in asked),
+        to_come=len(coming),
         rows=current,
         unusable=unusable,
         foreign=[task.get("id") for task in tasks if uid_of(task) is None],
@@ -109,6 +148,24 @@ def standing(
         broken=store.broken(),
         begun=sum(0 < verdicts[uid] < each for uid in asked),
     )
+
+
+def _handled(found: list[Judgement], unusable: list[Unusable]) -> tuple[dict[str, set[str]], Counter[str]]:
+    """(uid -> who had it, uid -> how many annotations were submitted): of skips, no submission."""
+    by_uid: dict[str, set[str]] = {}
+    for one in found:
+        by_uid.setdefault(one.uid, set()).add(one.annotator)
+    for bad in unusable:
+        if (who := annotator_of(bad.raw)) is not None:
+            by_uid.setdefault(bad.uid, set()).add(who)
+    submitted = Counter(uid for uid, _ in {(one.uid, one.annotation_id) for one in found})
+    submitted.update(bad.uid for bad in unusable if bad.why != SKIPPED and bad.raw is not None)
+    return by_uid, submitted
+
+
+def _judged_twice(found: list[Judgement]) -> set[str]:
+    made = {(one.uid, one.annotator, one.annotation_id) for one in found}
+    return {uid for (uid, _), number in Counter((uid, who) for uid, who, _ in made).items() if number > 1}
 
 
 def _by_reason(unusable: list[Unusable]) -> dict[str, list[Unusable]]:

@@ -75,7 +75,10 @@ def run(config: Config, context: Context, completions: Completions | None = None
         config, context, source, "change or add some in Label Studio, then run the same command again"
     )
     found = _of_people(context, pulled, dataset, set(asked.uids))
+    agreed = {str(person.id): person.name for person in source.project.people() if person.named}
+    judged = {one.annotator for one in pulled.judgements}
     return {
+        "names_of_annotators": {who: name for who, name in agreed.items() if who in judged},  # of those who agreed
         "num_published": number,
         "interface": config.interface,
         "guidelines": version(guidelines),  # on the screen now; the judgements may be of earlier ones

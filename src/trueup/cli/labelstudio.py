@@ -22,15 +22,21 @@ def labelstudio() -> None:
 @labelstudio.command()
 @DATA_DIR
 @PORT
+@click.option(
+    "--host",
+    help="The address that it listens on: 0.0.0.0 for other machines too. By default as last time; at first, this "
+    "machine alone.",
+)
+@click.option("--address", help="How people reach it, if not at http://HOST:PORT. It is what they are told.")
 @with_json
-def start(data_dir: Path, port: int) -> None:
+def start(data_dir: Path, port: int, host: str | None, address: str | None) -> None:
     """Start it, or find it running."""
     from trueup.feedback import server
     from trueup.progress import spinner
 
     try:
         with spinner("starting Label Studio") as say:
-            server.start(data_dir.resolve(), port, say)
+            server.start(data_dir.resolve(), port, say, host=host, address=address)
     except PortTakenError as error:
         another = port + 1 if port < 65535 else port - 1
         again = f"trueup labelstudio start --port {another}{_chosen(data_dir)}"
@@ -72,5 +78,10 @@ def _say_login(data_dir: Path) -> None:
     from trueup.feedback import server
 
     known = server.login(data_dir.resolve())
+    folder = data_dir.resolve()
+    others = server.address_of(folder) if server.listens_to_others(folder) else None
     tell(running=True, url=known["url"], email=known["email"], credentials=str(data_dir / "credentials.json"))
+    tell(address=others or server.address_of(folder))
+    if others:
+        click.echo(f"people elsewhere reach it at {others}, unencrypted: only in a network that you trust")
     click.echo(f"running at {known['url']}\nlog in as {known['email']}, password in {data_dir / 'credentials.json'}")

@@ -16,6 +16,7 @@ from trueup.cli.group import Group, debug_option
 from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
+from trueup.cli.people import people
 from trueup.cli.run_files import init, schema
 from trueup.cli.vllm import vllm
 from trueup.run import alike
@@ -71,6 +72,7 @@ for command in (
     data,
     labels,
     labelstudio,
+    people,
     vllm,
     doctor,
 ):

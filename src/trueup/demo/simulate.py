@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from trueup.demo import hidden_preference
-from trueup.errors import ServerError
 from trueup.export.story import SIMULATED
+from trueup.feedback import signup
 from trueup.feedback.api import Api
 from trueup.feedback.connection import Connection
 from trueup.run.files import read_json, write_json
@@ -91,40 +88,25 @@ def _control(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
 
 def sign_up(admin: Connection, name: str) -> Connection:
     """A new user of the server by its invitation link, with a token of its own. Raises ServerError when refused."""
-    with httpx.Client(base_url=admin.url, trust_env=False, follow_redirects=True, timeout=30) as browser:
-        invitation = browser.get("/api/invite", headers={"Authorization": f"Token {admin.token}"}).json()["invite_url"]
-        browser.cookies.clear()
-        page = browser.get(invitation)
-        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
-        form = {
-            "email": f"{name}-{secrets.token_hex(3)}@trueup.local",
-            "password": secrets.token_urlsafe(12),
-            "first_name": name,
-            "csrfmiddlewaretoken": token.group(1) if token else "",
-        }
-        browser.post(invitation, data=form, headers={"Referer": str(page.url)})
-        answer = browser.get("/api/current-user/token")
-        if answer.status_code != 200:
-            raise ServerError(f"{admin.url}, signing up {name}", found=f"status {answer.status_code}")
-        return Connection(admin.url, str(answer.json()["token"]))
+    return _account(admin, name).connection
 
 
-def _user(account: Connection) -> str:
-    """The id of an account, as its annotations bear it."""
-    headers = {"Authorization": f"Token {account.token}"}
-    found = httpx.get(f"{account.url}/api/current-user/whoami", headers=headers, trust_env=False, timeout=30)
-    return str(found.json()["id"])
+def _account(admin: Connection, name: str) -> signup.Account:
+    while True:
+        email, password = f"{name}-{secrets.token_hex(3)}@trueup.local", secrets.token_urlsafe(12)
+        if (account := signup.sign_up(admin, email, password, name)) is not None:
+            return account
 
 
 def hire(admin: Connection, seed: int, interface: str = "thumbs") -> list[SimulatedAnnotator]:
     """Three simulated annotators with distinct accounts, thresholds and noise, who judge on a screen of ours."""
     draw = random.Random(seed)  # noqa: S311 - no secret
-    accounts = {name: sign_up(admin, name) for name in NAMES}
+    accounts = {name: _account(admin, name) for name in NAMES}
     return [
         SimulatedAnnotator(
             name=name,
-            connection=accounts[name],
-            user=_user(accounts[name]),
+            connection=accounts[name].connection,
+            user=str(accounts[name].id),
             threshold=0.5 + draw.uniform(-0.2, 0.2),
             noise=0.45 + draw.uniform(-0.05, 0.05),
             seed=seed,

@@ -1,0 +1,253 @@
+"""Logins of several people on a real server of their own: made, told apart, removed, and waited for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from conftest import free_port
+from playwright.sync_api import expect, sync_playwright
+
+from trueup.cli.main import main
+from trueup.errors import ServerError
+from trueup.feedback import people, server
+from trueup.feedback.client import Client
+from trueup.feedback.connection import connect
+from trueup.run.artifacts import Completions, read_jsonl, write_jsonl
+from trueup.run.run_file import LabelStudioConfig, load
+from trueup.run.stage import Context, Waiting
+from trueup.stages import STAGES, collect
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running server that listens to other machines, too."""
+    folder = tmp_path_factory.mktemp("people")
+    server.start(folder, free_port(), host=server.EVERYWHERE)
+    yield folder
+    assert server.stop(folder)
+
+
+def typed(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [*words])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def session(place: Path, person: people.Person) -> httpx.Client:
+    """What a browser has after this person filled in the login form."""
+    browser = httpx.Client(base_url=connect(place).url, trust_env=False, follow_redirects=True, timeout=60)
+    page = browser.get("/user/login/")
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+    assert token
+    form = {"email": person.email, "password": person.password, "csrfmiddlewaretoken": token.group(1)}
+    browser.post("/user/login/", data=form, headers={"Referer": str(page.url)})
+    return browser
+
+
+def whoami(browser: httpx.Client) -> Any:
+    answer = browser.get("/api/current-user/whoami")
+    return answer.json() if answer.status_code == 200 else None
+
+
+def test_three_people_of_one_name_are_told_apart_and_one_is_removed(place: Path) -> None:
+    for _ in range(3):
+        said = typed("people", "add", "Ana María", "--data-dir", str(place))
+    made = [person for person in people.everybody(place) if person.name == "Ana María"]
+    assert [person.email for person in made] == [f"ana.maria{n}@trueup.local" for n in ("", "-2", "-3")]
+    assert len({person.id for person in made}) == len({person.password for person in made}) == 3
+    assert f"http://{socket.gethostname()}:" in said and made[2].email in said and made[2].password in said
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    for file in place.glob(f"{people.FILE}*"):
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+    assert not any(person.password in (place / "server.log").read_text() for person in made)
+    several = typed("people", "remove", "Ana María", "--data-dir", str(place), code=2)
+    assert "3 people of this name: ana.maria@trueup.local, ana.maria-2@" in several
+
+    inside = [session(place, person) for person in made]
+    assert [whoami(browser)["id"] for browser in inside] == [person.id for person in made]
+    assert [whoami(browser)["first_name"] for browser in inside] == ["Ana María"] * 3
+    typed("people", "remove", "ana.maria-2@trueup.local", "--data-dir", str(place))
+    assert [whoami(browser) is not None for browser in inside] == [True, False, True]
+    assert whoami(session(place, made[1])) is None
+    assert "nobody" in typed("people", "remove", made[1].email, "--data-dir", str(place), code=2)
+    printed = CliRunner().invoke(main, ["people", "list", "--json", "--data-dir", str(place)]).stdout
+    listed = json.loads(printed)["people"]
+    assert {one["id"]: one["removed"] for one in listed} == {p.id: p is made[1] for p in made}
+    assert "password" not in printed
+
+
+def test_what_cannot_be_a_name_or_a_server(place: Path, tmp_path: Path) -> None:
+    for name in ("  ", "a\x1b[31m", "half \udcff", "x" * 101):
+        assert "1 to 100 characters" in typed("people", "add", name, "--data-dir", str(place), code=2)
+    assert "not running" in typed("people", "add", "Ana", "--data-dir", str(tmp_path), code=2)
+    assert "no such folder" in typed("people", "remove", "Ana", "--data-dir", str(tmp_path / "none"), code=2)
+    assert "nobody was added yet" in typed("people", "list", "--data-dir", str(tmp_path))
+    (tmp_path / people.FILE).write_text("{")
+    assert "no list of people" in typed("people", "list", "--data-dir", str(tmp_path), code=2)
+    nobody = typed("people", "add", "你好", "--data-dir", str(place))
+    assert "person@trueup.local" in nobody
+    typed("people", "remove", "你好", "--data-dir", str(place))
+
+
+def test_a_host_that_is_not_ours_and_one_that_changes_while_it_runs(place: Path, tmp_path: Path) -> None:
+    for host in ("203.0.113.7", "no.such.host.invalid", "::"):
+        with pytest.raises(ServerError, match="no IPv4 address of this machine"):
+            server.start(tmp_path, free_port(), host=host)
+    with pytest.raises(ServerError, match=r"listening on 0\.0\.0\.0"):
+        server.start(place, 1024, host=server.LOOPBACK)
+    assert server.start(place, 1024) == connect(place)
+
+
+def only(place: Path, *names: str) -> list[people.Person]:
+    """New logins of these people, the first of whom lets records tell the name; nobody else has one."""
+    for person in people.everybody(place):
+        if not person.removed:
+            people.remove(place, person.email)
+    return [people.add(place, name, named=name == names[0]) for name in names]
+
+
+class Labelling:
+    """A published run of eight completions, two to a prompt, each of which two people are asked about."""
+
+    def __init__(self, folder: Path, place: Path) -> None:
+        rows = [
+            {"uid": f"{n}{side}", "prompt_id": str(n), "completion": f"answer {side} to {n}", "finish": "eos"}
+            | {"messages": [{"role": "user", "content": f"question {n}"}]}
+            for n in range(4)
+            for side in "ab"
+        ]
+        write_jsonl(folder / "completions.jsonl", rows)
+        (folder / "run.yaml").write_text("name: several\n")
+        self.run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
+        self.place, self.folder = place, folder
+        (folder / "collect").mkdir()
+        with pytest.raises(Waiting) as waiting:
+            self.collect(wait=False)
+        self.address = waiting.value.address.partition(" ")[0]
+        self.browsers: dict[int, httpx.Client] = {}
+        self.project = int(self.address.partition("/projects/")[2].partition("/")[0])
+        self.tasks = {t["data"]["uid"]: int(t["id"]) for t in Client(connect(place)).pull(self.project)}
+
+    def collect(self, *, wait: bool) -> dict[str, Any]:
+        settings = LabelStudioConfig(data_dir=self.place, wait=wait, poll_s=0.3)
+        run = self.run.model_copy(update={"labelstudio": settings})
+        context = Context(run=run, run_dir=self.folder, out=self.folder / "collect")
+        config = collect.Config(annotations_per_completion=2)
+        return collect.run(config, context, completions=Completions(self.folder))
+
+    def waiting(self, *, wait: bool = False) -> str:
+        with pytest.raises(Waiting) as waiting:
+            self.collect(wait=wait)
+        return str(waiting.value)
+
+    def browser(self, person: people.Person) -> httpx.Client:
+        if person.id not in self.browsers:
+            self.browsers[person.id] = session(self.place, person)
+        return self.browsers[person.id]
+
+    def judge(self, person: people.Person, task: int, verdict: str) -> None:
+        thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": [verdict]}}
+        answer = self.browser(person).post(f"/api/tasks/{task}/annotations/", json={"result": [thumb]})
+        assert answer.status_code == 201, answer.text[:300]
+
+    def judge_what_is_served(self, person: people.Person) -> list[int]:
+        """Thumbs up for the first answer to each prompt, down for the second; the tasks in the order given."""
+        browser, given = self.browser(person), list[int]()
+        while (found := browser.get(f"/api/projects/{self.project}/next")).status_code == 200:
+            given.append(int(found.json()["id"]))
+            self.judge(person, given[-1], "up" if found.json()["data"]["uid"].endswith("a") else "down")
+        return given
+
+
+def judge_in_a_browser(labelling: Labelling, person: people.Person) -> str:
+    """Log in at the address that colleagues are given, and judge the first task by its keys; the uid judged."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1366, "height": 768})
+        page.goto(labelling.address)
+        page.fill("input[name=email]", person.email)
+        page.fill("input[name=password]", person.password)
+        page.click("button[type=submit]")
+        page.goto(labelling.address)
+        first = page.locator(".rl-place").get_by_text("1 of 8", exact=True)
+        expect(first).to_be_visible(timeout=60_000)
+        page.keyboard.press("1")
+        expect(page.locator(".rl-ask .ant-radio-wrapper-checked")).to_be_visible()
+        page.keyboard.press("Control+Enter")
+        expect(first).to_have_count(0, timeout=30_000)
+        chromium.close()
+    return "0a"
+
+
+def test_two_people_are_served_everything_and_collect_ends_by_itself(place: Path, tmp_path: Path) -> None:
+    ben, chris = only(place, "Ben", "Chris")
+    labelling = Labelling(tmp_path, place)
+    assert labelling.address.startswith(f"http://{socket.gethostname()}:")
+    assert f"still to judge, at most: Ben ({ben.id}) 8, person {chris.id} 8" in labelling.waiting()
+    with ThreadPoolExecutor(1) as pool:
+        frozen = pool.submit(labelling.collect, wait=True)
+        seen = {labelling.tasks[judge_in_a_browser(labelling, ben)]} if BROWSER else set()
+        assert seen | set(labelling.judge_what_is_served(ben)) == set(labelling.tasks.values())
+        said = labelling.waiting()
+        assert "waiting 0/8" in said and f"still to judge, at most: person {chris.id} 8" in said
+        assert not frozen.done()
+        labelling.judge(chris, labelling.tasks["0a"], "down")
+        labelling.judge(chris, labelling.tasks["0a"], "up")  # another mind: the second one counts
+        assert sorted(labelling.judge_what_is_served(chris)) == sorted(labelling.tasks.values())[1:]
+        metrics = frozen.result(timeout=60)
+    assert metrics["num_annotators"] == 2 and metrics["counts"]["votes"] == 16
+    assert metrics["names_of_annotators"] == {str(ben.id): "Ben"}
+    rows = list(read_jsonl(tmp_path / "collect" / "annotations.jsonl"))
+    assert all(row["up"] == row["uid"].endswith("a") for row in rows if row["uid"] != "0a")
+    last = {row["annotator"]: row["up"] for row in rows if row["uid"] == "0a"}
+    assert last == {str(ben.id): True, str(chris.id): True}
+    kept = "".join(path.read_text() for path in tmp_path.rglob("*.json*"))
+    assert "Chris" not in kept and ben.password not in kept and ben.email not in kept
+
+
+def test_collect_does_not_wait_for_people_who_are_not_there(place: Path, tmp_path: Path) -> None:
+    ben, chris = only(place, "Ben", "Chris")
+    labelling = Labelling(tmp_path, place)
+    labelling.judge(ben, labelling.tasks["0a"], "up")
+    labelling.judge(ben, labelling.tasks["0a"], "down")
+    labelling.judge_what_is_served(ben)
+    given = labelling.judge_what_is_served(chris)
+    assert labelling.tasks["0a"] not in given  # two annotations are there, though of one person
+    said = labelling.waiting(wait=True)
+    assert "waiting 7/8" in said
+    assert "1 judged twice by one person, and so given to nobody else" in said
+    people.remove(place, chris.email)
+    other = tmp_path / "other"
+    other.mkdir()
+    again = Labelling(other, place)
+    again.judge_what_is_served(ben)
+    assert "2 people are asked about each, and fewer can judge: trueup people add NAME" in again.waiting(wait=True)
+
+
+def test_what_one_person_skips_is_given_to_the_others(place: Path, tmp_path: Path) -> None:
+    ben, chris, dana = only(place, "Ben", "Chris", "Dana")
+    labelling = Labelling(tmp_path, place)
+    skipped = labelling.tasks["2b"]
+    skip = {"result": [], "was_cancelled": True}
+    answer = labelling.browser(ben).post(f"/api/tasks/{skipped}/annotations/", json=skip)
+    assert answer.status_code == 201
+    assert skipped not in labelling.judge_what_is_served(ben)
+    assert len(labelling.judge_what_is_served(chris)) == 8
+    said = labelling.waiting()
+    assert "waiting 7/8" in said and said.count("still to judge, at most:") == 1
+    assert f"still to judge, at most: person {dana.id} 1" in said
+    assert labelling.judge_what_is_served(dana) == [skipped]
+    assert labelling.collect(wait=False)["unusable_annotations"] == {"skipped": 1}
