@@ -115,7 +115,12 @@ def test_an_engine_that_decodes_another_policy_is_refused(sharp: Pipeline, monke
 
     def off(*args: Any) -> Any:
         run = real(*args)
-        return lambda prompts, seed: [Generated(g.ids, [p - 1 for p in g.logps]) for g in run(prompts, seed)]
+
+        def answer(*asked: Any, **more: Any) -> list[Generated]:
+            return [Generated(g.ids, [p - 1 for p in g.logps]) for g in run(*asked, **more)]
+
+        answer.ran = "off by one nat"  # type: ignore[attr-defined]
+        return answer
 
     on_base, settings = build(sharp), Settings(**QUICK)
     part = [rewards.Part("test", 1.0, likes_gear)]

@@ -92,7 +92,7 @@ def test_lengths_of_rows_are_refused_by_any_other_attention() -> None:
 @pytest.mark.parametrize(
     ("said", "right"),
     [
-        ("", {"rows", "lora"}),
+        ("", {"rows", "lora", "decoder", "graphs"}),
         ("portable", set()),
         ("rows", {"rows"}),
         ("rows, lora,varlen", {"rows", "lora", "varlen"}),

@@ -359,6 +359,7 @@ def test_gpus_below_capability_8_train_in_fp16_with_gradient_scaling(
     """fp16=True is what makes the trainer scale gradients; no attention kernel is asked for, so SDPA stays."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     context = Context(run=run_file(tmp_path), run_dir=tmp_path, out=tmp_path)
     arguments = common.trainer_args(context)
     assert base.compute_dtype() == dtype
