@@ -29,9 +29,10 @@ def saying_what_fits(pipeline: Pipeline, name: str) -> Iterator[None]:
 def _instead(pipeline: Pipeline, name: str) -> DeviceError:
     from trueup.planning import devices
 
-    device = devices.find("auto" if _on_gpu() else "cpu", timed=False)
-    found = f"out of memory on {device.name}, {device.size}"
+    found = "out of memory"
     try:
+        device = devices.find("auto" if _on_gpu() else "cpu", timed=False)
+        found += f" on {device.name}, {device.size}"
         changes = _changes(pipeline, name, device)
     except TrueupError as error:  # no shape of the base, say
         return DeviceError(name, found=found, next_step=f"trueup plan RUN.yaml; what fits is not known: {error.found}")

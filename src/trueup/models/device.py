@@ -18,6 +18,7 @@ OR_CPU = "; or, to run without the GPU, add --device cpu"
 OLDEST = (7, 0)  # compute capability: bitsandbytes and torch have no kernels for older GPUs
 NVIDIA, DISPLAY = "0x10de", "0x03"  # a vendor, and the class of graphics cards and accelerators, on the PCI bus
 DRIVER_LIMIT_S = 3
+NO_GPU = "No devices were found"  # what nvidia-smi prints, of some drivers with exit code 0
 
 
 def use_one_gpu() -> None:
@@ -162,7 +163,8 @@ def _ask_driver(query: str) -> list[str]:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRIVER_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    lines = [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    return [line for line in lines if line and line != NO_GPU]
 
 
 def _text(path: Path) -> str:
