@@ -76,7 +76,7 @@ def _refuse_unlike(stage: Stage, standing: Standing, inputs: Mapping[str, Artifa
     if ranks.count() > 1:
         standing.hashes = type(standing.hashes)(standing.hashes.path)  # with what the first rank has hashed by now
         versions = {"Python": platform.python_version(), **_versions()}
-        computes = {"model.dtype": standing.chain.run.model.dtype}  # of no fingerprint
+        computes: dict[str, Any] = {"model.dtype": standing.chain.run.model.dtype}  # of no fingerprint
         computes |= {name: os.environ.get(name, "not set") for name in COMPUTES}
         alike.refuse_different(stage.name, {"versions": versions} | computes | standing.made_of(stage, inputs))
 
