@@ -110,6 +110,12 @@ def test_a_word_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         gpu.wanted()
 
 
+def test_portable_beside_other_words_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUEUP_GPU", "portable,rows")
+    with pytest.raises(ConfigError, match="portable alone"):
+        gpu.wanted()
+
+
 @pytest.mark.parametrize(
     ("words", "capability", "said"),
     [

@@ -37,7 +37,7 @@ def which_of_several() -> str:
     """A sentence that says which GPU is used, where this process was let see several; else empty. Imports torch."""
     import torch
 
-    if not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not torch.cuda.is_available() or ranks.count() > 1:
         return ""
     allowed = _ask_driver("--query-gpu=name") if GIVEN is None else GIVEN.split(",")
     count = max(torch.cuda.device_count(), len(allowed))
@@ -67,7 +67,7 @@ def refuse_unusable() -> None:
     if is_hidden():
         return
     if torch.cuda.is_available():
-        _refuse_shared(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
+        _refuse_shared(int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.cuda.device_count())
         built_for = torch.cuda.get_arch_list() if torch.version.cuda else []
         if why := _why_too_old(torch.cuda.get_device_capability(), built_for):
             raise DeviceError(

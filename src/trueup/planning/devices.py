@@ -65,6 +65,7 @@ def find(name: str, *, timed: bool = True) -> Device:
 
     Without `timed` a CPU's speed is left at 0: what fits does not depend on it.
     """
+    name = name.lower()
     if name == "auto":
         return _this_gpu() or this_cpu(timed=timed)
     if name == "cpu":
