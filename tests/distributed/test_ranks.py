@@ -65,10 +65,13 @@ def test_ranks_with_other_data_are_refused_before_anything_trains(pipeline: Pipe
         shutil.copytree(pipeline.folder.parent.parent, folder, ignore=shutil.ignore_patterns("runs"))
     (folders[1] / "d.jsonl").write_text((folders[0] / "d.jsonl").read_text().replace("glad", "sorry"))
     commands = [[sys.executable, "-m", "trueup", "sft", str(folder / "run.yaml")] for folder in folders]
+    commands[1] = ["env", "TRUEUP_GPU=portable", *commands[1], "--set", "model.dtype=float32"]
     (first, said), (second, _) = pairs.start(commands)
     assert first == second == 2
     assert "error: rank 0 of 2: sft, 2 ranks: " in said
     assert "data.demonstrations.sha256: " in said and "on rank 1" in said and "\n  trl" not in said
+    assert "model.dtype: auto on rank 0, float32 on rank 1" in said  # neither is in a fingerprint
+    assert "TRUEUP_GPU: not set on rank 0, portable on rank 1" in said
     assert not list(folders[0].glob("runs/**/checkpoints"))
 
 

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
+from trueup.cli import out_of_memory
 from trueup.errors import DeviceError
 from trueup.models import device
 from trueup.run.pipeline import Pipeline
@@ -164,3 +166,13 @@ def test_two_processes_on_one_gpu_are_refused() -> None:
     device._refuse_shared(2, 2)
     with pytest.raises(DeviceError, match="2 processes on this machine, and 1 GPU for them"):
         device._refuse_shared(2, 1)
+
+
+def test_memory_that_ran_out_is_that_of_the_gpu_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nvidia-smi is missing, as in many containers, torch still knows what it computes on."""
+    card = types.SimpleNamespace(name="Tesla T4", total_memory=15 * 2**30, major=7, minor=5)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: card)
+    found = out_of_memory._this_device()
+    assert (found.name, found.memory_bytes, found.is_gpu) == ("Tesla T4", 15 * 2**30, True)

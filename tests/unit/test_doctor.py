@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from trueup.cli import capacity, machine
+from trueup.models import device
+from trueup.planning import devices
+
 SECRET = "hf_abcdefghijklmnopqrstuvwx"
 
 
@@ -122,3 +126,57 @@ def test_on_a_terminal_it_is_80_columns_wide(tmp_path: Path) -> None:
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said).splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.count("x") for line in lines if set(line.strip()) == {"x"}) >= 100  # folded, not cut
+
+
+def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """An nvidia-smi that answers by a shell script; it is on the PATH, and no variable hides its GPUs."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.delenv(device.VISIBLE, raising=False)
+
+
+def test_a_driver_that_does_not_know_compute_capabilities_is_a_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = "case $1 in *compute_cap*) echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2 ;; esac"
+    driver(tmp_path, monkeypatch, f"{fails}\necho 'Tesla T4, 15360 MiB, 3 MiB, 450.80'")
+    assert machine.ask_driver() == [
+        "Tesla T4, 15360 MiB (3 MiB used), driver 450.80, compute capability not said by it"
+    ]
+
+
+def test_a_driver_without_a_gpu_shows_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(tmp_path, monkeypatch, "echo 'No devices were found'")
+    assert machine.ask_driver() == []
+    assert devices.find("auto", timed=False).name.startswith("this CPU")
+    assert device.signs(tmp_path) == ""
+
+
+def test_a_gpu_whose_memory_the_driver_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of chips that share the memory of the host. A GPU that is listed has the memory of its data sheet."""
+    driver(tmp_path, monkeypatch, "echo 'NVIDIA GB10, [N/A], 12.1'")
+    told = dict(capacity.facts(["NVIDIA GB10, [N/A] ([N/A] used), driver 580.1, compute capability 12.1"]))
+    assert told.keys() == {"torch is built for", "device"}
+    assert "memory of NVIDIA GB10: [N/A]" in told["device"] and "--device" in told["device"]
+    driver(tmp_path, monkeypatch, "echo 'Tesla T4, [Insufficient Permissions], 7.5'")
+    found = devices.find("auto", timed=False)
+    assert found.memory_bytes == 15 * 10**9 and found.size == "15 GB, as listed: the driver does not say"
+
+
+def test_what_can_train_is_said_of_the_gpu_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(tmp_path, monkeypatch, "case $* in *--id=1*) echo 'NVIDIA L4, 23034, 8.9' ;; *) exit 6 ;; esac")
+    gpus = ["Tesla T4, 15360 MiB (3 MiB used), driver 570.1, compute capability 7.5", "NVIDIA L4, [...]"]
+    monkeypatch.setenv(device.VISIBLE, "1")
+    told = dict(capacity.facts(gpus))
+    assert told["device"].startswith("NVIDIA L4") and told["computes in"] == "bf16"
+    monkeypatch.setenv(device.VISIBLE, "7")
+    assert "nvidia-smi shows none of" in dict(capacity.facts(gpus))["GPU"]
+
+
+def test_a_gpu_that_is_refused_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(tmp_path, monkeypatch, "echo 'Tesla K80, 11441, 3.7'")
+    told = dict(capacity.facts(["Tesla K80, 11441 MiB (3 MiB used), driver 470.1, compute capability 3.7"]))
+    assert told["computes in"] == "nothing: compute capability 3.7 is below 7.0"
+    assert "sft" not in told

@@ -9,6 +9,7 @@ import torch
 import torch.nn.attention.varlen
 from torch import Tensor
 from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from trueup import gpu
@@ -107,3 +108,30 @@ def test_a_word_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TRUEUP_GPU", "rows,flash")
     with pytest.raises(ConfigError, match=r"TRUEUP_GPU: flash\n  expected: portable, or some of rows, lora, varlen"):
         gpu.wanted()
+
+
+def test_portable_beside_other_words_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUEUP_GPU", "portable,rows")
+    with pytest.raises(ConfigError, match="portable alone"):
+        gpu.wanted()
+
+
+@pytest.mark.parametrize(
+    ("words", "capability", "said"),
+    [
+        ("rows,varlen", (8, 0), "sdpa, all rows in one call"),
+        ("rows,varlen", (7, 5), "sdpa, row by row, since this GPU is below compute capability 8.0: not varlen"),
+        ("varlen", (8, 0), "sdpa, since padding is computed: not varlen"),
+        ("lora", (8, 0), "sdpa"),
+    ],
+)
+def test_the_attention_that_is_recorded_is_the_one_that_runs(
+    words: str, capability: tuple[int, int], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_capability", lambda device: capability)
+    monkeypatch.setattr(gpu, "_on_gpu", lambda model: True)
+    monkeypatch.setenv("TRUEUP_GPU", words)
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=8, **shape)).bfloat16()
+    gpu.accelerate(model)
+    assert gpu.described(model)["attention"] == said

@@ -340,6 +340,10 @@ def test_the_speeds_of_a_gpu_that_is_not_listed_are_said_to_be_assumed(line: str
     assert devices.described(line).speeds_of == assumed
 
 
+def test_a_device_is_known_however_its_name_is_written() -> None:
+    assert devices.find("T4") is devices.find("t4")
+
+
 def test_an_unknown_device_is_named() -> None:
     with pytest.raises(ConfigError, match=r"one of auto, cpu, .*t4, .*h100, .*24gb, 80gb"):
         devices.find("h9000")

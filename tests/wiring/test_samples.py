@@ -9,6 +9,7 @@ import plain
 import pytest
 from tiny import copy_of, open_run
 
+from trueup.errors import ModelError
 from trueup.run.pipeline import Pipeline
 
 ENGINES = ["auto", "merged", "generate"]
@@ -52,6 +53,14 @@ def test_log_probabilities_are_those_of_a_plain_forward(
     """The sum over the tokens drawn, the end-of-turn token included, under the sampling temperature."""
     run = open_run(copy_of(sharp, tmp_path / "run"), f"sample.engine={engine}", f"sample.temperature={temperature}")
     plain.check_logps(run.run.model.base, run.path("sft"), sampled(run), temperature)
+
+
+def test_a_copy_that_was_asked_for_is_not_replaced_by_generate(
+    sharp: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUEUP_CPU", "portable")  # as a model that our decoder does not know
+    with pytest.raises(ModelError, match="engine: merged: our decoder does not know this model"):
+        sampled(open_run(copy_of(sharp, tmp_path / "run"), "sample.engine=merged"))
 
 
 def test_finish_says_whether_the_answer_ended(sharp: Pipeline, tmp_path: Path) -> None:

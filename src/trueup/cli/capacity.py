@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from trueup.errors import ConfigError
 from trueup.models import device
 
 Fact = tuple[str, str]  # what, and how it is here
@@ -23,11 +24,19 @@ def facts(gpus: list[str] | None) -> Iterator[Fact]:
 
     yield "torch is built for", build() or "nothing: torch is not installed"
     on_gpu = bool(gpus) and not device.is_hidden()
-    here = devices.find("auto" if on_gpu else "cpu", timed=False)
+    try:
+        here = devices.find("auto" if on_gpu else "cpu", timed=False)
+    except ConfigError as error:  # the driver does not say the memory
+        yield "device", str(error)
+        return
     yield "device", f"{here.name}, {here.size}"
     if gpus and not on_gpu:
         yield "GPU", f"left unused: {device.VISIBLE} names none"
-    yield "computes in", _dtype(capability(gpus) if on_gpu else None)
+    elif on_gpu and not here.is_gpu:
+        yield "GPU", f"not found: nvidia-smi shows none of {device.VISIBLE}={device.GIVEN or ''}"
+    yield "computes in", _dtype(here.capability)
+    if here.capability and here.capability < device.OLDEST:
+        return
     found: dict[str, str | None] = {}
     for method in METHODS:
         found |= capacity.largest(here, STAGES, method)
@@ -59,12 +68,6 @@ def build() -> str:
         if named := re.search(rf"^{key}\b[^=\n]*= *'([^']+)'", text, re.MULTILINE):
             return f"{name} {named.group(1)}"
     return "CPUs"
-
-
-def capability(gpus: list[str] | None) -> tuple[int, int] | None:
-    """The compute capability of the first GPU that the driver shows; None where it does not say."""
-    found = re.search(r"compute capability (\d+)\.(\d+)", (gpus or [""])[0])
-    return (int(found.group(1)), int(found.group(2))) if found else None
 
 
 def _dtype(of_gpu: tuple[int, int] | None) -> str:

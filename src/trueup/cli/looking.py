@@ -70,7 +70,7 @@ def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -
     from trueup.models.device import use_cpu
     from trueup.planning import devices, table
 
-    if device == "cpu":
+    if device.lower() == "cpu":
         use_cpu()  # the probe's processes, too
     pipeline = open_run(run_file, overrides)
     chosen = devices.find(device)

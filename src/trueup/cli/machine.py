@@ -24,11 +24,12 @@ PACKAGES = (
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 VARIABLES = (
-    *("TRUEUP_CPU", "TRUEUP_CACHE", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+    *("TRUEUP_CPU", "TRUEUP_GPU", "TRUEUP_CACHE", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
     *("HF_HOME", "TRANSFORMERS_OFFLINE", "NO_COLOR"),
 )
 SECRET_VARIABLES = ("HF_TOKEN", "LABEL_STUDIO_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 DRIVER_LIMIT_S = 3
+FIELDS = "name,memory.total,memory.used,driver_version"  # what nvidia-smi is asked for
 WALK_LIMIT_S = 0.5  # for the size of one cache
 
 
@@ -62,27 +63,30 @@ def hardware(gpus: list[str] | None) -> Iterator[Fact]:
     if gpus == []:
         yield "GPU", "the NVIDIA driver shows none"
     elif gpus is None:
-        yield "GPU", "no NVIDIA driver (nvidia-smi)"
+        yield "GPU", "no NVIDIA driver answers (nvidia-smi)"
     usage = shutil.disk_usage(Path.cwd())
     yield "disk, here", f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free"
 
 
 def ask_driver() -> list[str] | None:
-    """A line for each NVIDIA GPU: name, memory, driver, compute capability. None without a driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used,driver_version,compute_cap"]
-    try:
-        done = subprocess.run(
-            [*query, "--format=csv,noheader"], capture_output=True, text=True, check=False, timeout=DRIVER_LIMIT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode != 0:
-        return None
-    gpus = []
-    for line in done.stdout.splitlines():
-        name, total, used, driver, capability = [part.strip() for part in line.split(",")][:5]
-        gpus.append(f"{name}, {total} ({used} used), driver {driver}, compute capability {capability}")
-    return gpus
+    """A line for each NVIDIA GPU: name, memory, driver, compute capability. None where no driver answers."""
+    for fields in (f"{FIELDS},compute_cap", FIELDS):  # older drivers do not know the last
+        query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=DRIVER_LIMIT_S)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode == 0:
+            commas = fields.count(",")
+            return [
+                _in_words(*line.rsplit(",", commas)) for line in done.stdout.splitlines() if line.count(",") >= commas
+            ]
+    return None
+
+
+def _in_words(name: str, total: str, used: str, driver: str, capability: str = "not said by it") -> str:
+    name, total, used, driver, capability = (part.strip() for part in (name, total, used, driver, capability))
+    return f"{name}, {total} ({used} used), driver {driver}, compute capability {capability}"
 
 
 def places(port: int, data_dir: Path) -> Iterator[Fact]:

@@ -27,11 +27,10 @@ def saying_what_fits(pipeline: Pipeline, name: str) -> Iterator[None]:
 
 
 def _instead(pipeline: Pipeline, name: str) -> DeviceError:
-    from trueup.planning import devices
-
-    device = devices.find("auto" if _on_gpu() else "cpu", timed=False)
-    found = f"out of memory on {device.name}, {device.size}"
+    found = "out of memory"
     try:
+        device = _this_device()
+        found += f" on {device.name}, {device.size}"
         changes = _changes(pipeline, name, device)
     except TrueupError as error:  # no shape of the base, say
         return DeviceError(name, found=found, next_step=f"trueup plan RUN.yaml; what fits is not known: {error.found}")
@@ -68,8 +67,13 @@ def _changes(pipeline: Pipeline, name: str, device: Device) -> dict[str, Any] | 
     return fit.cure(stage, pipeline.run, measured, shape, setup, usable)
 
 
-def _on_gpu() -> bool:
-    """Whether this process computes on a GPU; it has imported torch where it ran out of memory in a model."""
+def _this_device() -> Device:
+    """What this process computes on, by torch: it was imported where a model ran out of memory."""
     import torch
 
-    return torch.cuda.is_available()
+    from trueup.planning import devices
+
+    if not torch.cuda.is_available():
+        return devices.this_cpu(timed=False)
+    found = torch.cuda.get_device_properties()
+    return devices.described(f"{found.name}, {found.total_memory // 2**20}, {found.major}.{found.minor}")

@@ -29,12 +29,17 @@ def accelerate(model: Any) -> None:
     if whole.config._attn_implementation == "sdpa":
         attention.register()
         whole.set_attn_implementation(attention.NAME)
-        parts["attention"] = "sdpa, all rows in one call" if wants("varlen") else "sdpa, row by row"
     if wants("rows"):
         reason = rows.why_not(whole)
         parts["padding"] = f"computed ({reason})" if reason else "left out"
         if not reason:
             rows.install(whole)
+            parts["attention"] = "sdpa, row by row"
+    if wants("varlen"):
+        why = "padding is computed" if parts["padding"] != "left out" else attention.why_not_varying(whole)
+        parts["attention"] += f", since {why}: not varlen" if why else ""
+        if not why:
+            parts["attention"] = "sdpa, all rows in one call"
 
 
 def fuse(model: Any) -> None:

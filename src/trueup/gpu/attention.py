@@ -138,6 +138,13 @@ def _varies(query: Tensor, dropout: float) -> bool:
     )
 
 
+def why_not_varying(whole: Any) -> str:
+    """Why rows of this model are not attended to in one call, as the rest of a sentence; empty where they are."""
+    if _capability(whole.device) < (8, 0):
+        return "this GPU is below compute capability 8.0"
+    return "" if whole.dtype in (torch.float16, torch.bfloat16) else "it computes in fp32"
+
+
 def _varying(
     query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scaling: float | None, window: int | None
 ) -> Tensor:

@@ -19,13 +19,21 @@ PROVEN = frozenset(("rows", "lora", "decoder", "graphs"))  # by tests that need 
 
 
 def wanted() -> frozenset[str]:
-    """The words in force; without the variable, what is proven. Raises ConfigError for a word that there is not."""
+    """The words in force; without the variable, what is proven. Raises ConfigError for a word that there is not,
+    and for `portable` beside others."""
     said = os.environ.get(VARIABLE, "").replace(",", " ").split()
     if unknown := [word for word in said if word not in WORDS and word != "portable"]:
         raise ConfigError(
             VARIABLE,
             found=f"{', '.join(unknown)}",
             expected=f"portable, or some of {', '.join(WORDS)}, with commas between them",
+            next_step=f"unset {VARIABLE}",
+        )
+    if "portable" in said and len(set(said)) > 1:
+        raise ConfigError(
+            VARIABLE,
+            found=" ".join(said),
+            expected="portable alone, which is none of the others",
             next_step=f"unset {VARIABLE}",
         )
     if "portable" in said:

@@ -18,6 +18,7 @@ OR_CPU = "; or, to run without the GPU, add --device cpu"
 OLDEST = (7, 0)  # compute capability: bitsandbytes and torch have no kernels for older GPUs
 NVIDIA, DISPLAY = "0x10de", "0x03"  # a vendor, and the class of graphics cards and accelerators, on the PCI bus
 DRIVER_LIMIT_S = 3
+NO_GPU = "No devices were found"  # what nvidia-smi prints, of some drivers with exit code 0
 
 
 def use_one_gpu() -> None:
@@ -36,7 +37,7 @@ def which_of_several() -> str:
     """A sentence that says which GPU is used, where this process was let see several; else empty. Imports torch."""
     import torch
 
-    if not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not torch.cuda.is_available() or ranks.count() > 1:
         return ""
     allowed = _ask_driver("--query-gpu=name") if GIVEN is None else GIVEN.split(",")
     count = max(torch.cuda.device_count(), len(allowed))
@@ -66,7 +67,7 @@ def refuse_unusable() -> None:
     if is_hidden():
         return
     if torch.cuda.is_available():
-        _refuse_shared(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
+        _refuse_shared(int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.cuda.device_count())
         built_for = torch.cuda.get_arch_list() if torch.version.cuda else []
         if why := _why_too_old(torch.cuda.get_device_capability(), built_for):
             raise DeviceError(
@@ -162,7 +163,8 @@ def _ask_driver(query: str) -> list[str]:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRIVER_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    lines = [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    return [line for line in lines if line and line != NO_GPU]
 
 
 def _text(path: Path) -> str:

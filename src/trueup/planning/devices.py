@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 from trueup.errors import ConfigError
 from trueup.planning import gpus
 from trueup.planning.gpus import Gpu
+
+DRIVER_LIMIT_S = 10
+LINE = re.compile(r"(.+?), *([^,]+?)(?:, *(?:(\d+\.\d+)|\[[^,]*\]))?")  # of nvidia-smi: name, MiB, capability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ def find(name: str, *, timed: bool = True) -> Device:
 
     Without `timed` a CPU's speed is left at 0: what fits does not depend on it.
     """
+    name = name.lower()
     if name == "auto":
         return _this_gpu() or this_cpu(timed=timed)
     if name == "cpu":
@@ -118,26 +123,38 @@ def _this_gpu() -> Device | None:
     chosen = [f"--id={visible.split(',')[0].strip()}"] if visible else []
     for fields in ("name,memory.total,compute_cap", "name,memory.total"):  # older drivers do not know the third
         query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", *chosen]
-        done = subprocess.run(query, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and done.stdout.strip():
-            return described(done.stdout.splitlines()[0])
+        try:
+            done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=DRIVER_LIMIT_S)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        lines = [line for line in done.stdout.splitlines() if line.count(",") >= fields.count(",")]
+        if done.returncode == 0 and lines:
+            return described(lines[0])
     return None
 
 
 def described(line: str) -> Device:
     """The GPU of a line of nvidia-smi: its name, mebibytes of memory and, on newer drivers, compute capability.
 
-    The speeds are those of its kind where that is listed, else a guess, and `speeds_of` says whose.
+    The speeds are those of its kind where that is listed, else a guess, and `speeds_of` says whose. Raises ConfigError
+    where the driver does not say the memory of a GPU that is not listed, as of those that share the host's.
     """
-    name, mebibytes, *more = (part.strip() for part in line.split(","))
-    memory = int(mebibytes) * 2**20
-    capability = (int(more[0].split(".")[0]), int(more[0].split(".")[1])) if more else (7, 5)
+    name, mebibytes, more = LINE.fullmatch(line.strip()).groups()  # type: ignore[union-attr]
+    capability = (int(more.split(".")[0]), int(more.split(".")[1])) if more else (7, 5)
     found = gpus.known(name)
+    if not mebibytes.isdigit() and found is None:
+        raise ConfigError(
+            "nvidia-smi",
+            found=f"memory of {name}: {mebibytes}",
+            expected="a number of MiB",
+            next_step=f"add --device and a GPU of about its memory: {', '.join(GPUS)}",
+        )
+    memory = int(mebibytes) * 2**20 if mebibytes.isdigit() else found[1].memory_bytes  # type: ignore[index]
     key, gpu = found or gpus.nearest(capability, memory)
     return replace(
         _listed(gpu, name),
         speeds_of="" if found else key.upper(),
-        size=f"{memory / 1e9:.0f} GB",
+        size=f"{memory / 1e9:.0f} GB" + ("" if mebibytes.isdigit() else ", as listed: the driver does not say"),
         memory_bytes=memory,
         capability=capability if more else gpu.capability,
     )

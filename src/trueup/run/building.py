@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import importlib.metadata
+import os
 import platform
 import resource
 import shutil
@@ -27,6 +28,7 @@ from trueup.run.stage import Context, Stage
 from trueup.run.standing import Standing, begun
 
 PACKAGES = ("trueup", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "label-studio-sdk")
+COMPUTES = ("TRUEUP_CPU", "TRUEUP_GPU")  # variables that choose how a rank computes
 MIN_FREE_BYTES = 2**20
 
 
@@ -74,7 +76,9 @@ def _refuse_unlike(stage: Stage, standing: Standing, inputs: Mapping[str, Artifa
     if ranks.count() > 1:
         standing.hashes = type(standing.hashes)(standing.hashes.path)  # with what the first rank has hashed by now
         versions = {"Python": platform.python_version(), **_versions()}
-        alike.refuse_different(stage.name, {"versions": versions} | standing.made_of(stage, inputs))
+        computes: dict[str, Any] = {"model.dtype": standing.chain.run.model.dtype}  # of no fingerprint
+        computes |= {name: os.environ.get(name, "not set") for name in COMPUTES}
+        alike.refuse_different(stage.name, {"versions": versions} | computes | standing.made_of(stage, inputs))
 
 
 def _finish(standing: Standing, final: Path, out: Path) -> None:

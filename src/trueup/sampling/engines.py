@@ -34,6 +34,8 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Progress = 
     if model.device.type == "cuda":
         return OnGpu(model, tokenizer, sampling, progress)
     ours = cpu.engine(model, merged=sampling.engine == "merged")
+    if ours is None and sampling.engine == "merged":
+        raise _no_merged("our decoder does not know this model or adapter, or TRUEUP_CPU leaves it out")
     if ours is None:
         return ByGenerate(model, tokenizer, sampling, progress, why="")
     return OnCpu(ours, model, tokenizer, sampling, progress)
@@ -131,15 +133,19 @@ class OnGpu:
 
     def _leave(self, why: str) -> None:
         if self.sampling.engine == "merged":
-            raise ModelError(
-                "engine: merged",
-                found=why,
-                expected="a model that our decoder knows, and its copy in 16 bits beside it on the GPU",
-                next_step="set engine: auto",
-            )
+            raise _no_merged(why)
         self.ours = None
         self.instead = ByGenerate(self.model, self.tokenizer, self.sampling, self.progress, why=why)
         _say(f"sampling with {GENERATE}, which is slower: {why}")
+
+
+def _no_merged(why: str) -> ModelError:
+    return ModelError(
+        "engine: merged",
+        found=why,
+        expected="a model that our decoder knows, and its copy in 16 bits beside it",
+        next_step="set engine: auto",
+    )
 
 
 def engine_bytes(model: Any, name: Engine) -> int:
