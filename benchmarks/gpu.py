@@ -69,17 +69,34 @@ def main() -> None:
     names = asked.parts.split(",")
     if unknown := [name for name in names if name not in PARTS]:
         sys.exit(f"--parts: unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}")
+    if asked.shape == "7b" and not asked.emulate and not has_gpu():
+        sys.exit("no GPU that torch can use: a dry run on a CPU is --shape tiny")
     out = asked.out or RESULTS / f"{datetime.now():%Y-%m-%d-%H%M}-{asked.shape}"
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"--out {out}: {error.strerror}")
+    failed = 0
     began, about = time.monotonic(), {"date": f"{datetime.now():%Y-%m-%d}", "commit": commit(), "shape": asked.shape}
     about |= {"emulated": asked.emulate} if asked.emulate else {}
     with (out / "results.jsonl").open("a", encoding="utf-8") as kept:
         for name in ["base", *(name for name in names if name != "base")]:
-            line = json.dumps({"part": name} | about | measured(name, asked, out, began))
+            found = measured(name, asked, out, began)
+            errors = [side["error"] for side in found.values() if isinstance(side, dict) and "error" in side]
+            failed += any(not error.startswith("skipped") for error in errors)
+            line = json.dumps({"part": name} | about | found)
             print(line, flush=True)
             kept.write(line + "\n")
             kept.flush()
     print(f"results: {out}", file=sys.stderr)
+    if failed:
+        sys.exit(f"parts that failed: {failed}; see `error` in their lines")
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def options() -> argparse.Namespace:

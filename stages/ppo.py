@@ -95,6 +95,7 @@ def run(
         | kl
         | {
             "training": gpu.described(model),
+            **base.computed_in(model),
             "linear4bit_layers": len(base.linear4bit_layers(model)),
             "weights_bytes": weights_bytes,
             "trainable_parameters": sum(p.numel() for p in on_base.policy_parameters() + on_base.value_parameters()),

@@ -72,6 +72,8 @@ def test_every_stage_is_built_and_trains(chain: Chain) -> None:
     for stage in TRAINED - {"ppo"}:
         assert math.isfinite(chain.metrics(stage)["train_loss"])
         assert chain.metrics(stage)["num_steps_left_out"] == 0
+    computed = {chain.metrics(stage)["computed_in"] for stage in TRAINED}
+    assert computed == {{"fp16": "float16", "bf16": "bfloat16"}[chain.kind]}
     assert chain.metrics("sft")["eval_loss"] < math.log(320)  # of 320 tokens, less than a guess
     assert chain.metrics("dpo")["reference_proof"]["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert chain.metrics("kto")["reference_proof"]["first_loss"] == pytest.approx(0.5, abs=1e-4)

@@ -42,6 +42,9 @@ def test_the_run_file_chooses(
 
 def test_a_cpu_chooses_for_itself() -> None:
     assert base.compute_dtype("float32") == base.compute_dtype("float16") == base.compute_dtype()
+    (said,) = base.warnings(ModelConfig(base="nowhere", dtype="float16"))
+    assert said.startswith("model.dtype: float16 is not used")
+    assert base.warnings(ModelConfig(base="nowhere")) == []
 
 
 def test_a_model_known_to_leave_fp16_is_warned_of(gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:

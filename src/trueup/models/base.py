@@ -222,7 +222,10 @@ def warnings(model: ModelConfig) -> list[str]:
     """What is known against computing this base in the dtype that a GPU of this machine would use, for a preflight."""
     import torch
 
-    if not torch.cuda.is_available() or compute_dtype(model.dtype) != torch.float16:
+    if not torch.cuda.is_available():
+        unused = f"model.dtype: {model.dtype} is not used: it is for GPUs, and a CPU chooses for itself"
+        return [unused] if model.dtype != "auto" else []
+    if compute_dtype(model.dtype) != torch.float16:
         return []
     kind = checked_config(model.base, four_bit=True).model_type
     if kind not in families.BEYOND_FP16:
@@ -238,6 +241,11 @@ def dtype_of(model: Any) -> torch.dtype:
     """What a loaded model computes in on a GPU: the dtype of its embedding, which is never quantized."""
     found: torch.dtype = model.get_input_embeddings().weight.dtype
     return found
+
+
+def computed_in(model: Any) -> dict[str, str]:
+    """For a record, the dtype in which a model on a GPU computes; nothing on a CPU, which chooses for itself."""
+    return {"computed_in": str(dtype_of(model)).removeprefix("torch.")} if model.device.type == "cuda" else {}
 
 
 def arithmetic(model: Any) -> AbstractContextManager[Any]:

@@ -27,6 +27,9 @@ def use_one_gpu() -> None:
     transformers' Trainer would spread a model over all of them by `nn.DataParallel`, which TRL refuses. Call it before
     torch looks for GPUs. Of several ranks each takes the GPU with its number among those it sees.
     """
+    os.environ.setdefault(
+        "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
+    )  # as nvidia-smi numbers them; CUDA would begin with the fastest
     if ranks.count() > 1:
         return
     first = os.environ.get(VISIBLE, "0").split(",")[0].strip()

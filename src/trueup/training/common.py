@@ -181,6 +181,7 @@ def train(trainer: Any) -> Metrics:
     return {
         "resumed_from_step": checkpoints.step_of(start),
         "training": gpu.described(model),
+        **base.computed_in(model),
         "train_loss": sum(losses) / len(losses),
         "num_steps": int(trainer.state.global_step),
         "num_steps_left_out": watch.num_left_out,  # in fp16, since the last resume
