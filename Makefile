@@ -5,7 +5,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 LLAMA := $(VENV)/.llama-cpp
 
-.PHONY: setup demo test faults older lint docs reference package clean
+.PHONY: setup demo test test-all faults older lint docs reference package clean
 
 setup: $(STAMP)
 
@@ -20,7 +20,11 @@ demo: setup
 	@echo 'The command trueup is in $(VENV)/bin: `source $(VENV)/bin/activate` puts it on the PATH of this shell.'
 
 test: setup lint $(LLAMA)
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile -m 'not slow'
+
+# Those marked slow as well: the same things in other shapes.
+test-all: setup lint $(LLAMA)
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile
 
 # llama.cpp, for the tests of GGUF files; compiled once, some minutes. Without a C++ compiler those tests are skipped.
 $(LLAMA): | $(STAMP)

@@ -16,7 +16,7 @@ from trueup.stages import grpo
 from trueup.training import checkpoints
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_grpo_learns_a_simple_reward(sharp: Pipeline, tmp_path: Path, seed: int) -> None:
     (sharp.folder.parents[1] / "preferences.py").write_text(LIKES_GEAR)
     config = grpo.Config(

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FILES = ("test_alignment.py", "test_rollout.py", "test_ppo.py", "test_judge_and_export.py")
+FILES = (
+    "test_alignment.py",
+    "test_judge_and_export.py",
+    pytest.param("test_rollout.py", marks=pytest.mark.slow),
+    pytest.param("test_ppo.py", marks=pytest.mark.slow),
+)
 
 
 @pytest.mark.skipif(os.environ.get("TRUEUP_CPU") == "portable", reason="all tests run so already")

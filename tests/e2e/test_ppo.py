@@ -22,7 +22,7 @@ from trueup.sampling.sample import engine_bytes
 from trueup.stages import ppo
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_it_learns_a_simple_reward(sharp: Pipeline, tmp_path: Path, seed: int) -> None:
     metrics = train(sharp, tmp_path, seed)
     assert metrics["last_reward"] > metrics["first_reward"] + 0.3

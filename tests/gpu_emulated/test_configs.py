@@ -33,7 +33,7 @@ def test_each_card_has_some() -> None:
 
 
 @emulated.needs_compiler
-@pytest.mark.parametrize("cards", [("t4",), ("24gb", "80gb")])
+@pytest.mark.parametrize("cards", [("t4",), pytest.param(("24gb", "80gb"), marks=pytest.mark.slow)])
 def test_it_runs_on_such_a_gpu(cards: tuple[str, ...], tmp_path: Path) -> None:
     files = [file for card in cards for file in FILES[card]]
     found = emulated.run("configs.py", folder=str(tmp_path), capability=CAPABILITY[cards[0]], files=files)
