@@ -107,25 +107,6 @@ def share(hits: Sequence[bool]) -> dict[str, Any] | None:
     }
 
 
-def self_consistency(first: Iterable[Label], again: Iterable[Label]) -> dict[str, dict[str, Any]]:
-    """Of each person, the share of units judged a second time with the same value as the first time."""
-    before = {(label.annotator, label.unit): label.value for label in first}
-    same: dict[str, list[bool]] = defaultdict(list)
-    for label in again:
-        if (label.annotator, label.unit) in before:
-            same[label.annotator].append(before[label.annotator, label.unit] == label.value)
-    return {annotator: found for annotator, hits in sorted(same.items()) if (found := share(hits))}
-
-
-def gold_accuracy(labels: Iterable[Label], gold: dict[str, str | int]) -> dict[str, dict[str, Any]]:
-    """Of each person, the share of the units of `gold` (unit -> right value) that were judged rightly."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    for label in labels:
-        if label.unit in gold:
-            right[label.annotator].append(label.value == gold[label.unit])
-    return {annotator: found for annotator, hits in sorted(right.items()) if (found := share(hits))}
-
-
 def dawid_skene(labels: Sequence[Label]) -> dict[str, Any]:
     """How often each person is right, with the truth unknown: the model of Dawid and Skene (1979), by EM.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Row = dict[str, Any]
@@ -42,23 +42,36 @@ def kto(rows: Iterable[Row], people: dict[str, list[str]]) -> list[Row]:
 PAIRED: dict[str, Callable[[Iterable[Row], dict[str, list[str]]], list[Row]]] = {"trl-dpo": dpo, "trl-reward": reward}
 
 
-def judgements(annotations: Iterable[Row], rows: Iterable[Row]) -> list[Row]:
-    """Every judgement as it was frozen, with the prompt, the text that it is about, and the split.
+def judgements(annotations: Iterable[Row], completions: Iterable[Row], splits: Mapping[str, str]) -> list[Row]:
+    """Every judgement as it was frozen, with the prompt, the text or the two texts that it is about, and the split.
 
-    `rows` are those of the same snapshot. Of a judgement that none of them is about, these four are None.
+    `completions` have uid, prompt_id, messages and completion; `splits` maps the prompts that gave something to train
+    on. All rows have the same columns, and None where a kind of judgement has no such thing.
     """
-    about = {row["uid"]: row for row in rows}
-    names = ("prompt", "completion", "split", "prompt_id")
-    return [{name: about.get(one["uid"], {}).get(name) for name in names} | one for one in annotations]
+    known = {row["uid"]: row for row in completions}
+    found: list[Row] = []
+    for one in annotations:
+        about = [known.get(uid, {}) for uid in _about(one)]
+        first = next(filter(None, about), {})
+        prompt_id = first.get("prompt_id")
+        row = {"prompt": first.get("messages"), "prompt_id": prompt_id, "split": splits.get(prompt_id or "")}
+        names = ("completion",) if len(about) == 1 else ("completion_a", "completion_b")
+        found.append(row | {name: text.get("completion") for name, text in zip(names, about, strict=True)} | one)
+    columns = dict.fromkeys(name for row in found for name in row)
+    return [{name: row.get(name) for name in columns} for row in found]
 
 
 def people_of(annotations: Iterable[Row]) -> dict[str, list[str]]:
     """uid of a completion -> who judged it, each once."""
     found: dict[str, dict[str, None]] = {}
     for one in annotations:
-        for uid in (one["a"], one["b"]) if "a" in one else (one["uid"],):
+        for uid in _about(one):
             found.setdefault(uid, {})[one["annotator"]] = None
     return {uid: list(names) for uid, names in found.items()}
+
+
+def _about(annotation: Row) -> tuple[str, ...]:
+    return (annotation["a"], annotation["b"]) if "a" in annotation else (annotation["uid"],)
 
 
 def _of_pair(pair: Row, people: dict[str, list[str]]) -> Row:

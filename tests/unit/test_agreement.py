@@ -14,10 +14,8 @@ from trueup.feedback.agreement import (
     Label,
     cohens_kappa,
     dawid_skene,
-    gold_accuracy,
     krippendorff_alpha,
     raw_agreement,
-    self_consistency,
     share,
 )
 
@@ -94,14 +92,6 @@ def test_a_share_has_wilsons_interval() -> None:
         assert found["low"] == pytest.approx(low, abs=5e-5)
         assert found["high"] == pytest.approx(high, abs=5e-5)
     assert share([]) is None
-
-
-def test_gold_and_repeated_units_are_counted_by_person() -> None:
-    labels = _labels({"A": "yyn", "B": "yn*"})
-    right = gold_accuracy(labels, {"0": "y", "2": "y"})
-    assert {who: (one["estimate"], one["num"]) for who, one in right.items()} == {"A": (0.5, 2), "B": (1.0, 1)}
-    same = self_consistency(labels, [Label("0", "A", "n"), Label("1", "A", "y"), Label("2", "B", "y")])
-    assert {who: (one["estimate"], one["num"]) for who, one in same.items()} == {"A": (0.5, 2)}
 
 
 def _simulated(num_units: int, accuracies: dict[str, float]) -> list[Label]:

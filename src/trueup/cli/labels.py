@@ -61,7 +61,9 @@ def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, spl
     elif form == "trl-kto":
         rows = exporting.kto(_of_split(frozen, "rows", split), people)
     else:
-        rows = exporting.judgements(annotations, _of_split(frozen, "rows", "all"))
+        given = [*_of_split(frozen, "rows", "all"), *_of_split(frozen, "pairs", "all")]
+        completions = _judged(pipeline, typed(run_file, overrides))[1]
+        rows = exporting.judgements(annotations, completions, {row["prompt_id"]: row["split"] for row in given})
         rows = [row for row in rows if split in ("all", row["split"])]
     if out.suffix == ".parquet":
         _write_parquet(out, rows)
