@@ -39,6 +39,11 @@ def figures(judgements: Iterable[Judgement], completions: Iterable[Row]) -> dict
     }
 
 
+def of_known_people(judgements: Iterable[Judgement]) -> bool:
+    """Whether a source says who gave these: files do not, and each of their judgements is a person's of its own."""
+    return any(one.annotation_id is not None for one in judgements)
+
+
 def disputed(verdicts: Sequence[Judgement]) -> dict[str, list[Judgement]]:
     """What people judged differently, by uid, the most judged first."""
     by_unit: dict[str, list[Judgement]] = defaultdict(list)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.feedback.judgement import Comparison, Judgement, Thumb
-from trueup.feedback.quality import disputed
+from trueup.feedback.quality import disputed, of_known_people
 from trueup.page import Page
 
 if TYPE_CHECKING:
@@ -28,12 +28,20 @@ def write(
     number = sum(one["num_judgements"] for one in people.values())
     edits = sum(one["num_edits"] for one in people.values())
     written = f", and wrote {_counted(edits, 'better answer')}" if edits else ""
-    page.text(f"{_counted(len(people), 'person', 'people')} gave {_counted(number, 'judgement')}{written}.")
-    _agreement(page, found)
-    _people(page, people)
-    _leanings(page, found)
-    _accuracy(page, found["dawid_skene"])
-    _disputed(page, judgements, completions)
+    if not of_known_people(judgements):
+        page.text(
+            f"{_counted(number, 'judgement')} from files. trueup does not read from a file who gave which judgement. "
+            "A preferred answer was better than one other answer, and not good by itself. "
+            "So nothing is said of people here, and of how far they agree."
+        )
+        _leanings(page, found | {"people": {}})
+    else:
+        page.text(f"{_counted(len(people), 'person', 'people')} gave {_counted(number, 'judgement')}{written}.")
+        _agreement(page, found)
+        _people(page, people)
+        _leanings(page, found)
+        _accuracy(page, found["dawid_skene"])
+        _disputed(page, judgements, completions)
     return page.write(path)
 
 
@@ -107,11 +115,12 @@ def _leanings(page: Page, found: dict[str, Any]) -> None:
     page.heading("Do people lean to length or to a side?")
     people = found["people"]
     longer = {name: one["prefers_longer"] for name, one in people.items() if one["prefers_longer"]}
-    if not longer:
+    if not found["prefers_longer"]:
         page.text("Nobody told two answers to one prompt apart, so nothing is known of that.")
         return
     page.text(_lean(found["prefers_longer"], "the longer of two answers to a prompt was liked better"))
-    page.plot(_shares(longer), "Share in which the longer answer was liked better, by person, with 95 % intervals.")
+    if longer:
+        page.plot(_shares(longer), "Share in which the longer answer was liked better, by person, with 95 % intervals.")
     if found["prefers_side_a"]:
         page.text(_lean(found["prefers_side_a"], "the answer on side A was chosen"))
 

@@ -73,8 +73,8 @@ def test_the_page_escapes_what_people_and_models_wrote(tmp_path: Path) -> None:
     script = "<script>alert(1)</script>"
     rows = [row | {"completion": script} for row in COMPLETIONS]
     said = [
-        Thumb(uid="p1", annotator="A", up=True),
-        Thumb(uid="p1", annotator=script, up=False, reasons=("wrong",), comment=script),
+        Thumb(uid="p1", annotator="A", annotation_id=1, up=True),
+        Thumb(uid="p1", annotator=script, annotation_id=2, up=False, reasons=("wrong",), comment=script),
     ]
     page = quality_page.write(tmp_path / "x.html", "t", quality.figures(said, rows), said, rows).read_text()
     assert "<script>alert" not in page
@@ -94,4 +94,6 @@ def test_the_command_draws_what_was_frozen(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["collect", str(run)]).exit_code == 0
     done = CliRunner().invoke(main, ["labels", "report", str(run)])
     assert done.exit_code == 0, done.output
-    assert "labels, as they were frozen" in (tmp_path / "runs" / "x" / "round-1" / "labels.html").read_text()
+    page = (tmp_path / "runs" / "x" / "round-1" / "labels.html").read_text()
+    assert "labels, as they were frozen" in page
+    assert "does not read from a file who gave which" in page and "Cohen" not in page

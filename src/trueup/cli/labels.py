@@ -95,7 +95,8 @@ def report(run_file: Path, overrides: tuple[str, ...]) -> None:
     page = pipeline.path("collect").parent / "labels.html"
     quality_page.write(page, title, found, judgements, completions)
     click.echo(f"page: {page}")
-    tell(page=str(page), state=state, **found)
+    said = found if quality.of_known_people(judgements) else {"prefers_longer": found["prefers_longer"]}
+    tell(page=str(page), state=state, **said)
 
 
 def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
