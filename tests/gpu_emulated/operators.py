@@ -55,7 +55,7 @@ def mixed() -> dict[str, Callable[[], Any]]:
         "matmul": lambda: torch.ones(2, 3, device=GPU) @ torch.ones(3, 2),
         "gather": lambda: there.gather(0, torch.tensor([0])),
         "where": lambda: torch.where(there > 0, there, here),
-        "values put by an index": lambda: there.clone().index_put_((torch.tensor([0, 1]),), torch.ones(2)),
+        "values written at an index": lambda: there.clone().index_put_((torch.tensor([0, 1]),), torch.ones(2)),
         "an index on the device, of the host's": lambda: here[torch.tensor([0], device=GPU)],
         "loss of both": lambda: nn.functional.mse_loss(there, here),
         "numpy": lambda: there.numpy(),
