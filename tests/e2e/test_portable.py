@@ -10,9 +10,10 @@ import pytest
 HERE = Path(__file__).parent
 FILES = (
     "test_alignment.py",
-    "test_judge_and_export.py",
-    pytest.param("test_rollout.py", marks=pytest.mark.slow),
-    pytest.param("test_ppo.py", marks=pytest.mark.slow),
+    *(
+        pytest.param(file, marks=pytest.mark.slow)
+        for file in ("test_judge_and_export.py", "test_rollout.py", "test_ppo.py")
+    ),
 )
 
 
