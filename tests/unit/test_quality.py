@@ -45,7 +45,7 @@ def test_thumbs_of_two_people() -> None:
 
 def test_comparisons_agree_on_the_answer_and_not_on_the_side() -> None:
     def compared(who: str, a: str, b: str, preferred: str) -> Comparison:
-        return Comparison(uid="p1 p2", annotator=who, a=a, b=b, preferred=preferred)
+        return Comparison(uid="p1 p2", annotator=who, annotation_id=1, a=a, b=b, preferred=preferred)
 
     said = [compared("A", "p1", "p2", "a"), compared("B", "p2", "p1", "b"), compared("C", "p1", "p2", "tie")]
     found = quality.figures(said, COMPLETIONS)
@@ -96,4 +96,4 @@ def test_the_command_draws_what_was_frozen(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     page = (tmp_path / "runs" / "x" / "round-1" / "labels.html").read_text()
     assert "labels, as they were frozen" in page
-    assert "does not read from a file who gave which" in page and "Cohen" not in page
+    assert "from files that do not say who gave which" in page and "Cohen" not in page

@@ -95,7 +95,7 @@ def report(run_file: Path, overrides: tuple[str, ...]) -> None:
     page = pipeline.path("collect").parent / "labels.html"
     quality_page.write(page, title, found, judgements, completions)
     click.echo(f"page: {page}")
-    said = found if quality.of_known_people(judgements) else {"prefers_longer": found["prefers_longer"]}
+    said = found if found["people"] else {name: found[name] for name in ("prefers_longer", "num_unnamed")}
     tell(page=str(page), state=state, **said)
 
 
@@ -107,7 +107,9 @@ def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[di
     frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
     if frozen.is_there():
         rows = {row["uid"]: row | {"messages": row["prompt"]} for row in _of_split(frozen, "rows", "all")}
-        completions = sampled.rows() if sampled.is_there() else list(rows.values())
+        judged = frozen.path / "completions.jsonl"  # of files; before these wrote it, what was trained on is known
+        given = list(read_jsonl(judged)) if judged.is_file() else list(rows.values())
+        completions = sampled.rows() if sampled.is_there() and not judged.is_file() else given
         return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}

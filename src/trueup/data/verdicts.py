@@ -79,13 +79,13 @@ def scores_differ(record: dict[str, Any]) -> bool:
     return True
 
 
-def label_of(value: Any) -> bool:
+def label_of(value: Any, name: str = "label") -> bool:
     """The thumb that a label says. Raises RowFault where it says none."""
     if is_missing(value):
-        raise RowFault("no verdict", "label is missing")
+        raise RowFault("no verdict", f"{name} is missing")
     up = thumb(value)
     if up is None:
-        raise RowFault(UNKNOWN, f"label is {_shown(value)}, expected such as true/false, 1/0, 1/-1, yes/no, good/bad")
+        raise RowFault(UNKNOWN, f"{name} is {_shown(value)}, expected such as true/false, 1/0, 1/-1, yes/no, good/bad")
     return up
 
 

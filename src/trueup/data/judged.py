@@ -1,0 +1,215 @@
+"""Files in which people judged: pairs, thumbs and ratings, with each person told apart where the file does so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from trueup.data.dialogue import Messages
+from trueup.data.example import Example, Record, Verdict
+from trueup.data.faults import RowFault
+from trueup.data.reading import instruction_of, prompt_of, spoken_of
+from trueup.data.values import is_missing, text_of
+from trueup.data.verdicts import as_number, count_of, label_of, scores_differ
+
+ANNOTATOR = re.compile(r"annotator(\d+|[ _-].+)")  # columns that hold what one person said; the name is the person's
+RATED_BY = re.compile(r"rating[ _-].+")
+WHO = ("annotator", "updated_at", "lead_time", "comment", "reasons", "guidelines")  # of a row that one person gave
+TIE = "no preference"
+_PREFERRED = {0: "tie", 1: "a", 2: "b"}
+_KINDS = ("thumb", "comparison", "rating", "edit")
+_COMPARED = ("a", "b", "tie", "both_bad")
+
+
+def pair(record: Record) -> list[Example]:
+    """Two answers, the better one named. One score for both is no preference."""
+    (before, chosen) = spoken_of(record["chosen"], "chosen")
+    (other, rejected) = spoken_of(record["rejected"], "rejected")
+    if before != other:
+        raise RowFault("chosen and rejected answer different prompts")
+    if chosen == rejected:
+        raise RowFault("chosen and rejected are the same")
+    if not before:
+        if is_missing(record.get("prompt")):
+            raise RowFault("no prompt", "no prompt: neither a field of that name, nor turns in chosen and rejected")
+        before = prompt_of(record["prompt"])
+    differ = scores_differ(record)
+    said = _said(record, "comparison", "a" if differ else "tie")
+    if not differ:
+        return [Example(before, chosen, rejected, votes=(0, 0), verdicts=said, barred=TIE)] if said else []
+    counted = {name: record[name] for name in ("votes_for", "votes_against") if not is_missing(record.get(name))}
+    if said and counted:
+        raise RowFault("two kinds of voters", f"the row has an annotator, and {', '.join(counted)} as well")
+    votes = (
+        count_of(counted.get("votes_for", 1), "votes_for"),
+        count_of(counted.get("votes_against", 0), "votes_against"),
+    )
+    return [Example(before, chosen, rejected, votes=votes, verdicts=said)]
+
+
+def judged_pair(record: Record) -> list[Example]:
+    """Two answers and what each annotator said: 1, 2, or 0 for a tie (PandaLM).
+
+    An empty answer can be judged, and not learned from.
+    """
+    answers = ["" if is_missing(record[name]) else text_of(record[name], name) for name in ("response1", "response2")]
+    said = []
+    for name, verdict in _columns(record, ANNOTATOR):
+        number = as_number(verdict)
+        if number not in _PREFERRED:
+            raise RowFault("unknown verdict", f"{name} is {str(verdict)[:40]!r}, expected 1, 2 or 0 for a tie")
+        said.append(Verdict("comparison", _PREFERRED[int(number)], name))
+    first, second = (sum(one.value == side for one in said) for side in ("a", "b"))
+    asked = prompt_of(record["prompt"]) if "prompt" in record else instruction_of(record, record.get("input"))
+    if not said:
+        return []
+    barred = "empty answer" if "" in answers else TIE if first == second else ""
+    if not barred and answers[0] == answers[1]:
+        raise RowFault("chosen and rejected are the same")
+    chosen, rejected = answers if first >= second else reversed(answers)
+    votes = (max(first, second), min(first, second))
+    sides = (answers[0], answers[1])
+    return [Example(asked, chosen, rejected, votes=votes, verdicts=said, sides=sides, one_question=True, barred=barred)]
+
+
+def thumb(record: Record) -> list[Example]:
+    """One answer, good or bad."""
+    up = label_of(record["label"])
+    asked, completion = _asked(record)
+    return [Example(asked, completion, label=up, votes=(int(up), int(not up)), verdicts=_said(record, "thumb", up))]
+
+
+def thumbs_by_person(record: Record) -> list[Example]:
+    """One answer, and a column for each person's thumb."""
+    said = [Verdict("thumb", label_of(value, name), name) for name, value in _columns(record, ANNOTATOR)]
+    asked, completion = _asked(record)
+    ups = sum(one.value is True for one in said)
+    downs = len(said) - ups
+    if not said:
+        return []
+    barred = TIE if ups == downs else ""
+    return [Example(asked, completion, label=ups > downs, votes=(ups, downs), verdicts=said, barred=barred)]
+
+
+def counted_thumbs(record: Record) -> list[Example]:
+    """One answer, with the numbers of its thumbs."""
+    up, down = count_of(record["up"], "up"), count_of(record["down"], "down")
+    if up == down:
+        return []
+    asked, completion = _asked(record)
+    return [Example(asked, completion, label=up > down, votes=(up, down))]
+
+
+def rating(record: Record) -> list[Example]:
+    """One answer, from 1 (bad) to 5 (excellent)."""
+    value = _rating(record["rating"], "rating")
+    asked, completion = _asked(record)
+    return [Example(asked, completion, verdicts=_said(record, "rating", value) or [Verdict("rating", value)])]
+
+
+def ratings_by_person(record: Record) -> list[Example]:
+    """One answer, and a column for each person's rating."""
+    said = [Verdict("rating", _rating(value, name), name) for name, value in _columns(record, RATED_BY)]
+    asked, completion = _asked(record)
+    return [Example(asked, completion, verdicts=said)] if said else []
+
+
+def judgement(record: Record) -> list[Example]:
+    """A judgement as `trueup labels export --format jsonl` writes it."""
+    kind = record["kind"]
+    if kind not in _KINDS:
+        raise RowFault("unknown verdict", f"kind is {str(kind)[:40]!r}, expected one of {', '.join(_KINDS)}")
+    asked = prompt_of(record["prompt"])
+    if kind == "comparison":
+        a, b = (
+            "" if is_missing(record.get(name)) else spoken_of(record[name], name)[1]
+            for name in ("completion_a", "completion_b")
+        )
+        preferred = record.get("preferred")
+        if preferred not in _COMPARED:
+            raise RowFault("unknown verdict", f"preferred is {str(preferred)[:40]!r}, expected {', '.join(_COMPARED)}")
+        chosen, rejected = (b, a) if preferred == "b" else (a, b)
+        votes = (1, 0) if preferred in ("a", "b") else (0, 0)
+        barred = "empty answer" if "" in (a, b) else "" if preferred in ("a", "b") else TIE
+        said = _said(record, kind, preferred)
+        return [Example(asked, chosen, rejected, votes=votes, verdicts=said, sides=(a, b), barred=barred)]
+    completion = spoken_of(record.get("completion"), "completion")[1]
+    if kind == "rating":
+        return [Example(asked, completion, verdicts=_said(record, kind, _rating(record.get("rating"), "rating")))]
+    if kind == "edit":
+        return [Example(asked, completion, verdicts=_said(record, kind, text_of(record.get("text"), "text")))]
+    up = label_of(record.get("up"), "up")
+    return [Example(asked, completion, label=up, votes=(int(up), int(not up)), verdicts=_said(record, kind, up))]
+
+
+def as_judgements(example: Example) -> list[Record]:
+    """The rows that `judgement` reads the example's verdicts from again; all have the same columns."""
+    sides = example.sides or (example.completion or "", example.rejected or "")
+    rows = []
+    for one in example.verdicts:
+        two = one.kind == "comparison"
+        rows.append(
+            {
+                "kind": one.kind,
+                "annotator": one.annotator or None,
+                "prompt": example.prompt,
+                "completion": None if two else example.completion,
+                "completion_a": sides[0] if two else None,
+                "completion_b": sides[1] if two else None,
+                "up": one.value if one.kind == "thumb" else None,
+                "preferred": one.value if two else None,
+                "rating": one.value if one.kind == "rating" else None,
+                "text": one.value if one.kind == "edit" else None,
+                "updated_at": one.updated_at or None,
+                "lead_time": one.lead_time,
+                "comment": one.comment or None,
+                "reasons": list(one.reasons),
+                "guidelines": one.guidelines or None,
+            }
+        )
+    return rows
+
+
+def _asked(record: Record) -> tuple[Messages, str]:
+    completion = spoken_of(record["completion"], "completion")[1]
+    return prompt_of(record["prompt"]), completion
+
+
+def _columns(record: Record, people: re.Pattern[str]) -> Iterable[tuple[str, Any]]:
+    """The columns of people who said something."""
+    return ((name, value) for name, value in record.items() if people.fullmatch(name) and not is_missing(value))
+
+
+def _said(record: Record, kind: str, value: bool | int | str) -> list[Verdict]:
+    """The verdict of the person who gave the row; nothing where the row says nothing of that person."""
+    given = {name: record[name] for name in WHO if name != "reasons" and not is_missing(record.get(name))}
+    reasons = record.get("reasons")
+    if not given and not reasons:
+        return []
+    seconds = None
+    if "lead_time" in given and ((seconds := as_number(given["lead_time"])) is None or seconds < 0):
+        raise RowFault("unknown time", f"lead_time is {str(given['lead_time'])[:40]!r}, expected seconds")
+    if reasons is not None and not is_missing(reasons) and not isinstance(reasons, list):
+        reasons = [reasons]
+    texts = {name: text_of(given[name], name) for name in given.keys() - {"lead_time", "annotator"}}
+    why = tuple(text_of(one, "reasons") for one in reasons or () if not is_missing(one))
+    return [Verdict(kind, value, name_of(given.get("annotator")), lead_time=seconds, reasons=why, **texts)]
+
+
+def name_of(value: Any) -> str:
+    """A person's name or id; 3, "3" and the 3.0 that programs make of it in a column with gaps are one person."""
+    if is_missing(value):
+        return ""
+    return (
+        re.sub(r"(?<=\d)\.0+$", "", text_of(value, "annotator"))
+        if as_number(value) is not None
+        else text_of(value, "annotator")
+    )
+
+
+def _rating(value: Any, name: str) -> int:
+    number = as_number(value)
+    if number is None or number not in range(1, 6):
+        raise RowFault("unknown verdict", f"{name} is {str(value)[:40]!r}, expected a whole number from 1 to 5")
+    return int(number)

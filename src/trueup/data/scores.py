@@ -1,0 +1,195 @@
+"""Scores that an application kept beside its traces become thumbs: whose they are, which count, and from where on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trueup.data.example import Record, Verdict
+from trueup.data.values import is_missing
+from trueup.data.verdicts import as_number, spelling, thumb
+from trueup.errors import DataError
+
+if TYPE_CHECKING:
+    from trueup.run.run_file import Source
+
+BY_MODEL = "score of a model, not of a person"
+NEITHER = "score that says neither up nor down"
+NO_SCORE = "no score"
+UNMATCHED = "score of no row in the file"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One score as an application wrote it."""
+
+    value: Any
+    name: str = ""
+    user: str = ""  # who gave it, by the application's own id
+    when: str = ""
+    comment: str = ""
+    by_model: bool = False
+    correction: str = ""  # the answer as it should have been
+
+
+class Scores:
+    """Tells the scores of one source that count, and which of them are thumbs up.
+
+    `left` counts those that do not count, by reason; `labels` the values that were read as thumbs without a threshold.
+    """
+
+    def __init__(self, source: Source, rows: Callable[[Path], Iterable[Record]]) -> None:
+        """`rows` reads the rows of a file, and raises DataError where it is broken."""
+        self._source, self._rows = source, rows
+        self.left: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()
+        self._names: Counter[str] = Counter()
+        self._beside: dict[str, list[Record]] | None = None
+        self._last: dict[str, tuple[str, str]] | None = None  # trace -> (moment, id) of its last generation
+
+    def verdicts(self, scores: Iterable[Score]) -> list[Verdict]:
+        """What people said, of the scores of one answer."""
+        found = []
+        for one in scores:
+            if one.by_model:
+                self.left[BY_MODEL] += 1
+                continue
+            self._names[one.name] += 1
+            if self._source.score is not None and one.name != self._source.score:
+                self.left[f"another score: {one.name or 'without a name'}"] += 1
+                continue
+            who = {"annotator": pseudonym(one.user), "updated_at": one.when, "comment": one.comment}
+            if one.correction:
+                found.append(Verdict("edit", one.correction, **who))
+            up = self._is_up(one.value)
+            if up is not None:
+                found.append(Verdict("thumb", up, **who))
+            elif not one.correction:
+                self.left[NEITHER] += 1
+        return found
+
+    def _is_up(self, value: Any) -> bool | None:
+        up_from, down_to = self._source.thumbs_up_from, self._source.thumbs_down_to
+        if up_from is None or down_to is None:
+            if not is_missing(value):
+                self.labels[spelling(value)] += 1
+            return thumb(value)
+        number = as_number(value)
+        if number is None or down_to < number < up_from:
+            return None
+        return number >= up_from
+
+    def beside(self, *keys: str) -> list[Record]:
+        """The rows of the source's `scores` file about whatever bears one of these ids; each row is given once."""
+        if self._beside is None:
+            self._beside = defaultdict(list)
+            for row in self._rows(self._source.scores) if self._source.scores is not None else ():
+                self._beside[_key(row)].append(row)
+        return [row for key in keys for row in self._beside.pop(key, [])]
+
+    def ends_trace(self, observation: Record) -> bool:
+        """Whether it is the last generation of its trace: what people saw, and what a score of the trace is about."""
+        if self._last is None:
+            self._last = {}
+            for row in self._rows(self._source.path) if self._source.scores is not None else ():
+                if str(row.get("type")).upper() == "GENERATION":
+                    get = either(row)
+                    mine = (moment(get("end_time")) or moment(get("start_time")), str(row.get("id")))
+                    trace = str(get("trace_id"))
+                    self._last[trace] = max(mine, self._last.get(trace, mine))
+        trace = str(either(observation)("trace_id"))
+        return trace not in self._last or self._last[trace][1] == str(observation["id"])
+
+    def finish(self) -> None:
+        """Count what no row asked for. Raises DataError where it is not clear which scores are meant."""
+        if self._beside is not None and (lost := sum(map(len, self._beside.values()))):
+            self.left[UNMATCHED] += lost
+        asked, names = self._source.score, ", ".join(f"{name or '(none)'} ({n:,})" for name, n in self._names.items())
+        if asked is not None and self._names and asked not in self._names:
+            raise DataError(
+                str(self._source.path),
+                found=f"no score named {asked}; there are {names}",
+                next_step="name one of these: score: NAME",
+            )
+        if asked is None and len(self._names) > 1:
+            raise DataError(
+                str(self._source.path),
+                found=f"scores of several names: {names}",
+                expected="one of them, since they may mean different things",
+                next_step=f"name it: {{path: {self._source.path.name}, score: {next(iter(self._names))}}}",
+            )
+
+
+def pseudonym(user: str) -> str:
+    """A name for a user of an application, who was not asked whether records may name them."""
+    return f"user-{hashlib.sha256(user.encode()).hexdigest()[:8]}" if user else ""
+
+
+def moment(value: Any) -> str:
+    """ISO 8601 of a text or of seconds since 1970; empty where it is neither."""
+    if is_missing(value):
+        return ""
+    number = as_number(value)
+    try:
+        if number is not None:
+            return datetime.fromtimestamp(number, UTC).isoformat()
+        return datetime.fromisoformat(str(value).strip()).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def of_langfuse(row: Record) -> Score:
+    """A row of Langfuse's scores: of its exports to blob storage, or of its API, whose names are in camel case."""
+    get = either(row)
+    kind, text = get("data_type"), get("string_value")
+    return Score(
+        value=text if kind in ("CATEGORICAL", "TEXT") and text is not None else row.get("value"),
+        name=_text(row.get("name")),
+        user=_text(get("author_user_id")),
+        when=moment(row.get("timestamp")) or moment(get("created_at")),
+        comment=_text(row.get("comment")),
+        by_model=row.get("source") == "EVAL",
+    )
+
+
+def of_langsmith(row: Record) -> Score:
+    """A row of LangSmith's feedback."""
+    source = row.get("feedback_source")
+    source = source if isinstance(source, dict) else {}
+    metadata = source.get("metadata") if isinstance(source.get("metadata"), dict) else {}
+    correction = row.get("correction")
+    return Score(
+        value=row.get("value") if is_missing(row.get("score")) else row.get("score"),
+        name=_text(row.get("key")),
+        user=_text(source.get("user_id")) or _text((metadata or {}).get("user_id")),
+        when=moment(row.get("modified_at")) or moment(row.get("created_at")),
+        comment=_text(row.get("comment")),
+        by_model=source.get("type") in ("model", "auto_eval"),
+        correction=correction.strip() if isinstance(correction, str) else "",
+    )
+
+
+def either(row: Record) -> Any:
+    """Reads a field under its name in snake case, or in camel case."""
+
+    def get(name: str) -> Any:
+        first, *rest = name.split("_")
+        return row.get(name, row.get(first + "".join(word.title() for word in rest)))
+
+    return get
+
+
+def _text(value: Any) -> str:
+    return str(value).strip() if isinstance(value, str | int) and not is_missing(value) else ""
+
+
+def _key(row: Record) -> str:
+    """What a score is about: an observation or a run, else a whole trace."""
+    get = either(row)
+    about = next((get(name) for name in ("observation_id", "run_id") if not is_missing(get(name))), None)
+    return f"trace {_text(get('trace_id'))}" if about is None else _text(about)
