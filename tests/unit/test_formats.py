@@ -283,7 +283,9 @@ def test_pandalm_gives_the_majority_of_three_annotators() -> None:
     whole = [
         row
         for row in rows
-        if row["instruction"].strip() and str(row["response1"]).strip() and str(row["response2"]).strip()
+        if (row["instruction"].strip() or row["input"].strip())
+        and str(row["response1"]).strip()
+        and str(row["response2"]).strip()
     ]
     expected = [
         str(row["response1"] if majority(row) > 0 else row["response2"]).strip() for row in whole if majority(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, spl
         rows = exporting.kto(_of_split(frozen, "rows", split), people)
     else:
         given = [*_of_split(frozen, "rows", "all"), *_of_split(frozen, "pairs", "all")]
-        completions = _judged(pipeline, typed(run_file, overrides))[1]
+        completions = judged_so_far(pipeline, typed(run_file, overrides))[1]
         rows = exporting.judgements(annotations, completions, {row["prompt_id"]: row["split"] for row in given})
         rows = [row for row in rows if split in ("all", row["split"])]
     if out.suffix == ".parquet":
@@ -88,18 +89,32 @@ def report(run_file: Path, overrides: tuple[str, ...]) -> None:
     from trueup.feedback.judgement import from_row
 
     pipeline = open_run(run_file, overrides)
-    lines, completions, state = _judged(pipeline, typed(run_file, overrides))
-    judgements = [one for line in lines for one in from_row(line)]
+    lines, completions, state = judged_so_far(pipeline, typed(run_file, overrides))
+    names = _names(pipeline)
+    said = [one for line in lines for one in from_row(line)]
+    judgements = [
+        one if one.annotation_id is None else replace(one, annotator=names.get(one.annotator, one.annotator))
+        for one in said
+    ]
     found = quality.figures(judgements, completions)
     title = f"{pipeline.run.name}, round {pipeline.run.round}: labels, {state}"
     page = pipeline.path("collect").parent / "labels.html"
     quality_page.write(page, title, found, judgements, completions)
     click.echo(f"page: {page}")
-    said = found if found["people"] else {name: found[name] for name in ("prefers_longer", "num_unnamed")}
-    tell(page=str(page), state=state, **said)
+    told = found if found["people"] else {name: found[name] for name in ("prefers_longer", "num_unnamed")}
+    tell(page=str(page), state=state, **told)
 
 
-def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+def _names(pipeline: Pipeline) -> dict[str, str]:
+    """id -> "NAME (id)" of the people on our own server who agreed to be named."""
+    from trueup.feedback import people
+
+    settings = pipeline.run.labelstudio
+    known = people.everybody(settings.data_dir) if settings.url is None else []
+    return {str(person.id): person.label for person in known if person.named}
+
+
+def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
     from trueup.feedback.store import Store
     from trueup.run.artifacts import Completions, Feedback, read_jsonl
