@@ -65,6 +65,8 @@ def test_a_later_verdict_of_one_person_replaces_the_earlier_by_time_where_all_sa
     later = row | {"label": 1, "updated_at": "2026-01-02T00:00:00+00:00"}
     earlier = row | {"label": 0, "updated_at": "2026-01-01T23:00:00-02:00"}  # an hour later than the other, in UTC
     assert [one.verdict for one in said(tmp_path, [earlier, later])] == [True, False]
+    naive = row | {"label": 1, "updated_at": "2026-01-01 22:00:00"}  # without a zone: UTC
+    assert [one.verdict for one in said(tmp_path, [earlier, later, naive])] == [True, True, False]
     assert [one.verdict for one in said(tmp_path, [earlier, row | {"label": 1}])] == [False, True]
 
 

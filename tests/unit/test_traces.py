@@ -90,8 +90,8 @@ def score(number: int, trace: str, value: float, **more: Any) -> dict[str, Any]:
 
 def test_langfuse_observations_with_the_scores_beside_them(tmp_path: Path) -> None:
     rows = [
-        observation(1, "t1", "01", ANSWER),
         observation(2, "t1", "02", LAST),  # the last generation of its trace: a score of the trace is about it
+        observation(1, "t1", "01", ANSWER),
         observation(3, "t1", "03", "tool result", type="SPAN"),
         observation(4, "t2", "04", "Plain."),
         observation(5, "t3", "05", ANSWER),
