@@ -51,7 +51,9 @@ def _of_votes(row: Row) -> list[Verdict]:
 
 def _name(verdict: Verdict, unnamed: str) -> str:
     name = verdict.annotator or unnamed
-    return f"annotator {name}" if verdict.annotator and UNNAMED.fullmatch(name) else name
+    if UNNAMED.fullmatch(name):  # an export of ours says `unnamed`, and other files may number their people
+        return unnamed if name.startswith("unnamed ") else f"annotator {name}"
+    return name
 
 
 def _judgement(verdict: Verdict, annotator: str, uid: str, uids: list[str]) -> Judgement:

@@ -143,6 +143,7 @@ def test_what_was_exported_is_read_again_as_it_was(tmp_path: Path) -> None:
     again.mkdir()
     collected(again, str(out))
     assert (again / "runs" / "x" / "round-1" / "collect" / "annotations.jsonl").read_bytes() == first
+    assert not said(tmp_path, [rows[0] | {"annotator": "unnamed 7.0"}])[0].is_named  # as an export says it
     thumb = json.loads(first.splitlines()[0])
     assert {name: thumb[name] for name in why} == why
 

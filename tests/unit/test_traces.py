@@ -40,7 +40,13 @@ def read(folder: Path, rows: list[Any], scores: list[Any] | None = None, **sourc
 def test_a_chat_log_with_feedback_in_each_of_its_shapes(tmp_path: Path) -> None:
     rows = [
         {"messages": [USER, ANSWER], "feedback": {"score": 1, "user": "u1", "timestamp": 1716981226, "comment": "ok"}},
-        {"messages": [USER, ANSWER], "feedback": "thumbs_down", "user_id": "u2", "model": "m", "metadata": {"k": "v"}},
+        {
+            "messages": [USER, ANSWER],
+            "feedback": {"rating": "down", "tag": "slow"},
+            "user_id": "u2",
+            "model": "m",
+            "metadata": {"k": "v"},
+        },
         {"messages": [USER, ANSWER], "feedback": [{"value": True, "user": "u1"}, {"value": False, "user": "u3"}]},
         {"messages": [USER, ANSWER], "feedback": None, "model": "m"},
         {"messages": [USER, ANSWER]},
@@ -51,7 +57,7 @@ def test_a_chat_log_with_feedback_in_each_of_its_shapes(tmp_path: Path) -> None:
         *((True, pseudonym("u1")), (False, pseudonym("u2")), (True, pseudonym("u1")), (False, pseudonym("u3"))),
     ]
     assert (found[0][4].updated_at, found[0][4].comment) == ("2024-05-29T11:13:46+00:00", "ok")
-    assert report.unused_fields == {"model": 2, "metadata": 1}
+    assert report.unused_fields == {"model": 2, "metadata": 1, "feedback.tag": 1}
     assert report.left_out == {"no score": 2, "empty answer": 1}
     assert "u1" not in found[0][3]
 
@@ -101,7 +107,7 @@ def test_langfuse_observations_with_the_scores_beside_them(tmp_path: Path) -> No
         score(2, "t2", 0, observation_id="obs-4", source="ANNOTATION", author_user_id="reviewer"),
         score(3, "t2", 0.2, name="user-feedback", source="EVAL"),
         score(4, "t9", 1),
-        score(5, "t2", 1, data_type="CATEGORICAL", string_value="thumbs up"),
+        score(5, "t2", 1, data_type="CATEGORICAL", string_value="thumbs up", metadata={"secret": "x"}),
     ]
     found, report = read(tmp_path, rows, scores)
     assert [one[1:4] for one in found] == [
@@ -116,7 +122,7 @@ def test_langfuse_observations_with_the_scores_beside_them(tmp_path: Path) -> No
         "score of a model, not of a person": 1,
         "score of no row in the file": 1,
     }
-    assert {"metadata": 5, "project_id": 5}.items() <= report.unused_fields.items()
+    assert {"metadata": 5, "project_id": 5, "scores: metadata": 1}.items() <= report.unused_fields.items()
 
 
 def test_langfuse_traces_of_its_api_with_their_scores_inside(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.data.example import Record, Verdict
-from trueup.data.values import is_missing
+from trueup.data.values import is_empty, is_missing
 from trueup.data.verdicts import as_number, spelling, thumb
 from trueup.errors import DataError
 
@@ -22,6 +22,23 @@ BY_MODEL = "score of a model, not of a person"
 NEITHER = "score that says neither up nor down"
 NO_SCORE = "no score"
 UNMATCHED = "score of no row in the file"
+MAX_LABELS = 1000  # spellings remembered
+READ = {
+    *(
+        "id",
+        "timestamp",
+        "trace_id",
+        "traceId",
+        "observation_id",
+        "observationId",
+        "name",
+        "value",
+        "source",
+        "comment",
+    ),
+    *("data_type", "dataType", "string_value", "stringValue", "author_user_id", "authorUserId", "created_at"),
+    *("createdAt", "run_id", "key", "score", "modified_at", "correction", "feedback_source"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +57,8 @@ class Score:
 class Scores:
     """Tells the scores of one source that count, and which of them are thumbs up.
 
-    `left` counts those that do not count, by reason; `labels` the values that were read as thumbs without a threshold.
+    `left` counts those that do not count, by reason; `labels` the values that were read as thumbs without a threshold;
+    `unused` the fields of scores that say something and are not read.
     """
 
     def __init__(self, source: Source, rows: Callable[[Path], Iterable[Record]]) -> None:
@@ -48,6 +66,7 @@ class Scores:
         self._source, self._rows = source, rows
         self.left: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
+        self.unused: Counter[str] = Counter()
         self._names: Counter[str] = Counter()
         self._beside: dict[str, list[Record]] | None = None
         self._last: dict[str, tuple[str, str]] | None = None  # trace -> (moment, id) of its last generation
@@ -76,7 +95,7 @@ class Scores:
     def _is_up(self, value: Any) -> bool | None:
         up_from, down_to = self._source.thumbs_up_from, self._source.thumbs_down_to
         if up_from is None or down_to is None:
-            if not is_missing(value):
+            if not is_missing(value) and len(self.labels) < MAX_LABELS:
                 self.labels[spelling(value)] += 1
             return thumb(value)
         number = as_number(value)
@@ -90,6 +109,7 @@ class Scores:
             self._beside = defaultdict(list)
             for row in self._rows(self._source.scores) if self._source.scores is not None else ():
                 self._beside[_key(row)].append(row)
+                self.unused.update(f"scores: {name}" for name in row.keys() - READ if not is_empty(row[name]))
         return [row for key in keys for row in self._beside.pop(key, [])]
 
     def ends_trace(self, observation: Record) -> bool:

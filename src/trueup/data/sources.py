@@ -64,6 +64,7 @@ class Reader:
                 next_step="put rows into it, or name another file",
             )
         self.scores.finish()
+        self.unused += self.scores.unused
         if doubt := doubt_in(self._labels):
             traced = any(name in TRACES for name in self.formats.values())
             scale = f"{{path: {self.source.path.name}, thumbs_up_from: 4, thumbs_down_to: 2}}"

@@ -15,12 +15,13 @@ from trueup.data.dialogue import Messages, split_answer, turns
 from trueup.data.example import Example, Record, Verdict
 from trueup.data.faults import RowFault
 from trueup.data.scores import NO_SCORE, Score, Scores, either, moment, of_langfuse, of_langsmith
-from trueup.data.values import is_missing
+from trueup.data.values import is_empty, is_missing
 from trueup.data.verdicts import as_number
 
 SAID = ("feedback", "score")  # of a log, or of a turn in it
 _VALUE, _USER = ("score", "value", "thumb", "rating"), ("user", "user_id", "annotator")
 _WHEN = ("timestamp", "updated_at", "created_at")
+_KNOWN = frozenset((*_VALUE, *_USER, *_WHEN, "comment"))
 _ANSWERS = ("output", "answer", "response", "text", "content", "completion")
 _ASKED = ("input", "question", "query", "prompt", "text")
 _BY_CLASS = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
@@ -38,8 +39,8 @@ def chat_log(record: Record, scores: Scores) -> list[Example]:
     found = []
     for number, turn in enumerate(given):
         if messages[number]["role"] == "assistant":
-            found += _judged(messages[: number + 1], scores.verdicts(_in_log(turn)))
-    last = scores.verdicts(_in_log(record))
+            found += _judged(messages[: number + 1], scores.verdicts(_in_log(turn, scores)))
+    last = scores.verdicts(_in_log(record, scores))
     if last and messages[-1]["role"] != "assistant":
         raise RowFault("empty answer", "messages ends with the user's turn: there is no answer that was scored")
     return found + _judged(messages, last) or _without(scores)
@@ -50,7 +51,7 @@ def request_log(record: Record, scores: Scores) -> list[Example]:
     request, response = _payload(record["request"]), _payload(record["response"])
     asked = request.get("messages") if isinstance(request, dict) else None
     messages = turns([*_list(asked), *_choices(response if isinstance(response, dict) else {})], "request and response")
-    return _judged(messages, scores.verdicts(_in_log(record))) or _without(scores)
+    return _judged(messages, scores.verdicts(_in_log(record, scores))) or _without(scores)
 
 
 def langfuse(record: Record, scores: Scores) -> list[Example]:
@@ -103,20 +104,24 @@ def _without(scores: Scores) -> list[Example]:
     return []
 
 
-def _in_log(said: Any) -> Iterator[Score]:
+def _in_log(said: Any, scores: Scores) -> Iterator[Score]:
     """The feedback of a log or of a turn: a value, {score, user, comment, timestamp}, or a list of these."""
     for name in SAID if isinstance(said, dict) else ():
         for one in _list(found := _payload(said.get(name))) or [found]:
-            if isinstance(one, dict):
-                get = {key: _first(one, names) for key, names in (("v", _VALUE), ("u", _USER), ("t", _WHEN))}
-                comment = one.get("comment")
-                user = "" if is_missing(get["u"]) else str(get["u"])
-                yield Score(
-                    get["v"], user=user, when=moment(get["t"]), comment=comment if isinstance(comment, str) else ""
-                )
-            elif not is_missing(one):
-                user, when = _first(said, _USER), _first(said, _WHEN)
-                yield Score(one, user="" if is_missing(user) else str(user), when=moment(when))
+            inside: Record = one if isinstance(one, dict) else {"value": one}
+            if is_missing(value := _first(inside, _VALUE)):
+                continue
+            user, when = (
+                _first(inside | {k: v for k, v in said.items() if k not in inside}, n) for n in (_USER, _WHEN)
+            )
+            comment = inside.get("comment")
+            scores.unused.update(f"{name}.{key}" for key in inside.keys() - _KNOWN if not is_empty(inside[key]))
+            yield Score(
+                value,
+                user="" if is_missing(user) else str(user),
+                when=moment(when),
+                comment=comment if isinstance(comment, str) else "",
+            )
 
 
 def _counted(record: Record) -> Iterator[Score]:

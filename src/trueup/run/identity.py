@@ -113,8 +113,10 @@ def _contained(source: Source) -> dict[str, Path]:
             if file.is_file():
                 within = str(file.relative_to(path))
                 found[within if paths == [source.path] else f"{path.name}/{within}"] = file
-    if source.scores is not None and source.scores.is_file():
-        found[f"scores {source.scores.name}"] = source.scores
+    for scores in () if source.scores is None else (source.scores,):
+        for file in sorted(scores.rglob("*")) if scores.is_dir() else [scores]:
+            if file.is_file():
+                found[f"scores {file.relative_to(scores)}"] = file
     return found
 
 
