@@ -227,13 +227,14 @@ def test_traces_with_tools_or_of_an_unknown_shape_are_counted(tmp_path: Path) ->
     tools += [{"role": "tool", "tool_call_id": "c", "content": "2"}, ANSWER]
     rows = [
         {"messages": tools, "feedback": 1},
+        {"messages": [USER, ANSWER], "tools": [{"type": "function", "function": {"name": "look"}}], "feedback": 1},
         {"messages": "no list", "feedback": 1},
         {"messages": [USER, ANSWER], "feedback": 1},
         {"messages": [USER, ANSWER], "feedback": 0},
     ]
     found, report = read(tmp_path, rows)
     assert len(found) == 2
-    assert report.left_out == {"tool calls": 1, "not a dialogue": 1}
+    assert report.left_out == {"tool calls": 2, "not a dialogue": 1}
 
 
 def test_a_broken_line_of_the_scores_stops_the_stage(tmp_path: Path) -> None:

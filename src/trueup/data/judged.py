@@ -10,8 +10,8 @@ from trueup.data.dialogue import Messages
 from trueup.data.example import Example, Record, Verdict
 from trueup.data.faults import RowFault
 from trueup.data.reading import instruction_of, prompt_of, spoken_of
-from trueup.data.values import is_missing, text_of
-from trueup.data.verdicts import as_number, count_of, label_of, scores_differ
+from trueup.data.values import is_missing, refuse_half_characters, text_of
+from trueup.data.verdicts import as_number, count_of, label_of, scores_differ, shown
 
 ANNOTATOR = re.compile(r"annotator(\d+|[ _-].+)")  # columns that hold what one person said; the name is the person's
 RATED_BY = re.compile(r"rating[ _-].+")
@@ -58,7 +58,7 @@ def judged_pair(record: Record) -> list[Example]:
     for name, verdict in _columns(record, ANNOTATOR):
         number = as_number(verdict)
         if number not in _PREFERRED:
-            raise RowFault("unknown verdict", f"{name} is {str(verdict)[:40]!r}, expected 1, 2 or 0 for a tie")
+            raise RowFault("unknown verdict", f"{name} is {shown(verdict)}, expected 1, 2 or 0 for a tie")
         said.append(Verdict("comparison", _PREFERRED[int(number)], name))
     first, second = (sum(one.value == side for one in said) for side in ("a", "b"))
     asked = prompt_of(record["prompt"]) if "prompt" in record else instruction_of(record, record.get("input"))
@@ -119,7 +119,7 @@ def judgement(record: Record) -> list[Example]:
     """A judgement as `trueup labels export --format jsonl` writes it."""
     kind = record["kind"]
     if kind not in _KINDS:
-        raise RowFault("unknown verdict", f"kind is {str(kind)[:40]!r}, expected one of {', '.join(_KINDS)}")
+        raise RowFault("unknown verdict", f"kind is {shown(kind)}, expected one of {', '.join(_KINDS)}")
     asked = prompt_of(record["prompt"])
     if kind == "comparison":
         a, b = (
@@ -128,7 +128,7 @@ def judgement(record: Record) -> list[Example]:
         )
         preferred = record.get("preferred")
         if preferred not in _COMPARED:
-            raise RowFault("unknown verdict", f"preferred is {str(preferred)[:40]!r}, expected {', '.join(_COMPARED)}")
+            raise RowFault("unknown verdict", f"preferred is {shown(preferred)}, expected {', '.join(_COMPARED)}")
         chosen, rejected = (b, a) if preferred == "b" else (a, b)
         votes = (1, 0) if preferred in ("a", "b") else (0, 0)
         barred = "empty answer" if "" in (a, b) else "" if preferred in ("a", "b") else TIE
@@ -177,8 +177,11 @@ def _asked(record: Record) -> tuple[Messages, str]:
 
 
 def _columns(record: Record, people: re.Pattern[str]) -> Iterable[tuple[str, Any]]:
-    """The columns of people who said something."""
-    return ((name, value) for name, value in record.items() if people.fullmatch(name) and not is_missing(value))
+    """The columns of people who said something. Raises RowFault where a name cannot be written."""
+    for name, value in record.items():
+        if people.fullmatch(name) and not is_missing(value):
+            refuse_half_characters(name, "the name of a column")
+            yield name, value
 
 
 def _said(record: Record, kind: str, value: bool | int | str) -> list[Verdict]:
@@ -189,7 +192,7 @@ def _said(record: Record, kind: str, value: bool | int | str) -> list[Verdict]:
         return []
     seconds = None
     if "lead_time" in given and ((seconds := as_number(given["lead_time"])) is None or seconds < 0):
-        raise RowFault("unknown time", f"lead_time is {str(given['lead_time'])[:40]!r}, expected seconds")
+        raise RowFault("unknown time", f"lead_time is {shown(given['lead_time'])}, expected seconds")
     if reasons is not None and not is_missing(reasons) and not isinstance(reasons, list):
         reasons = [reasons]
     texts = {name: text_of(given[name], name) for name in given.keys() - {"lead_time", "annotator"}}
@@ -211,5 +214,5 @@ def name_of(value: Any) -> str:
 def _rating(value: Any, name: str) -> int:
     number = as_number(value)
     if number is None or number not in range(1, 6):
-        raise RowFault("unknown verdict", f"{name} is {str(value)[:40]!r}, expected a whole number from 1 to 5")
+        raise RowFault("unknown verdict", f"{name} is {shown(value)}, expected a whole number from 1 to 5")
     return int(number)

@@ -119,11 +119,11 @@ class Scores:
             for row in self._rows(self._source.path) if self._source.scores is not None else ():
                 if str(row.get("type")).upper() == "GENERATION":
                     get = either(row)
-                    mine = (moment(get("end_time")) or moment(get("start_time")), str(row.get("id")))
-                    trace = str(get("trace_id"))
+                    mine = (moment(get("end_time")) or moment(get("start_time")), plain(row.get("id")))
+                    trace = plain(get("trace_id"))
                     self._last[trace] = max(mine, self._last.get(trace, mine))
-        trace = str(either(observation)("trace_id"))
-        return trace not in self._last or self._last[trace][1] == str(observation["id"])
+        trace = plain(either(observation)("trace_id"))
+        return trace not in self._last or self._last[trace][1] == plain(observation["id"])
 
     def finish(self) -> None:
         """Count what no row asked for. Raises DataError where it is not clear which scores are meant."""
@@ -169,10 +169,10 @@ def of_langfuse(row: Record) -> Score:
     kind, text = get("data_type"), get("string_value")
     return Score(
         value=text if kind in ("CATEGORICAL", "TEXT") and text is not None else row.get("value"),
-        name=_text(row.get("name")),
-        user=_text(get("author_user_id")),
+        name=plain(row.get("name")),
+        user=plain(get("author_user_id")),
         when=moment(row.get("timestamp")) or moment(get("created_at")),
-        comment=_text(row.get("comment")),
+        comment=plain(row.get("comment")),
         by_model=row.get("source") == "EVAL",
     )
 
@@ -185,12 +185,12 @@ def of_langsmith(row: Record) -> Score:
     correction = row.get("correction")
     return Score(
         value=row.get("value") if is_missing(row.get("score")) else row.get("score"),
-        name=_text(row.get("key")),
-        user=_text(source.get("user_id")) or _text((metadata or {}).get("user_id")),
+        name=plain(row.get("key")),
+        user=plain(source.get("user_id")) or plain((metadata or {}).get("user_id")),
         when=moment(row.get("modified_at")) or moment(row.get("created_at")),
-        comment=_text(row.get("comment")),
+        comment=plain(row.get("comment")),
         by_model=source.get("type") in ("model", "auto_eval"),
-        correction=correction.strip() if isinstance(correction, str) else "",
+        correction=plain(correction),
     )
 
 
@@ -204,12 +204,15 @@ def either(row: Record) -> Any:
     return get
 
 
-def _text(value: Any) -> str:
-    return str(value).strip() if isinstance(value, str | int) and not is_missing(value) else ""
+def plain(value: Any) -> str:
+    """A text or a number as text that can be written; empty for anything else."""
+    if is_missing(value) or not isinstance(value, str | int) or (isinstance(value, int) and abs(value) >= 10**40):
+        return ""
+    return str(value).strip().encode("utf-8", "replace").decode()
 
 
 def _key(row: Record) -> str:
     """What a score is about: an observation or a run, else a whole trace."""
     get = either(row)
-    about = next((get(name) for name in ("observation_id", "run_id") if not is_missing(get(name))), None)
-    return f"trace {_text(get('trace_id'))}" if about is None else _text(about)
+    about = next((get(name) for name in ("observation_id", "run_id") if plain(get(name))), None)
+    return f"trace {plain(get('trace_id'))}" if about is None else plain(about)

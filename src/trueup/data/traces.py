@@ -14,10 +14,11 @@ from typing import Any
 from trueup.data.dialogue import Messages, split_answer, turns
 from trueup.data.example import Example, Record, Verdict
 from trueup.data.faults import RowFault
-from trueup.data.scores import NO_SCORE, Score, Scores, either, moment, of_langfuse, of_langsmith
+from trueup.data.scores import NO_SCORE, Score, Scores, either, moment, of_langfuse, of_langsmith, plain
 from trueup.data.values import is_empty, is_missing
 from trueup.data.verdicts import as_number
 
+MOST_COUNTED = 100_000  # scores of one answer
 SAID = ("feedback", "score")  # of a log, or of a turn in it
 _VALUE, _USER = ("score", "value", "thumb", "rating"), ("user", "user_id", "annotator")
 _WHEN = ("timestamp", "updated_at", "created_at")
@@ -33,6 +34,7 @@ def chat_log(record: Record, scores: Scores) -> list[Example]:
     given = _payload(record["messages"])
     if not isinstance(given, list):
         raise RowFault("not a dialogue", "messages is no list of turns")
+    _refuse_tools(record)
     given = [*given, *_choices(record)]
     bare = [{k: v for k, v in turn.items() if k not in SAID} if isinstance(turn, dict) else turn for turn in given]
     messages = turns(bare, "messages")
@@ -49,7 +51,11 @@ def chat_log(record: Record, scores: Scores) -> list[Example]:
 def request_log(record: Record, scores: Scores) -> list[Example]:
     """A request to OpenAI's API, its response, and feedback."""
     request, response = _payload(record["request"]), _payload(record["response"])
-    asked = request.get("messages") if isinstance(request, dict) else None
+    if not isinstance(request, dict):
+        raise RowFault("not a dialogue", "request is no object with messages")
+    _refuse_tools(request)
+    scores.unused.update(f"request.{key}" for key in request.keys() - {"messages"} if not is_empty(request[key]))
+    asked = request.get("messages")
     messages = turns([*_list(asked), *_choices(response if isinstance(response, dict) else {})], "request and response")
     return _judged(messages, scores.verdicts(_in_log(record, scores))) or _without(scores)
 
@@ -61,19 +67,20 @@ def langfuse(record: Record, scores: Scores) -> list[Example]:
     if kind is not None and str(kind).upper() != "GENERATION":
         scores.left["observation that is no generation"] += 1
         return []
-    keys = [str(record["id"])] if trace is not None else [f"trace {record['id']}"]
+    own_id = plain(record["id"])
+    keys = [f"trace {own_id}"] if trace is None else [own_id]
     if trace is not None and scores.ends_trace(record):
-        keys.append(f"trace {trace}")
+        keys.append(f"trace {plain(trace)}")
     rows = [*_list(record.get("scores")), *scores.beside(*keys)]
     user = get("user_id")
     read = [of_langfuse(row) for row in rows if isinstance(row, dict)]
-    own = [one if one.user or is_missing(user) else replace(one, user=str(user)) for one in read]
+    own = [one if one.user else replace(one, user=plain(user)) for one in read]
     return _of_calls(record.get("input"), record.get("output"), scores, own)
 
 
 def langsmith(record: Record, scores: Scores) -> list[Example]:
     """A run of LangSmith's, with its feedback inside, in a file beside it, or as statistics."""
-    rows = [*_list(record.get("feedback")), *scores.beside(str(record["id"]))]
+    rows = [*_list(record.get("feedback")), *scores.beside(plain(record["id"]))]
     read = [of_langsmith(row) for row in rows if isinstance(row, dict)]
     return _of_calls(record["inputs"], record["outputs"], scores, read or list(_counted(record)))
 
@@ -99,6 +106,11 @@ def _judged(messages: Messages, verdicts: list[Verdict]) -> list[Example]:
     return [Example(prompt, completion, label=ups > downs, votes=(ups, downs), verdicts=verdicts, barred=barred)]
 
 
+def _refuse_tools(call: Record) -> None:
+    if not is_empty(call.get("tools")):
+        raise RowFault("tool calls", "the model was given tools; only answers to texts alone are judged")
+
+
 def _without(scores: Scores) -> list[Example]:
     scores.left[NO_SCORE] += 1
     return []
@@ -114,13 +126,12 @@ def _in_log(said: Any, scores: Scores) -> Iterator[Score]:
             user, when = (
                 _first(inside | {k: v for k, v in said.items() if k not in inside}, n) for n in (_USER, _WHEN)
             )
-            comment = inside.get("comment")
             scores.unused.update(f"{name}.{key}" for key in inside.keys() - _KNOWN if not is_empty(inside[key]))
             yield Score(
                 value,
-                user="" if is_missing(user) else str(user),
+                user=plain(user),
                 when=moment(when),
-                comment=comment if isinstance(comment, str) else "",
+                comment=plain(inside.get("comment")),
             )
 
 
@@ -131,6 +142,8 @@ def _counted(record: Record) -> Iterator[Score]:
         number, mean = (as_number(one.get(key)) if isinstance(one, dict) else None for key in ("n", "avg"))
         if not number or mean is None:
             continue
+        if number != int(number) or not 0 < number < MOST_COUNTED:
+            raise RowFault("unknown verdict", f"feedback_stats.{name} counts {number:g} scores")
         ups = number * mean
         if not 0 <= mean <= 1 or abs(ups - round(ups)) > 1e-6:
             raise RowFault("unknown verdict", f"feedback_stats.{name} is a mean of other scores than 0 and 1")
@@ -138,6 +151,8 @@ def _counted(record: Record) -> Iterator[Score]:
 
 
 def _turns_asked(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        _refuse_tools(value)
     if isinstance(value, dict) and "messages" in value:
         return _unnested(value["messages"])
     if isinstance(value, list):
