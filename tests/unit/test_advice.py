@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from scipy.stats import binom, norm
 
 from trueup.cli.main import main
-from trueup.feedback.advice import Facts, advise, facts_of
+from trueup.feedback.advice import advise
+from trueup.feedback.facts import Facts, facts_of
 from trueup.feedback.judgement import Comparison, Judgement, Thumb
 from trueup.feedback.sample_size import to_know, to_show
 

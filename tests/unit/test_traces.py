@@ -14,7 +14,7 @@ import pytest
 
 from trueup.data import read_preferences
 from trueup.data.report import ReadReport
-from trueup.data.scores import pseudonym
+from trueup.data.score_rows import pseudonym
 from trueup.errors import ConfigError, DataError
 from trueup.feedback.files import judgements_of
 from trueup.run.run_file import DataConfig, load

@@ -26,13 +26,14 @@ def advise(run_file: Path, overrides: tuple[str, ...]) -> None:
     Plain rules on what was counted, each with its reason, its assumption and its source.
     """
     from trueup.feedback import advice
+    from trueup.feedback.facts import facts_of
     from trueup.feedback.judgement import from_row
 
     pipeline = open_run(run_file, overrides)
     lines, completions, state = judged_so_far(pipeline, typed(run_file, overrides))
     judgements = [one for line in lines for one in from_row(line)]
     evaluated = _metrics(pipeline, "evaluate")
-    facts = advice.facts_of(
+    facts = facts_of(
         judgements,
         completions,
         wanted=pipeline.run.goal.win_rate,

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from trueup.data import judged, traces
-from trueup.data.dialogue import Messages, split_answer, turns
+from trueup.data import demonstrated, judged, judgement_rows, traces
 from trueup.data.example import Example, Record
 from trueup.data.faults import RowFault
 from trueup.data.judged import ANNOTATOR, RATED_BY
-from trueup.data.reading import answer_of, instruction_of, prompt_of, texts_of
+from trueup.data.reading import prompt_of, texts_of
 from trueup.data.scores import Scores
-from trueup.data.values import is_missing, text_of
+from trueup.data.values import is_missing
 from trueup.data.verdicts import SCORES
 
 __all__ = ["FIELDS", "FORMATS", "SYSTEM", "TRACES", "Example", "Format", "Record", "detect", "prompt_is_repeated"]
@@ -74,44 +73,6 @@ def detect(record: Record, wanted: str | None = None) -> Format | None:
     return next((known for known in found if wanted in known.gives and not known.only), found[0])
 
 
-def _example(prompt: Messages, answer: dict[str, Any] | None) -> Example:
-    return (
-        Example(prompt) if answer is None else Example(prompt, answer["content"], tool_calls=answer.get("tool_calls"))
-    )
-
-
-def _demonstration(prompt: str, completion: str) -> Callable[[Record], list[Example]]:
-    def read(record: Record) -> list[Example]:
-        context, answer = answer_of(record[completion], completion)
-        asked = prompt_of(record[prompt], prompt)
-        if context and texts_of(context) != texts_of(asked):
-            raise RowFault("two prompts", f"{completion} holds a dialogue that does not begin with {prompt}")
-        return [_example(asked, answer)]
-
-    return read
-
-
-def _dialogue(field: str) -> Callable[[Record], list[Example]]:
-    def read(record: Record) -> list[Example]:
-        return [_example(*split_answer(turns(record[field], field)))]
-
-    return read
-
-
-def _alpaca(record: Record) -> list[Example]:
-    return [Example(instruction_of(record, record.get("input")), text_of(record["output"], "output", "empty answer"))]
-
-
-def _self_instruct(record: Record) -> list[Example]:
-    instances = record["instances"]
-    if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
-        raise RowFault("not a dialogue", "instances is no list of {input, output}")
-    return [
-        Example(instruction_of(record, one.get("input")), text_of(one.get("output"), "output", "empty answer"))
-        for one in instances
-    ]
-
-
 def prompt_is_repeated(record: Record, example: Example) -> bool:
     """Whether the `prompt` beside whole dialogues says nothing else than they do."""
     given = record["prompt"]
@@ -121,10 +82,6 @@ def prompt_is_repeated(record: Record, example: Example) -> bool:
         return False
     said = texts_of(example.prompt)
     return asked == said or (len(asked) == 1 and asked[0] in (said[0], said[-1]))
-
-
-def _text(record: Record) -> list[Example]:
-    return [Example([], text_of(record["text"], "text"))]
 
 
 SYSTEM = ("system", "system_prompt")  # columns that hold the system message of a row
@@ -167,7 +124,9 @@ def _trace(name: str, fields: str, read: Callable[[Record, Scores], list[Example
 # In this order: a file may hold the fields of several formats, and preferences say more than the texts beside them.
 FORMATS = (
     _format(
-        "judgements", "kind annotator prompt", _PREFERS, judged.judgement, "prompt", f"{_JUDGED} {_WHO}", only=True
+        *("judgements", "kind annotator prompt", _PREFERS, judgement_rows.judgement, "prompt"),
+        more=f"{_JUDGED} {_WHO}",
+        only=True,
     ),
     _format(
         *("judged pairs", "instruction response1 response2", _PREFERS, judged.judged_pair, "instruction input"),
@@ -203,14 +162,16 @@ FORMATS = (
     _trace("Langfuse observations", "id traceId type input output", traces.langfuse, _LANGFUSE),
     _trace("Langfuse traces", "id timestamp input output", traces.langfuse, _LANGFUSE),
     _trace("LangSmith runs", "id run_type inputs outputs", traces.langsmith, "feedback feedback_stats"),
-    _format("chat messages", "messages", _TRAINS, _dialogue("messages"), "messages"),
-    _format("ShareGPT", "conversations", _TRAINS, _dialogue("conversations"), "conversations"),
-    _format("prompt/completion", "prompt completion", _TRAINS, _demonstration("prompt", "completion"), "prompt"),
-    _format("prompt/response", "prompt response", _TRAINS, _demonstration("prompt", "response"), "prompt"),
-    _format("self-instruct", "instruction instances", _TRAINS, _self_instruct, "instruction instances"),
-    _format("Alpaca", "instruction output", _TRAINS, _alpaca, "instruction input", "input"),
+    _format("chat messages", "messages", _TRAINS, demonstrated.dialogue("messages"), "messages"),
+    _format("ShareGPT", "conversations", _TRAINS, demonstrated.dialogue("conversations"), "conversations"),
+    _format(
+        "prompt/completion", "prompt completion", _TRAINS, demonstrated.demonstration("prompt", "completion"), "prompt"
+    ),
+    _format("prompt/response", "prompt response", _TRAINS, demonstrated.demonstration("prompt", "response"), "prompt"),
+    _format("self-instruct", "instruction instances", _TRAINS, demonstrated.self_instruct, "instruction instances"),
+    _format("Alpaca", "instruction output", _TRAINS, demonstrated.alpaca, "instruction input", "input"),
     _format("prompts", "prompt", _ASKS, lambda record: [Example(prompt_of(record["prompt"]))], "prompt"),
-    _format("plain text", "text", _TEXT, _text, ""),
+    _format("plain text", "text", _TEXT, demonstrated.text, ""),
     _trace("chat log with feedback", "messages", traces.chat_log, f"{_IN_LOGS} choices"),  # in its turns, or none
     _trace("request log with feedback", "request response", traces.request_log, _IN_LOGS),
 )

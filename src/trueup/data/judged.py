@@ -18,8 +18,6 @@ RATED_BY = re.compile(r"rating[ _-].+")
 WHO = ("annotator", "updated_at", "lead_time", "comment", "reasons", "guidelines")  # of a row that one person gave
 TIE = "no preference"
 _PREFERRED = {0: "tie", 1: "a", 2: "b"}
-_KINDS = ("thumb", "comparison", "rating", "edit")
-_COMPARED = ("a", "b", "tie", "both_bad")
 
 
 def pair(record: Record) -> list[Example]:
@@ -35,7 +33,7 @@ def pair(record: Record) -> list[Example]:
             raise RowFault("no prompt", "no prompt: neither a field of that name, nor turns in chosen and rejected")
         before = prompt_of(record["prompt"])
     differ = scores_differ(record)
-    said = _said(record, "comparison", "a" if differ else "tie")
+    said = said_of(record, "comparison", "a" if differ else "tie")
     if not differ:
         return [Example(before, chosen, rejected, votes=(0, 0), verdicts=said, barred=TIE)] if said else []
     counted = {name: record[name] for name in ("votes_for", "votes_against") if not is_missing(record.get(name))}
@@ -77,7 +75,7 @@ def thumb(record: Record) -> list[Example]:
     """One answer, good or bad."""
     up = label_of(record["label"])
     asked, completion = _asked(record)
-    return [Example(asked, completion, label=up, votes=(int(up), int(not up)), verdicts=_said(record, "thumb", up))]
+    return [Example(asked, completion, label=up, votes=(int(up), int(not up)), verdicts=said_of(record, "thumb", up))]
 
 
 def thumbs_by_person(record: Record) -> list[Example]:
@@ -103,72 +101,16 @@ def counted_thumbs(record: Record) -> list[Example]:
 
 def rating(record: Record) -> list[Example]:
     """One answer, from 1 (bad) to 5 (excellent)."""
-    value = _rating(record["rating"], "rating")
+    value = rating_of(record["rating"], "rating")
     asked, completion = _asked(record)
-    return [Example(asked, completion, verdicts=_said(record, "rating", value) or [Verdict("rating", value)])]
+    return [Example(asked, completion, verdicts=said_of(record, "rating", value) or [Verdict("rating", value)])]
 
 
 def ratings_by_person(record: Record) -> list[Example]:
     """One answer, and a column for each person's rating."""
-    said = [Verdict("rating", _rating(value, name), name) for name, value in _columns(record, RATED_BY)]
+    said = [Verdict("rating", rating_of(value, name), name) for name, value in _columns(record, RATED_BY)]
     asked, completion = _asked(record)
     return [Example(asked, completion, verdicts=said)] if said else []
-
-
-def judgement(record: Record) -> list[Example]:
-    """A judgement as `trueup labels export --format jsonl` writes it."""
-    kind = record["kind"]
-    if kind not in _KINDS:
-        raise RowFault("unknown verdict", f"kind is {shown(kind)}, expected one of {', '.join(_KINDS)}")
-    asked = prompt_of(record["prompt"])
-    if kind == "comparison":
-        a, b = (
-            "" if is_missing(record.get(name)) else spoken_of(record[name], name)[1]
-            for name in ("completion_a", "completion_b")
-        )
-        preferred = record.get("preferred")
-        if preferred not in _COMPARED:
-            raise RowFault("unknown verdict", f"preferred is {shown(preferred)}, expected {', '.join(_COMPARED)}")
-        chosen, rejected = (b, a) if preferred == "b" else (a, b)
-        votes = (1, 0) if preferred in ("a", "b") else (0, 0)
-        barred = "empty answer" if "" in (a, b) else "" if preferred in ("a", "b") else TIE
-        said = _said(record, kind, preferred)
-        return [Example(asked, chosen, rejected, votes=votes, verdicts=said, sides=(a, b), barred=barred)]
-    completion = spoken_of(record.get("completion"), "completion")[1]
-    if kind == "rating":
-        return [Example(asked, completion, verdicts=_said(record, kind, _rating(record.get("rating"), "rating")))]
-    if kind == "edit":
-        return [Example(asked, completion, verdicts=_said(record, kind, text_of(record.get("text"), "text")))]
-    up = label_of(record.get("up"), "up")
-    return [Example(asked, completion, label=up, votes=(int(up), int(not up)), verdicts=_said(record, kind, up))]
-
-
-def as_judgements(example: Example) -> list[Record]:
-    """The rows that `judgement` reads the example's verdicts from again; all have the same columns."""
-    sides = example.sides or (example.completion or "", example.rejected or "")
-    rows = []
-    for one in example.verdicts:
-        two = one.kind == "comparison"
-        rows.append(
-            {
-                "kind": one.kind,
-                "annotator": one.annotator or None,
-                "prompt": example.prompt,
-                "completion": None if two else example.completion,
-                "completion_a": sides[0] if two else None,
-                "completion_b": sides[1] if two else None,
-                "up": one.value if one.kind == "thumb" else None,
-                "preferred": one.value if two else None,
-                "rating": one.value if one.kind == "rating" else None,
-                "text": one.value if one.kind == "edit" else None,
-                "updated_at": one.updated_at or None,
-                "lead_time": one.lead_time,
-                "comment": one.comment or None,
-                "reasons": list(one.reasons),
-                "guidelines": one.guidelines or None,
-            }
-        )
-    return rows
 
 
 def _asked(record: Record) -> tuple[Messages, str]:
@@ -184,7 +126,7 @@ def _columns(record: Record, people: re.Pattern[str]) -> Iterable[tuple[str, Any
             yield name, value
 
 
-def _said(record: Record, kind: str, value: bool | int | str) -> list[Verdict]:
+def said_of(record: Record, kind: str, value: bool | int | str) -> list[Verdict]:
     """The verdict of the person who gave the row; nothing where the row says nothing of that person."""
     given = {name: record[name] for name in WHO if name != "reasons" and not is_missing(record.get(name))}
     reasons = record.get("reasons")
@@ -211,7 +153,8 @@ def name_of(value: Any) -> str:
     )
 
 
-def _rating(value: Any, name: str) -> int:
+def rating_of(value: Any, name: str) -> int:
+    """A whole number from 1 to 5. Raises RowFault on anything else."""
     number = as_number(value)
     if number is None or number not in range(1, 6):
         raise RowFault("unknown verdict", f"{name} is {shown(value)}, expected a whole number from 1 to 5")

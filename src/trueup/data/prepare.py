@@ -14,7 +14,7 @@ from typing import Any
 from trueup import __version__
 from trueup.data.closer import NearDuplicates
 from trueup.data.example import Example
-from trueup.data.judged import as_judgements
+from trueup.data.judgement_rows import as_judgements
 from trueup.data.leaks import WANTED
 from trueup.data.sources import Reader, unusable
 from trueup.data.values import same_text
