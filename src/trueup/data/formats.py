@@ -164,10 +164,8 @@ FORMATS = (
     _trace("LangSmith runs", "id run_type inputs outputs", traces.langsmith, "feedback feedback_stats"),
     _format("chat messages", "messages", _TRAINS, demonstrated.dialogue("messages"), "messages"),
     _format("ShareGPT", "conversations", _TRAINS, demonstrated.dialogue("conversations"), "conversations"),
-    _format(
-        "prompt/completion", "prompt completion", _TRAINS, demonstrated.demonstration("prompt", "completion"), "prompt"
-    ),
-    _format("prompt/response", "prompt response", _TRAINS, demonstrated.demonstration("prompt", "response"), "prompt"),
+    _format("prompt/completion", "prompt completion", _TRAINS, demonstrated.columns("prompt", "completion"), "prompt"),
+    _format("prompt/response", "prompt response", _TRAINS, demonstrated.columns("prompt", "response"), "prompt"),
     _format("self-instruct", "instruction instances", _TRAINS, demonstrated.self_instruct, "instruction instances"),
     _format("Alpaca", "instruction output", _TRAINS, demonstrated.alpaca, "instruction input", "input"),
     _format("prompts", "prompt", _ASKS, lambda record: [Example(prompt_of(record["prompt"]))], "prompt"),
