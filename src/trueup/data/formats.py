@@ -160,7 +160,6 @@ FORMATS = (
     _trace("request log with feedback", "request response score", traces.request_log, _IN_LOGS),
     _trace("Langfuse observations", "id trace_id type input output", traces.langfuse, _LANGFUSE),
     _trace("Langfuse observations", "id traceId type input output", traces.langfuse, _LANGFUSE),
-    _trace("Langfuse traces", "id timestamp input output", traces.langfuse, _LANGFUSE),
     _trace("LangSmith runs", "id run_type inputs outputs", traces.langsmith, "feedback feedback_stats"),
     _format("chat messages", "messages", _TRAINS, demonstrated.dialogue("messages"), "messages"),
     _format("ShareGPT", "conversations", _TRAINS, demonstrated.dialogue("conversations"), "conversations"),
@@ -168,6 +167,7 @@ FORMATS = (
     _format("prompt/response", "prompt response", _TRAINS, demonstrated.columns("prompt", "response"), "prompt"),
     _format("self-instruct", "instruction instances", _TRAINS, demonstrated.self_instruct, "instruction instances"),
     _format("Alpaca", "instruction output", _TRAINS, demonstrated.alpaca, "instruction input", "input"),
+    _trace("Langfuse traces", "id timestamp input output", traces.langfuse, _LANGFUSE),
     _format("prompts", "prompt", _ASKS, lambda record: [Example(prompt_of(record["prompt"]))], "prompt"),
     _format("plain text", "text", _TEXT, demonstrated.text, ""),
     _trace("chat log with feedback", "messages", traces.chat_log, f"{_IN_LOGS} choices"),  # in its turns, or none
