@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 from collections import Counter
 from pathlib import Path
@@ -124,7 +125,7 @@ def _through_label_studio(out: Path, pulled: Path, port: int) -> Row:
 
     judged, left_out = read_preferences(DataConfig.model_validate({"preferences": out / "oasst.jsonl"}))
     said, completions = judgements_of(judged)
-    settings = LabelStudioConfig(data_dir=out / "labelstudio", port=port)
+    settings = LabelStudioConfig(data_dir=out / "labelstudio", port=port or _free_port())
     wanted: dict[str, list[bool]] = {}
     for one in said:
         wanted.setdefault(one.uid, []).append(bool(one.verdict))
@@ -162,6 +163,12 @@ def _through_label_studio(out: Path, pulled: Path, port: int) -> Row:
     return report
 
 
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("part", choices=("pairs", "thumbs"))
@@ -171,7 +178,7 @@ def main() -> None:
     made.add_argument("--epochs", type=float, default=1)
     made.add_argument("--max-length", type=int, default=128, help="tokens; longer pairs are left out, and counted")
     made.add_argument("--base", default=common.BASE)
-    made.add_argument("--port", type=int, default=8391, help="of Label Studio")
+    made.add_argument("--port", type=int, default=0, help="of Label Studio; by default one that is free")
     asked = made.parse_args()
     asked.out = asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)
