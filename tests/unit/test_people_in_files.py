@@ -114,7 +114,8 @@ def test_ties_and_empty_answers_count_for_agreement_and_are_not_trained_on(tmp_p
     assert found["prefers_side_a"] is None  # a file does not say which answer was on which side
 
 
-def test_what_was_exported_is_read_again_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_what_was_exported_is_read_again_as_it_was(tmp_path: Path, form: str) -> None:
     """Thumbs, comparisons with ties, ratings and edits, each with who, when, how long and why."""
     common = {
         "annotator": "ann",
@@ -134,9 +135,9 @@ def test_what_was_exported_is_read_again_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     collected(tmp_path, "d.jsonl")
     first = (tmp_path / "runs" / "x" / "round-1" / "collect" / "annotations.jsonl").read_bytes()
-    out = tmp_path / "out.jsonl"
+    out = tmp_path / f"out.{form}"
     done = CliRunner().invoke(
-        main, ["labels", "export", str(tmp_path / "run.yaml"), "--format", "jsonl", "--out", str(out)]
+        main, ["labels", "export", str(tmp_path / "run.yaml"), "--format", form, "--out", str(out)]
     )
     assert done.exit_code == 0, done.output
     again = tmp_path / "again"

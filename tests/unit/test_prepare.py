@@ -90,6 +90,15 @@ def test_real_preferences_say_the_same_after_preparing(tmp_path: Path, name: str
     assert after == [*seen.values()]
 
 
+def test_two_people_on_one_answer_are_no_duplicates(tmp_path: Path) -> None:
+    row = {"prompt": "q", "completion": "a", "label": 1}
+    rows = [row | {"annotator": who} for who in ("ann", "bo", "bo")]
+    record = prepare({"preferences": write(tmp_path, rows)}, tmp_path / "out", held_out=0)["fields"]["preferences"]
+    assert record["dropped"] == {"exact duplicate": 1}
+    after, _ = read_preferences(DataConfig.model_validate({"preferences": tmp_path / "out" / "preferences.parquet"}))
+    assert [(row["votes"], row["verdicts"][0].annotator) for row in after] == [((1, 0), "ann"), ((1, 0), "bo")]
+
+
 def _said(rows: list[dict[str, Any]]) -> set[tuple[str, ...]]:
     return {
         (json.dumps(row["messages"]), *row["sides"], one.annotator, one.value)
