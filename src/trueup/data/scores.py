@@ -51,7 +51,7 @@ class Scores:
             if self._source.score is not None and one.name != self._source.score:
                 self.left[f"another score: {one.name or 'without a name'}"] += 1
                 continue
-            who = {"annotator": pseudonym(one.user), "updated_at": one.when, "comment": one.comment}
+            who: dict[str, Any] = {"annotator": pseudonym(one.user), "updated_at": one.when, "comment": one.comment}
             if one.correction:
                 found.append(Verdict("edit", one.correction, **who))
             up = self._is_up(one.value)
