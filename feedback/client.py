@@ -10,18 +10,13 @@ from typing import Any
 from trueup.feedback.api import Api, attempts
 from trueup.feedback.connection import Connection
 from trueup.feedback.faults import AGAIN, RequestError, unexpected
+from trueup.feedback.listing import Listing, Task
 from trueup.feedback.tasks import surplus, uid_of
 
-PAGE = 512  # tasks of one answer; halved where the server cannot write one
-WALKS = 3  # over the pages, where the project changes under them
-MAX_UNREADABLE = 20  # tasks that a server may be unable to show before the server itself is to blame
 BODY_BYTES = 500_000  # of one import: nginx takes a million by default
 BODY_TASKS = 200  # of one import: it is done before a killed run can be started again
 LOST_ANSWER_S = 1.0  # until a server that did not answer is asked what it has done, doubled with each attempt
-COUNTS = {"include": "id,data,total_annotations,cancelled_annotations"}  # a listing in a quarter of the time
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones
-
-Task = dict[str, Any]
 
 
 class Client:
@@ -30,6 +25,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.url = connection.url
         self._api = Api(connection)
+        self._listing = Listing(self._api)
 
     def create_project(self, title: str, label_config: str, *, key: str = "", annotations_per_task: int = 1) -> int:
         """A new project's id; `key` in its description finds it again. Nothing is prefilled from predictions.
@@ -109,7 +105,9 @@ class Client:
                 added = len(missing) if added is None else added
                 for some in _parcels(missing):
                     self._import(project, some)
-                if missing and self._total(project) != len(found) + len(missing):  # others import or delete, too
+                if missing and self._listing.total(project) != len(found) + len(
+                    missing
+                ):  # others import or delete, too
                     self._refuse_lost(project, missing)
         return added or 0
 
@@ -138,15 +136,11 @@ class Client:
         and `unreadable`. Raises RequestError when the project is gone.
         """
         self._api.get(f"project {project}", lambda sdk: sdk.projects.with_raw_response.get(project))
-        query = {}
-        if since is not None:
-            after = {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": since}
-            query["query"] = json.dumps({"filters": {"conjunction": "and", "items": [after]}})
-        yield from self._list(project, "all", query)
+        yield from self._listing.judged(project, since)
 
     def _counted(self, project: int) -> list[Task]:
         """The project's tasks, each with its uid and counts alone; what came twice and is untouched is removed."""
-        found = [_without_texts(task) for page in self._list(project, "task_only", COUNTS) for task in page]
+        found = [_without_texts(task) for page in self._listing.counted(project) for task in page]
         twice = surplus(found)
         if twice:
             chosen = {"all": False, "included": twice}
@@ -156,55 +150,6 @@ class Client:
             )
         gone = set(twice)
         return [task for task in found if task["id"] not in gone]
-
-    def _total(self, project: int) -> int:
-        """How many tasks the project has."""
-        return self._page(project, "task_only", {"include": "id"}, 1, 1, [])[0]
-
-    def _list(self, project: int, fields: str, query: dict[str, str]) -> Iterator[list[Task]]:
-        """Each task once, page by page. What was deleted meanwhile moves others to pages already read: read again."""
-        seen: set[int] = set()
-        for _ in range(WALKS):
-            totals, number = set[int](), 0
-            while not totals or number * PAGE < max(totals):
-                number += 1
-                total, found = self._page(project, fields, query, PAGE, number, [])
-                new = {task["id"]: task for task in found if task["id"] not in seen}
-                if number > 1 and not found:
-                    break
-                yield list(new.values())
-                seen |= new.keys()
-                totals.add(total)
-            if len(totals) == 1 and len(seen) >= max(totals):
-                return
-
-    def _page(
-        self, project: int, fields: str, query: dict[str, str], size: int, number: int, unreadable: list[Any]
-    ) -> tuple[int, list[Task]]:
-        """(tasks in all, those of this page); a page that fails is asked for in halves, down to the task at fault."""
-        doing = f"project {project}"
-        try:
-            answer = self._api.get(
-                doing,
-                lambda sdk: sdk.tasks.list(project=project, fields=fields, page=number, page_size=size, **query),
-                answers=(500,) if fields == "all" else (),
-            )
-        except RequestError as error:
-            if error.status == 404 and (number > 1 or size < PAGE):
-                return 0, []  # after the last page
-            if error.status != 500 or fields != "all" or len(unreadable) >= MAX_UNREADABLE:
-                raise
-            if size == 1:
-                total, found = self._page(project, "task_only", query, 1, number, unreadable)
-                unreadable += found
-                return total, [task | {"annotations": None, "unreadable": True} for task in found]
-            first = self._page(project, fields, query, size // 2, 2 * number - 1, unreadable)
-            second = self._page(project, fields, query, size // 2, 2 * number, unreadable)
-            return max(first[0], second[0]), first[1] + second[1]
-        tasks, in_all = (answer.get("tasks"), answer.get("total")) if isinstance(answer, dict) else (None, None)
-        if not isinstance(tasks, list) or not isinstance(in_all, int) or not all(map(_has_id, tasks)):
-            raise unexpected(f"Label Studio, {self.url}, {doing}", answer, "an object with tasks and their total")
-        return in_all, tasks
 
     def _projects(self, doing: str, number: int) -> Any:
         return self._api.get(doing, lambda sdk: sdk.projects.list(page=number, page_size=100, include="id,description"))
@@ -218,10 +163,6 @@ class Client:
         if not isinstance(number, int):
             raise unexpected(f"Label Studio, {self.url}, {doing}", project, "a project with its id")
         return number
-
-
-def _has_id(task: Any) -> bool:
-    return isinstance(task, dict) and isinstance(task.get("id"), int)
 
 
 def _description(key: str) -> str:

@@ -33,8 +33,6 @@ WHAT_TO_DO = {
     "cut": "run the same command again",
     "login": "if this is a login page, ask its administrator to let requests to /api with a token pass",
 }
-QUICK = ("reset after", "cut JSON")
-EACH = [pytest.param(fault, marks=[] if fault in QUICK else pytest.mark.slow) for fault in FAULTS]
 
 
 @dataclass
@@ -85,15 +83,16 @@ def place(labelstudio: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def in_small_parts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three imports and three pages."""
     monkeypatch.setattr("trueup.feedback.client.BODY_TASKS", 20)
-    monkeypatch.setattr("trueup.feedback.client.PAGE", 25)
+    monkeypatch.setattr("trueup.feedback.listing.PAGE", 25)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", place.direct.token)
 
 
-def number_of_requests(place: Place, folder: Path, **config: Any) -> int:
+def requests(place: Place, folder: Path, **config: Any) -> list[str]:
+    """The methods of the requests that are made when none fails."""
     place.proxy.fail("", 0)
     with contextlib.suppress(Waiting):
         place.collect(folder, **config)
-    return len(place.proxy.passed)
+    return [method for method, _ in place.proxy.passed]
 
 
 def says_what_to_do(fault: str, message: str) -> None:
@@ -101,26 +100,39 @@ def says_what_to_do(fault: str, message: str) -> None:
     assert expected in message.partition("next: ")[2], message
 
 
-@pytest.mark.parametrize("lasting", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("fault", EACH)
-def test_each_request_of_a_publish(fault: str, lasting: bool, place: Place, tmp_path: Path) -> None:
-    number = number_of_requests(place, tmp_path / "without")
-    assert number > 10
-    for k in range(1, number + 1):
-        folder = tmp_path / str(k)
-        place.proxy.fail(fault, k, lasting=lasting)
-        try:
-            place.publish(folder)
-            assert not lasting and fault != "login page"
-        except ServerError as error:
-            says_what_to_do(fault, str(error))
-            assert lasting or fault == "login page", f"request {k}: {error}"
+def publish_failing(place: Place, folder: Path, fault: str, k: int, lasting: bool) -> None:
+    """Request `k` of a publish fails, and the same command is typed once more where it did not get through."""
+    place.proxy.fail(fault, k, lasting=lasting)
+    try:
+        place.publish(folder)
+        assert not lasting and fault != "login page"
+    except ServerError as error:
+        says_what_to_do(fault, str(error))
+        assert lasting or fault == "login page", f"request {k}: {error}"
         place.proxy.fail("", 0)
         place.publish(folder)
-        (known,) = (read_json(folder / "store" / "projects.json") or {}).values()
-        assert place.projects()[f"Published by trueup, key {known['key']}."] == [known["id"]], f"request {k}"
-        uids = [task["data"]["uid"] for task in Client(place.direct).pull(known["id"])]
-        assert sorted(uids) == [f"{n:02}" for n in range(NUM_TASKS)], f"request {k}"
+    (known,) = (read_json(folder / "store" / "projects.json") or {}).values()
+    assert place.projects()[f"Published by trueup, key {known['key']}."] == [known["id"]], f"request {k}"
+    uids = [task["data"]["uid"] for task in Client(place.direct).pull(known["id"])]
+    assert sorted(uids) == [f"{n:02}" for n in range(NUM_TASKS)], f"request {k}"
+
+
+def test_each_request_that_writes_is_done_once_though_its_answer_is_lost(place: Place, tmp_path: Path) -> None:
+    methods = requests(place, tmp_path / "without")
+    writing = [k for k, method in enumerate(methods, start=1) if method != "GET"]
+    assert len(writing) == 4  # a project, and three imports
+    for k in writing:
+        publish_failing(place, tmp_path / str(k), "reset after", k, lasting=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_request_of_a_publish(fault: str, lasting: bool, place: Place, tmp_path: Path) -> None:
+    number = len(requests(place, tmp_path / "without"))
+    assert number > 10
+    for k in range(1, number + 1):
+        publish_failing(place, tmp_path / str(k), fault, k, lasting)
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +155,18 @@ def judged(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("lasting", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("fault", EACH)
+@pytest.mark.parametrize(
+    ("fault", "lasting"),
+    [
+        pytest.param(fault, lasting, marks=[] if (fault, lasting) == ("cut JSON", False) else pytest.mark.slow)
+        for fault in FAULTS
+        for lasting in (False, True)
+    ],
+)
 def test_each_request_of_a_pull(fault: str, lasting: bool, place: Place, judged: Path, tmp_path: Path) -> None:
     enough = {"min_labelled_fraction": NUM_JUDGED / NUM_TASKS}
     shutil.copytree(judged, tmp_path / "without")
-    number = number_of_requests(place, tmp_path / "without", **enough)
+    number = len(requests(place, tmp_path / "without", **enough))
     assert number > 6
     for k in range(1, number + 1):
         folder = tmp_path / str(k)
@@ -160,8 +178,8 @@ def test_each_request_of_a_pull(fault: str, lasting: bool, place: Place, judged:
         except ServerError as error:
             says_what_to_do(fault, str(error))
             assert lasting or fault == "login page", f"request {k}: {error}"
-        place.proxy.fail("", 0)
-        place.collect(folder, **enough)
+            place.proxy.fail("", 0)
+            place.collect(folder, **enough)
         for name in ("annotations.jsonl", "store/annotations.jsonl"):
             rows = list(read_jsonl(folder / name))
             assert {row["uid"]: row["up"] for row in rows} == {f"{n:02}": n % 2 == 0 for n in range(NUM_JUDGED)}

@@ -88,14 +88,14 @@ def test_projects_people_and_judgements_are_there(place: Place) -> None:
     rows = [{"uid": f"u{n}", "messages": [], "completion": f"answer \x00 {n}"} for n in range(300)]
     tasks = [to_task(row) for row in rows]
     assert (client.publish(project, tasks), client.publish(project, tasks)) == (300, 0)
-    with session(place.folder, kim) as browser:
-        given = browser.get(f"/api/projects/{project}/next").json()["id"]
-        thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": ["up"]}}
-        assert browser.post(f"/api/tasks/{given}/annotations/", json={"result": [thumb]}).status_code == 201
-        judged = [task for task in client.pull(project) if task["annotations"]]
-        assert [task["annotations"][0]["completed_by"]["id"] for task in judged] == [kim.id]
-        people.remove(place.folder, kim.email)
-        assert whoami(browser) is None
+    browser = session(place.folder, kim)
+    given = browser.get(f"/api/projects/{project}/next").json()["id"]
+    thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": ["up"]}}
+    assert browser.post(f"/api/tasks/{given}/annotations/", json={"result": [thumb]}).status_code == 201
+    judged = [task for task in client.pull(project) if task["annotations"]]
+    assert [task["annotations"][0]["completed_by"]["id"] for task in judged] == [kim.id]
+    people.remove(place.folder, kim.email)
+    assert whoami(browser) is None
     query = ["psql", place.database.url, "-Atc", "SELECT count(*) FROM task"]
     env = os.environ | {"PGPASSWORD": place.database.password}
     assert subprocess.run(query, env=env, capture_output=True, text=True, check=True).stdout == "300\n"
