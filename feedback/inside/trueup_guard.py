@@ -45,6 +45,7 @@ ALLOWED = {
     "data_manager:dm-actions": WRITE,
     "data_manager:api:view-list": READ,
     "data_manager:api:view-detail": READ,
+    "ml:api:ml-list": READ,  # which the labelling page asks for, and stops at a refusal
     "tasks:api:task-detail": READ,
     "tasks:api:task-annotations": WRITE,
     "tasks:api:task-drafts": WRITE,

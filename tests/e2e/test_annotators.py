@@ -82,7 +82,7 @@ OPEN = {
         ),
         *("/api/current-user/token", "/api/current-user/whoami", "/api/current-user/product-tour"),
         *("/api/current-user/hotkeys/", "/api/session-policy/", "/api/version/", "/version/", "/health/"),
-        *("/feature-flags/", "/heidi-tips/", "/__lsa/", "/api/users/{p}/avatar/", "/api/dm/views.json/"),
+        *("/feature-flags/", "/heidi-tips/", "/__lsa/", "/api/users/{p}/avatar/", "/api/dm/views.json/", "/api/ml/"),
     }
 }
 
