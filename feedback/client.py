@@ -155,12 +155,15 @@ class Client:
         return self._api.get(doing, lambda sdk: sdk.projects.list(page=number, page_size=100, include="id,description"))
 
     def _import(self, project: int, tasks: list[Task]) -> None:
-        doing = f"importing into project {project}"
         with bars("collect") as bar:
             line = bar.add_task("publishing", total=len(tasks), visible=bool(tasks))
             for some in _parcels(tasks):
-                self._api.send(doing, lambda sdk, some=some: sdk.projects.import_tasks(project, request=some))
+                self._send_tasks(project, some)
                 bar.advance(line, len(some))
+
+    def _send_tasks(self, project: int, tasks: list[Task]) -> None:
+        doing = f"importing into project {project}"
+        self._api.send(doing, lambda sdk: sdk.projects.import_tasks(project, request=tasks))
 
     def _id(self, project: Any, doing: str) -> int:
         number = project.get("id") if isinstance(project, dict) else None
