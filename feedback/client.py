@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +20,7 @@ OVERLAP = timedelta(minutes=1)  # of two pulls: a vote may become visible after 
 WHOLE_EVERY = 12  # looks: what a wrong clock hides, or somebody deleted, shows in a pull of all
 COUNTS = {"include": "id,data,total_annotations,cancelled_annotations"}  # a listing in a quarter of the time
 SERVER_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # the only form its filters read
+AT_ONCE = 4  # requests, where each is about one task
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones
 
 Task = dict[str, Any]
@@ -69,6 +72,30 @@ class Client:
             raise unexpected(f"Label Studio, {self.url}, {doing}", settings, "a project with maximum_annotations")
         if now < annotations_per_task:
             self._api.send(doing, lambda sdk: sdk.projects.update(project, maximum_annotations=annotations_per_task))
+
+    def give_to(self, project: int, people: Mapping[str, int]) -> int:
+        """Have each task of `people` (by uid) given to so many people; return how many tasks that changed.
+
+        Label Studio's own share of overlapping tasks is drawn anew with each import, so each task has its own number.
+        A number is lowered no further than to the project's.
+        """
+        doing = f"project {project}"
+        settings = self._api.get(doing, lambda sdk: sdk.projects.with_raw_response.get(project))
+        least = settings.get("maximum_annotations") if isinstance(settings, dict) else None
+        changed = []
+        for task in self._list(project, "task_only", {"include": "id,data,overlap,total_annotations"}):
+            uid, now = uid_of(task), task.get("overlap")
+            if uid in people and now != (wanted := max(people[uid], least if isinstance(least, int) else 1)):
+                enough = (task.get("total_annotations") or 0) >= wanted
+                changed.append((str(task["id"]), wanted, enough))
+
+        def change(one: tuple[str, int, bool]) -> None:
+            number, wanted, enough = one
+            self._api.send(f"task {number}", lambda sdk: sdk.tasks.update(number, overlap=wanted, is_labeled=enough))
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(change, changed))
+        return len(changed)
 
     def screen(self, project: int) -> str:
         """The labelling screen that the project has."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,18 @@ SPEED_OF_LAST_S = 3600  # by which time left is told: people pause
 class Project:
     """A run's project on a server, and the store of what was said there. Each interface has a project of its own."""
 
-    def __init__(self, settings: LabelStudioConfig, folder: Path, interface: str = "thumbs") -> None:
-        """Connect to the server, which is not started here. Raises ServerError without an address or a token."""
+    def __init__(
+        self, settings: LabelStudioConfig, folder: Path, interface: str = "thumbs", *, adjudicates: bool = False
+    ) -> None:
+        """Connect to the server, which is not started here. Raises ServerError without an address or a token.
+
+        One that `adjudicates` is a second project of the run's, for what people dispute in the first.
+        """
         connection = connect(settings.data_dir, settings.url)
         self.settings, self.interface = settings, interface
         self.notes: list[str] = []
-        self.store, self.client = Store(folder, interface), Client(connection)
+        name = f"{interface}-adjudication" if adjudicates else interface
+        self.store, self.client = Store(folder, name), Client(connection)
         self._server = OURS if settings.url is None else connection.url
         ours = is_ours(settings.data_dir, connection.url)  # an address written out may be our own server's
         self._data_dir = settings.data_dir if ours else None
@@ -87,10 +93,13 @@ class Project:
         else:
             self.notes = ["the screen was changed in Label Studio and is left alone: it may show other guidelines"]
 
-    def labels(self, known: tuple[int, str], asked: Sequence[str], *, each: int, wanted: int) -> Standing:
+    def labels(
+        self, known: tuple[int, str], asked: Sequence[str], *, each: int | Mapping[str, int], wanted: int
+    ) -> Standing:
         """Where people stand when `wanted` of the completions `asked` (uids) have `each` verdicts; `known` from `make`.
 
-        Raises Waiting before that, unless the settings say to wait and people are still given enough.
+        `each` may be another number for each uid. Raises Waiting before that, unless the settings say to wait and people
+        are still given enough.
         """
         number, key = known
         address = f"{self.client.url}/projects/{number}/data?labeling=1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,10 +31,11 @@ class Standing:
     num_gone: int  # annotations pulled earlier and deleted in Label Studio since
     broken: list[str]  # lines of the store that cannot be read
     begun: int = 0  # completions with a verdict, and fewer than are wanted of each
-    each: int = 1  # verdicts wanted of each
+    each: int = 1  # verdicts wanted of each, or of some
     left: dict[str, int] = field(default_factory=dict)  # person -> how many more this person can still be given
     doubled: list[Any] = field(default_factory=list)  # ids of tasks that one person judged twice, and nobody else gets
     short_of_people: bool = False  # fewer people can judge than are wanted of each
+    overlap: str = ""  # the key that says how many are wanted of some
 
     @property
     def done(self) -> bool:
@@ -58,16 +59,14 @@ class Standing:
         """What a person should know while the labels are not enough, a line each; `total` completions are asked."""
         lines = []
         if self.begun:
-            lines.append(
-                f"{self.begun} have a verdict, but not yet from as many people as annotations_per_completion asks"
-            )
+            lines.append(f"{self.begun} have a verdict, but not yet from as many people as are asked about them")
         if self.left:
             each_left = ", ".join(f"{who} {count:,}" for who, count in self.left.items())
             lines.append(f"still to judge, at most: {each_left}")
         if self.short_of_people:
             lines.append(
-                f"{self.each} people are asked about each, and fewer can judge: trueup people add NAME, or set "
-                "collect.annotations_per_completion to less"
+                f"{self.each} people are asked about {'some' if self.overlap else 'each'}, and fewer can judge: trueup "
+                f"people add NAME, or set collect.{self.overlap or 'annotations_per_completion'} to less"
             )
         if self.doubled:
             lines.append(
@@ -98,15 +97,15 @@ def standing(
     store: Store,
     key: str,
     *,
-    each: int,
+    each: int | Mapping[str, int],
     wanted: int,
     interface: str = "thumbs",
     people: Sequence[Person] = (),
 ) -> Standing:
     """Take the judgements of `tasks` into the store and count them for what was `asked` about (uids).
 
-    `each` verdicts are wanted of each. Label Studio gives a task out until so many annotations were submitted, with a
-    verdict or not, and whoever skipped it does not get it again. Where `people` with logins are known, they and all who
+    `each` verdicts are wanted of each, or as many as it says of a uid. Label Studio gives a task out until so many
+    annotations were submitted, with a verdict or not, and whoever skipped it does not get it again. Where `people` with logins are known, they and all who
     judged here are those who can be given something; elsewhere others may be there, who never judged yet.
     """
     parsed = [parse(task, interface) for task in tasks]
@@ -123,22 +122,26 @@ def standing(
     able = {str(person.id) for person in people if not person.removed}
     complete = bool(able)
     able |= {who for handlers in by_uid.values() for who in handlers if not who.startswith(UNKNOWN)} - gone
-    still = [uid for uid in asked if verdicts[uid] < each and submitted[uid] < each]
+    wants = dict.fromkeys(asked, each) if isinstance(each, int) else {uid: each[uid] for uid in asked}
+    most = max(wants.values(), default=1)
+    still = [uid for uid in asked if verdicts[uid] < wants[uid] and submitted[uid] < wants[uid]]
     open_to = {uid: able - by_uid.get(uid, set()) for uid in still}
     coming = [
         uid
         for uid in still
-        if len(open_to[uid]) >= each - verdicts[uid] or (not complete and verdicts[uid] + handled[uid] < each)
+        if len(open_to[uid]) >= wants[uid] - verdicts[uid]
+        or (not complete and verdicts[uid] + handled[uid] < wants[uid])
     ]
     names = {str(person.id): person.label for person in people}
     left = Counter(who for uid in coming for who in open_to[uid])
-    twice = {uid for uid in asked if verdicts[uid] < each <= submitted[uid]} & _judged_twice(found)
+    twice = {uid for uid in asked if verdicts[uid] < wants[uid] <= submitted[uid]} & _judged_twice(found)
     return Standing(
-        each=each,
-        left={names.get(who, f"person {who}"): left[who] for who in sorted(left)} if complete or each > 1 else {},
+        each=most,
+        left={names.get(who, f"person {who}"): left[who] for who in sorted(left)} if complete or most > 1 else {},
         doubled=[task.get("id") for task in tasks if uid_of(task) in twice],
-        short_of_people=complete and len(able) < each,
-        labelled=sum(verdicts[uid] >= each for uid in asked),
+        short_of_people=complete and len(able) < most,
+        overlap="overlap.people" if most > min(wants.values(), default=1) else "",
+        labelled=sum(verdicts[uid] >= wants[uid] for uid in asked),
         wanted=wanted,
         to_come=len(coming),
         rows=current,
@@ -146,7 +149,7 @@ def standing(
         foreign=[task.get("id") for task in tasks if uid_of(task) is None],
         num_gone=store.num_gone(present, key, hidden),
         broken=store.broken(),
-        begun=sum(0 < verdicts[uid] < each for uid in asked),
+        begun=sum(0 < verdicts[uid] < wants[uid] for uid in asked),
     )
 
 
