@@ -8,8 +8,7 @@ from typing import Any
 
 from trueup.feedback import agreement
 from trueup.feedback.gold import is_right
-from trueup.feedback.judgement import Edit, Judgement, from_row
-from trueup.feedback.quality import labelled
+from trueup.feedback.judgement import Comparison, Edit, Judgement, from_row
 
 Row = dict[str, Any]
 
@@ -41,7 +40,7 @@ def figures(checks: Iterable[Row], judgements: Sequence[Judgement]) -> dict[str,
     """
     gold: dict[str, dict[str, bool]] = defaultdict(dict)
     same: dict[str, dict[str, bool]] = defaultdict(dict)
-    first = {(one.annotator, one.kind, one.uid): labelled(one) for one in judgements if not isinstance(one, Edit)}
+    first = {(one.annotator, one.kind, one.uid): _value(one) for one in judgements if not isinstance(one, Edit)}
     num_once_more = 0
     for row in checks:
         for one in from_row(row):
@@ -50,7 +49,7 @@ def figures(checks: Iterable[Row], judgements: Sequence[Judgement]) -> dict[str,
             if row["check"] == "gold":
                 gold[one.annotator][one.uid] = is_right(one, row["right"])
             elif (before := first.get((one.annotator, one.kind, row["of"]))) is not None:
-                same[one.annotator][one.uid] = labelled(one).value == before.value
+                same[one.annotator][one.uid] = _value(one) == before
             else:
                 num_once_more += 1
     found: dict[str, Any] = {}
@@ -59,6 +58,13 @@ def figures(checks: Iterable[Row], judgements: Sequence[Judgement]) -> dict[str,
     if same or num_once_more:
         found["repeated"] = _shares(same) | {"num_by_others": num_once_more}
     return found
+
+
+def _value(one: Judgement) -> Any:
+    """The verdict, whichever side an answer was on."""
+    if isinstance(one, Comparison):
+        return {"a": one.a, "b": one.b}.get(one.preferred, one.preferred)
+    return one.verdict
 
 
 def _shares(hits: Mapping[str, Mapping[str, bool]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup.data import read_preferences
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, DataError
 from trueup.feedback import tasks
 from trueup.feedback.judgement import DOWN_TO, SIDES, UP_FROM, Comparison, Judgement, Rating, Thumb
 from trueup.run.run_file import DataConfig, Source
@@ -42,7 +42,13 @@ def read_gold(given: str | None, data: DataConfig, folder: Path, interface: str,
             next_step="leave out collect.gold, or set another collect.interface",
         )
     path = folder / Path(given).expanduser()
-    rows, unusable = read_preferences(data.model_copy(update={"preferences": (Source(path=path),)}), seed)
+    try:
+        rows, unusable = read_preferences(data.model_copy(update={"preferences": (Source(path=path),)}), seed)
+    except DataError as error:
+        where = "collect.gold" if error.where == "data.preferences" else f"collect.gold: {error.where}"
+        raise DataError(
+            where, found=error.found, expected=error.expected, next_step=f"correct the rows of {path}"
+        ) from None
     faults = [f"{count} rows that cannot be used: {why}" for why, count in unusable.items() if count]
     paired = interface == "pairwise"
     if wrong := sum((row["rejected"] is not None) != paired for row in rows):

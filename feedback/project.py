@@ -40,7 +40,7 @@ class Project:
         One that `adjudicates` is a second project of the run's, for what people dispute in the first.
         """
         connection = connect(settings.data_dir, settings.url)
-        self.settings, self.interface = settings, interface
+        self.settings, self.interface, self._alone = settings, interface, adjudicates
         self.notes: list[str] = []
         name = f"{interface}-adjudication" if adjudicates else interface
         self.store, self.client = Store(folder, name), Client(connection)
@@ -98,8 +98,8 @@ class Project:
     ) -> Standing:
         """Where people stand when `wanted` of the completions `asked` (uids) have `each` verdicts; `known` from `make`.
 
-        `each` may be another number for each uid. Raises Waiting before that, unless the settings say to wait and people
-        are still given enough.
+        `each` may be another number for each uid. Raises Waiting before that, unless the settings say to wait and
+        people are still given enough.
         """
         number, key = known
         address = f"{self.client.url}/projects/{number}/data?labeling=1"
@@ -120,6 +120,7 @@ class Project:
                     wanted=wanted,
                     interface=self.interface,
                     people=self.people(),
+                    alone=self._alone,
                 )
                 notes = [*self.notes, *now.notes(address, len(asked))]
                 self.note_progress(now, notes)

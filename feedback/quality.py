@@ -23,7 +23,7 @@ def figures(judgements: Iterable[Judgement], completions: Iterable[Row]) -> dict
     """
     last = list({(one.annotator, one.kind, one.uid): one for one in judgements}.values())
     verdicts = [one for one in last if not isinstance(one, Edit)]
-    labels = [Label(one.unit, one.annotator, one.value) for one in map(labelled, verdicts)]
+    labels = [Label(one.unit, one.annotator, one.value) for one in map(_labelled, verdicts)]
     measurement: Any = "ordinal" if any(isinstance(one, Rating) for one in verdicts) else "nominal"
     known = {row["uid"]: row for row in completions}
     told_apart = list(_told_apart(verdicts, known))
@@ -50,7 +50,7 @@ def disputed(verdicts: Sequence[Judgement]) -> dict[str, list[Judgement]]:
     for one in verdicts:
         if not isinstance(one, Edit):
             by_unit[one.uid].append(one)
-    found = {unit: some for unit, some in by_unit.items() if len({labelled(one).value for one in some}) > 1}
+    found = {unit: some for unit, some in by_unit.items() if len({_labelled(one).value for one in some}) > 1}
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
@@ -76,7 +76,7 @@ def _people(last: list[Judgement], told_apart: list[Better], known: dict[str, Ro
     return found
 
 
-def labelled(one: Judgement) -> Label:
+def _labelled(one: Judgement) -> Label:
     """The verdict as a value that two people share whatever side they saw an answer on."""
     if isinstance(one, Comparison):
         return Label(one.uid, one.annotator, {"a": one.a, "b": one.b}.get(one.preferred, one.preferred))

@@ -101,12 +101,14 @@ def standing(
     wanted: int,
     interface: str = "thumbs",
     people: Sequence[Person] = (),
+    alone: bool = False,
 ) -> Standing:
     """Take the judgements of `tasks` into the store and count them for what was `asked` about (uids).
 
     `each` verdicts are wanted of each, or as many as it says of a uid. Label Studio gives a task out until so many
-    annotations were submitted, with a verdict or not, and whoever skipped it does not get it again. Where `people` with logins are known, they and all who
-    judged here are those who can be given something; elsewhere others may be there, who never judged yet.
+    annotations were submitted, with a verdict or not, and whoever skipped it does not get it again. Where `people` with
+    logins are known, they and all who judged here are those who can be given something; elsewhere others may be there,
+    who never judged yet. `alone`: what people said in the run's other projects is no verdict here.
     """
     parsed = [parse(task, interface) for task in tasks]
     found: list[Judgement] = [one for good, _ in parsed for one in good]
@@ -115,7 +117,8 @@ def standing(
     present = {one.annotation_id for one in found if one.annotation_id is not None}
     hidden = {one.uid for one in unusable if one.raw is None}  # tasks that the server cannot show: the store knows more
     current = store.current(present, key, hidden)
-    said = {(row["annotator"], row["uid"]) for row in current if row["kind"] == KIND_OF[interface]}
+    counted = [row for row in current if row["project"] == key or not alone]
+    said = {(row["annotator"], row["uid"]) for row in counted if row["kind"] == KIND_OF[interface]}
     verdicts, handled = Counter(uid for _, uid in said), Counter(one.uid for one in unusable)
     by_uid, submitted = _handled(found, unusable)
     gone = {str(person.id) for person in people if person.removed}

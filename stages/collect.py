@@ -54,8 +54,8 @@ class Config(Section):
     """The share of the questions that come once more, further back, to see whether people say the same again; what they
     say the second time is no further vote."""
     adjudicate: bool = False
-    """Have what people dispute judged once more, in a project of its own, whose address you give to somebody you trust to
-    decide; the verdicts there win."""
+    """Have what people dispute judged once more, in a project of its own, whose address you give to somebody you trust
+    to decide; the verdicts there win."""
     min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)
     """The share of the completions, or of the pairs, that have to be judged before the judgements are frozen."""
     held_out_fraction: float = Field(default=0.15, ge=0, lt=1)
