@@ -58,13 +58,14 @@ def asking(
     overlap: tuple[float, int] | None = None,
     repeated_share: float = 0,
     gold: Gold | None = None,
+    gold_among: int | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> Asked:
     """`each` people judge every question, and the questions of some prompts more: `overlap` is (their share, people).
 
     A `repeated_share` of the questions comes once more, further back, with the sides exchanged: rather of those that
-    several people judge, since only who judged both tells anything. `gold` comes anywhere. `before` is what an earlier
-    call drew, as `Asked.drawn` says it.
+    several people judge, since only who judged both tells anything. `gold` comes anywhere among the first `gold_among`
+    questions, or among all. `before` is what an earlier call drew, as `Asked.drawn` says it.
     """
     before, gold = before or {}, gold or Gold([], {})
     kept = before.get("overlap", ())
@@ -84,7 +85,8 @@ def asking(
             again[once_more["data"]["uid"]] = uid
             first = min(place + APART, last)
             placed.append((first + _share(seed, f"again {uid}") * (last - first), once_more))
-    placed += [(_share(seed, task["data"]["uid"]) * last, task) for task in gold.tasks]
+    among = last if gold_among is None else min(last, gold_among)
+    placed += [(_share(seed, task["data"]["uid"]) * among, task) for task in gold.tasks]
     placed.sort(key=lambda found: found[0])  # a question comes before what falls on its place: the sort is stable
     return Asked(numbered([task for _, task in placed]), people, prompts, gold.right, again)
 

@@ -44,7 +44,7 @@ def figures(checks: Iterable[Row], judgements: Sequence[Judgement]) -> dict[str,
     num_once_more = 0
     for row in checks:
         for one in from_row(row):
-            if isinstance(one, Edit):
+            if isinstance(one, Edit) or row["check"] not in ("gold", "repeated"):
                 continue
             if row["check"] == "gold":
                 gold[one.annotator][one.uid] = is_right(one, row["right"])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueup.data import read_preferences
 from trueup.errors import ConfigError, DataError
 from trueup.feedback import tasks
 from trueup.feedback.judgement import DOWN_TO, SIDES, UP_FROM, Comparison, Judgement, Rating, Thumb
@@ -32,6 +31,8 @@ def read_gold(given: str | None, data: DataConfig, folder: Path, interface: str,
     A pair's better text is on a side drawn by `seed`. Raises ConfigError where the rows do not fit the interface or
     contradict each other, and DataError as `read_preferences` does.
     """
+    from trueup.data import read_preferences
+
     if given is None:
         return Gold([], {})
     if interface not in WANTED:

@@ -15,6 +15,7 @@ from trueup.feedback.api import RequestError
 from trueup.feedback.client import Client, Task, Watch
 from trueup.feedback.connection import connect, is_ours
 from trueup.feedback.judgement import from_row
+from trueup.feedback.qualification import Qualification
 from trueup.feedback.screens import screen
 from trueup.feedback.standing import Standing, standing
 from trueup.feedback.store import Store
@@ -94,11 +95,18 @@ class Project:
             self.notes = ["the screen was changed in Label Studio and is left alone: it may show other guidelines"]
 
     def labels(
-        self, known: tuple[int, str], asked: Sequence[str], *, each: int | Mapping[str, int], wanted: int
+        self,
+        known: tuple[int, str],
+        asked: Sequence[str],
+        *,
+        each: int | Mapping[str, int],
+        wanted: int,
+        qualification: Qualification | None = None,
     ) -> Standing:
         """Where people stand when `wanted` of the completions `asked` (uids) have `each` verdicts; `known` from `make`.
 
-        `each` may be another number for each uid. Raises Waiting before that, unless the settings say to wait and
+        `each` may be another number for each uid. What people judged who lack the `qualification` is given to others as
+        well. Raises Waiting before that, unless the settings say to wait and
         people are still given enough.
         """
         number, key = known
@@ -106,7 +114,7 @@ class Project:
         if self.settings.url is None:
             address = address.replace(self.client.url, server.address_of(self.settings.data_dir), 1)
             address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
-        watch, whole = Watch(self.client, number), True
+        watch, whole, in_vain = Watch(self.client, number), True, dict[str, int]()
         with bars("collect", speed_of_last_s=SPEED_OF_LAST_S) as bar:
             task = bar.add_task("judgements", total=wanted)
             while True:
@@ -121,7 +129,12 @@ class Project:
                     interface=self.interface,
                     people=self.people(),
                     alone=self._alone,
+                    qualification=qualification,
                 )
+                if now.in_vain != in_vain:
+                    in_vain = now.in_vain
+                    wants = each if isinstance(each, Mapping) else dict.fromkeys(asked, each)
+                    self.client.give_to(number, {uid: wants[uid] + more for uid, more in in_vain.items()})
                 notes = [*self.notes, *now.notes(address, len(asked))]
                 self.note_progress(now, notes)
                 bar.update(task, completed=min(now.labelled, wanted))

@@ -11,6 +11,7 @@ from trueup.feedback.asking import Asked
 from trueup.feedback.checks import set_apart
 from trueup.feedback.judgement import Judgement, Thumb, from_row, to_row
 from trueup.feedback.project import Project
+from trueup.feedback.qualification import Qualification
 from trueup.feedback.questions import numbered
 from trueup.feedback.votes import votes_of
 
@@ -73,16 +74,17 @@ class LabelStudio:
         each: int,
         fraction: float,
         guidelines: str = "",
+        qualification: Qualification | None = None,
         adjudication: Project,
         adjudicates: bool = False,
     ) -> None:
         """`each` judgements are wanted of a `fraction` of the questions, of some more as `asked` says.
 
-        People are shown `guidelines`. What they dispute is asked once more in the project `adjudication`, where it
-        `adjudicates`; else the verdicts that are there are taken.
+        People are shown `guidelines`, and count once they have the `qualification`. What they dispute is asked once
+        more in the project `adjudication`, where it `adjudicates`; else the verdicts that are there are taken.
         """
         self.project, self.asked = project, asked
-        self._adjudication, self._adjudicates = adjudication, adjudicates
+        self._adjudication, self._adjudicates, self._qualification = adjudication, adjudicates, qualification
         self._name, self._completions, self._each, self._guidelines = name, completions, each, guidelines
         self._wanted = math.ceil(fraction * len(asked.people))
 
@@ -99,9 +101,14 @@ class LabelStudio:
         """Raises Waiting until enough is judged, unless the settings say to wait for that."""
         known = self.project.known or self._make()
         self._standing = found = self.project.labels(
-            known, list(self.asked.people), each=self.asked.people, wanted=self._wanted
+            known,
+            list(self.asked.people),
+            each=self.asked.people,
+            wanted=self._wanted,
+            qualification=self._qualification,
         )
         rows, checks = set_apart(found.rows, self.project.store.asked())
+        checks += [row | {"check": "not qualified"} for row in found.held]
         rows = self._adjudicated(rows)
         judgements = [one for row in rows for one in from_row(row)]
         return Pulled(judgements, self._completions, rows, found.counts(), checks)

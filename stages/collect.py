@@ -17,6 +17,9 @@ from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trueup.feedback import qualification
     from trueup.feedback.examples import Dataset
     from trueup.feedback.sources import Pulled, Source
 
@@ -31,6 +34,15 @@ class Overlap(Section):
     """The share of the prompts whose questions more people judge, from 0 to 1."""
     people: int = Field(gt=1)
     """How many people judge each question of these prompts."""
+
+
+class Qualification(Section):
+    """What a person has to know before this person's judgements count."""
+
+    gold: PositiveInt
+    """The number of gold questions that a person has to judge first."""
+    accuracy: float = Field(gt=0, le=1)
+    """The share of the gold questions that a person has to get right, from 0 to 1."""
 
 
 class Config(Section):
@@ -50,6 +62,9 @@ class Config(Section):
     gold: str | None = None
     """A file of judged answers, beside the run file, whose questions come among the others and look like them: the
     record says how often each person is right about them, and nothing is trained on them. None by default."""
+    qualification: Qualification | None = None
+    """When a person's judgements count, such as `{gold: 10, accuracy: 0.8}`: once this person has judged ten gold
+    questions, and 80 % of them rightly; what was judged before counts then as well. By default all judgements count."""
     repeated_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the questions that come once more, further back, to see whether people say the same again; what they
     say the second time is no further vote."""
@@ -105,6 +120,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
         overlap=(config.overlap.share, config.overlap.people) if config.overlap else None,
         repeated_share=config.repeated_share,
         gold=gold,
+        gold_among=2 * config.qualification.gold if config.qualification else None,
         before=project.store.asked(),
     )
     source = sources.LabelStudio(
@@ -115,6 +131,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
         each=config.annotations_per_completion,
         fraction=config.min_labelled_fraction,
         guidelines=guidelines,
+        qualification=_qualification(config, gold.right),
         adjudication=Project(settings, store, config.interface, adjudicates=True),
         adjudicates=config.adjudicate,
     )
@@ -148,6 +165,23 @@ def _refuse(config: Config, context: Context) -> None:
             expected="thumbs or rating",
             next_step="set collect.interface: thumbs, or method: dpo",
         )
+
+
+def _qualification(config: Config, right: Mapping[str, str]) -> qualification.Qualification | None:
+    """Raises ConfigError where there are too few gold questions for it."""
+    from trueup.feedback import qualification
+
+    needed = config.qualification
+    if needed is None:
+        return None
+    if len(right) < needed.gold:
+        raise ConfigError(
+            "collect.qualification",
+            found=f"{len(right)} gold questions",
+            expected=f"{needed.gold} or more in the file of collect.gold",
+            next_step="add some to it, or set collect.qualification.gold to less",
+        )
+    return qualification.Qualification(right, needed.gold, needed.accuracy)
 
 
 def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
@@ -275,6 +309,7 @@ def _set_aside(metrics: Metrics) -> list[str]:
     """What people did in Label Studio that no stage uses, a line each."""
     better = metrics.get("better_answers") or {}
     written, paired = better.get("num_written", 0), better.get("num_pairs", 0)
+    unqualified = metrics.get("judgements_of_unqualified_people", 0)
     foreign, deleted = metrics.get("foreign_tasks", 0), metrics.get("labels_deleted_in_label_studio", 0)
     broken = len(metrics.get("store_lines_that_cannot_be_read", ()))
     asked, counts = metrics.get("asked") or {}, metrics.get("counts", {})
@@ -288,6 +323,7 @@ def _set_aside(metrics: Metrics) -> list[str]:
         f"{counts.get('upheld_by_adjudication', 0):,}": settled,
         f"better answers written by people: {written:,}, {paired:,} of them pairs with the original; sft trains on "
         f"them once {BETTER_ANSWERS} there is in data.demonstrations": written,
+        f"judgements of people who are not qualified, which do not count: {unqualified:,}": unqualified,
         f"tasks that trueup did not publish, left alone: {foreign:,}": foreign,
         f"annotations that were deleted in Label Studio and do not count: {deleted:,}": deleted,
         f"lines of the store that cannot be read: {broken:,}": broken,

@@ -20,7 +20,7 @@ from conftest import free_port
 from playwright.sync_api import expect, sync_playwright
 
 from trueup.cli.main import main
-from trueup.errors import ServerError
+from trueup.errors import ConfigError, ServerError
 from trueup.feedback import people, server
 from trueup.feedback.client import Client
 from trueup.feedback.connection import connect
@@ -359,3 +359,25 @@ def test_what_is_disputed_goes_to_an_adjudicator_whose_verdict_wins(place: Path,
         assert {pair["prompt_id"] for pair in pairs} == {"0", "1", "2"}  # of the fourth, both answers are good
     tasks = Client(connect(place)).pull(labelling.project)
     assert len(tasks) == 1 and len(Client(connect(place)).pull(first)) == 8
+
+
+def test_a_person_counts_once_gold_questions_were_judged_rightly(place: Path, tmp_path: Path) -> None:
+    ben, chris = only(place, "Ben", "Chris")
+    folder = tmp_path / "runs" / "several"
+    folder.mkdir(parents=True)
+    gold = [{"prompt": f"gold {n}", "completion": f"{'good' if n else 'bad'} {n}", "label": n > 0} for n in range(4)]
+    write_jsonl(tmp_path / "gold.jsonl", gold)
+    labelling = Labelling(folder, place, gold="gold.jsonl", qualification={"gold": 3, "accuracy": 0.8})
+    with pytest.raises(ConfigError, match=r"collect\.qualification: 4 gold questions, expected 5 or more"):
+        labelling.collect(wait=False, qualification={"gold": 5, "accuracy": 0.8})
+    assert len(labelling.judge_what_is_served(chris, lambda data: "up" if "gold" in str(data) else "down")) == 12
+    said = labelling.waiting()  # of the four gold questions one is wrong
+    assert f"8 judgements do not count, of people who are not qualified yet: person {chris.id}, 3 of 4 gold" in said
+    assert "waiting 0/8" in said and f"still to judge, at most: Ben ({ben.id}) 8" in said
+    assert len(labelling.judge_what_is_served(ben, by_text)) == 12  # what chris judged is given to ben all the same
+    metrics = labelling.collect(wait=True)
+    assert (metrics["num_annotators"], metrics["judgements_of_unqualified_people"]) == (1, 8)
+    assert metrics["became"] == {"thumb": {"pairs and rows": 8}}
+    checked = list(read_jsonl(folder / "collect" / "checks.jsonl"))
+    assert Counter(row["check"] for row in checked) == {"gold": 8, "not qualified": 8}
+    assert labelling.collect(wait=False, qualification={"gold": 4, "accuracy": 0.75})["num_annotators"] == 2

@@ -17,6 +17,7 @@ from trueup.feedback.asking import EVERYBODY, asking, drawn
 from trueup.feedback.examples import build
 from trueup.feedback.gold import Gold, is_right, read_gold
 from trueup.feedback.judgement import Comparison, Judgement, Rating, Thumb, from_row, to_row
+from trueup.feedback.qualification import Qualification
 from trueup.feedback.questions import questions
 from trueup.feedback.store import Store
 from trueup.run.artifacts import write_jsonl
@@ -144,6 +145,24 @@ def test_the_store_remembers_what_was_gold_after_the_file_changed(tmp_path: Path
     store.remember_asked(asking(plain, 1, 0, gold=gold, repeated_share=0.5).drawn)
     store.remember_asked(asking(plain, 1, 0, before=store.asked()).drawn)
     assert (store.asked()["right"], len(store.asked()["repeated"])) == (gold.right, 4)
+
+
+def test_who_is_qualified(tmp_path: Path) -> None:
+    gold = gold_of(tmp_path, THUMBS)
+    right = {uid: answer == "up" for uid, answer in gold.right.items()}
+    all_but = {"five": 5, "eight": 8, "seven": 7, "none": 0}
+    votes: list[Judgement] = [said("q", who, True) for who in all_but]
+    for who, hits in all_but.items():
+        judged = list(right.items())[: 9 if who == "none" else 10]
+        votes += [said(uid, who, up if n < hits else not up) for n, (uid, up) in enumerate(judged)]
+    assert Qualification(gold.right, 10, 0.8).lacking(votes) == {
+        "five": "5 of 10 gold questions right, expected 80%",
+        "seven": "7 of 10 gold questions right, expected 80%",
+        "none": "9 of 10 gold questions judged",
+    }
+    first = asking(questions(answers(100, 2), "thumbs", 0), 1, 0, gold=gold, gold_among=20)
+    order = [task["data"]["uid"] for task in first.tasks]
+    assert max(order.index(uid) for uid in gold.right) < 30
 
 
 def test_what_people_dispute() -> None:
