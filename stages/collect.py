@@ -17,10 +17,8 @@ from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trueup.feedback import qualification
     from trueup.feedback.examples import Dataset
+    from trueup.feedback.gold import Gold
     from trueup.feedback.sources import Pulled, Source
 
 BETTER_ANSWERS = "better_answers.jsonl"
@@ -91,19 +89,17 @@ def run(config: Config, context: Context, completions: Completions | None = None
 
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
-    from trueup.feedback import sources
+    from trueup.feedback import qualification, sources
     from trueup.feedback.asking import asking
-    from trueup.feedback.gold import read_gold
     from trueup.feedback.project import Project, open_project
     from trueup.feedback.questions import questions
     from trueup.feedback.screens import read_guidelines, version
 
     if completions is None:
         return _ready_made(config, context)
-    _refuse(config, context)
+    gold = _refuse(config, context)
     guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
     seed, settings, store = context.run.seed, context.run.labelstudio, context.run_dir / "store"
-    gold = read_gold(config.gold, context.run.data, context.run_file_dir, config.interface, seed)
     found = questions(rows, config.interface, seed)
     if not found.tasks:
         raise FeedbackError(
@@ -112,7 +108,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
             expected="pairs of answers for people to compare",
             next_step="sample more of them (sample.num_completions), or set collect.interface: rating",
         )
-    project = open_project(settings, store, config.interface)
+    project, needed = open_project(settings, store, config.interface), config.qualification
     asked = asking(
         found,
         config.annotations_per_completion,
@@ -120,7 +116,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
         overlap=(config.overlap.share, config.overlap.people) if config.overlap else None,
         repeated_share=config.repeated_share,
         gold=gold,
-        gold_among=2 * config.qualification.gold if config.qualification else None,
+        gold_among=2 * needed.gold if needed else None,
         before=project.store.asked(),
     )
     source = sources.LabelStudio(
@@ -131,7 +127,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
         each=config.annotations_per_completion,
         fraction=config.min_labelled_fraction,
         guidelines=guidelines,
-        qualification=_qualification(config, gold.right),
+        qualification=needed and qualification.Qualification(gold.right, needed.gold, needed.accuracy),
         adjudication=Project(settings, store, config.interface, adjudicates=True),
         adjudicates=config.adjudicate,
     )
@@ -156,8 +152,13 @@ def run(config: Config, context: Context, completions: Completions | None = None
     }
 
 
-def _refuse(config: Config, context: Context) -> None:
-    """Raises ConfigError where the method could learn nothing from what people are asked for."""
+def _refuse(config: Config, context: Context) -> Gold:
+    """The gold questions. Raises ConfigError and DataError where these do not fit what people are asked.
+
+    And ConfigError where the method could learn nothing from that.
+    """
+    from trueup.feedback.gold import Gold, read_gold
+
     if context.run.method == "kto" and not context.run.data.preferences and config.interface in ("pairwise", "edit"):
         raise ConfigError(
             "collect.interface",
@@ -165,23 +166,18 @@ def _refuse(config: Config, context: Context) -> None:
             expected="thumbs or rating",
             next_step="set collect.interface: thumbs, or method: dpo",
         )
-
-
-def _qualification(config: Config, right: Mapping[str, str]) -> qualification.Qualification | None:
-    """Raises ConfigError where there are too few gold questions for it."""
-    from trueup.feedback import qualification
-
-    needed = config.qualification
-    if needed is None:
-        return None
-    if len(right) < needed.gold:
+    run, needed = context.run, config.qualification
+    if run.data.preferences:
+        return Gold([], {})  # nobody is asked
+    gold = read_gold(config.gold, run.data, context.run_file_dir, config.interface, run.seed)
+    if needed is not None and len(gold.right) < needed.gold:
         raise ConfigError(
             "collect.qualification",
-            found=f"{len(right)} gold questions",
+            found=f"{len(gold.right)} gold questions",
             expected=f"{needed.gold} or more in the file of collect.gold",
             next_step="add some to it, or set collect.qualification.gold to less",
         )
-    return qualification.Qualification(right, needed.gold, needed.accuracy)
+    return gold
 
 
 def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
