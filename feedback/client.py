@@ -90,8 +90,8 @@ class Client:
                 changed.append((str(task["id"]), wanted, enough))
 
         def change(one: tuple[str, int, bool]) -> None:
-            number, wanted, enough = one
-            self._api.send(f"task {number}", lambda sdk: sdk.tasks.update(number, overlap=wanted, is_labeled=enough))
+            number, wanted, enough = one  # saying it twice does no harm
+            self._api.get(f"task {number}", lambda sdk: sdk.tasks.update(number, overlap=wanted, is_labeled=enough))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(change, changed))

@@ -270,7 +270,7 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
         return "Label Studio is not running, and so was not asked for newer verdicts"
     try:
         asked = questions(completions.rows(), config.interface, context.run.seed).uids
-        frozen = list(read_jsonl(made.path / "annotations.jsonl"))
+        frozen = [row for name in ("annotations.jsonl", CHECKS) for row in _lines(made.path / name)]
         store = context.run_dir / "store"
         changes = ", of disputes ".join(
             found
@@ -280,6 +280,10 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
     except TrueupError as error:
         return f"Label Studio could not be asked for newer verdicts: {error.found}"
     return f"Label Studio holds newer verdicts ({changes}); to take them: --refresh" if changes else ""
+
+
+def _lines(path: Path) -> list[Metrics]:
+    return list(read_jsonl(path)) if path.exists() else []
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
