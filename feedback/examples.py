@@ -13,7 +13,7 @@ from typing import Any
 
 from trueup.errors import FeedbackError
 from trueup.feedback import pairing
-from trueup.feedback.judgement import DOWN_TO, KINDS, UP_FROM, Comparison, Edit, Judgement, Rating, Thumb
+from trueup.feedback.judgement import KINDS, Comparison, Edit, Judgement, Rating, Thumb
 from trueup.feedback.preferences import single_rows, split_prompts
 from trueup.feedback.votes import Vote, votes_in
 
@@ -25,6 +25,7 @@ PAIRS, ROWS, BOTH, NOTHING = "pairs", "rows", "pairs and rows", "nothing to lear
 TIES, BOTH_BAD, CONTRADICTED, SAME_TEXT = "ties", "both bad: two rows", "contradicted", "of identical texts"
 DEMONSTRATIONS, EDITED = "demonstrations", "pairs and demonstrations"
 
+UP_FROM, DOWN_TO = 4, 2  # a rating from 4 is a thumb up to KTO, one down to 2 a thumb down; 3 says neither
 SCALE = 4  # the difference of the best and the worst rating
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from trueup.errors import ConfigError, DataError
 from trueup.feedback import tasks
-from trueup.feedback.judgement import DOWN_TO, SIDES, UP_FROM, Comparison, Judgement, Rating, Thumb
+from trueup.feedback.examples import DOWN_TO, UP_FROM
+from trueup.feedback.judgement import SIDES, Comparison, Judgement, Rating, Thumb
 from trueup.run.run_file import DataConfig, Source
 
 Row = dict[str, Any]

@@ -10,7 +10,6 @@ Row = dict[str, Any]
 SIDES = ("a", "b")
 COMPARED = (*SIDES, "tie", "both_bad")
 RATINGS = range(1, 6)
-UP_FROM, DOWN_TO = 4, 2  # a rating from 4 is as good as a thumb up, one down to 2 as a thumb down; 3 says neither
 
 
 @dataclass(frozen=True, kw_only=True)
