@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trueup.feedback import people, server
+from trueup.feedback import people, reach, server
 from trueup.feedback.annotations import parse
-from trueup.feedback.api import RequestError
-from trueup.feedback.client import Client, Task, Watch
+from trueup.feedback.client import Client, Task
 from trueup.feedback.connection import connect, is_ours
+from trueup.feedback.faults import RequestError
 from trueup.feedback.judgement import from_row
 from trueup.feedback.qualification import Qualification
 from trueup.feedback.screens import screen
 from trueup.feedback.standing import Standing, standing
 from trueup.feedback.store import Store
+from trueup.feedback.watch import Watch
 from trueup.progress import bars, spinner
 from trueup.run.artifacts import write_json
 from trueup.run.run_file import LabelStudioConfig
@@ -112,7 +113,7 @@ class Project:
         number, key = known
         address = f"{self.client.url}/projects/{number}/data?labeling=1"
         if self.settings.url is None:
-            address = address.replace(self.client.url, server.address_of(self.settings.data_dir), 1)
+            address = address.replace(self.client.url, reach.address_of(self.settings.data_dir), 1)
             address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
         watch, whole, in_vain = Watch(self.client, number), True, dict[str, int]()
         with bars("collect", speed_of_last_s=SPEED_OF_LAST_S) as bar:

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
 import torch
 from tiny import make_run
 
 from trueup.feedback import server
+from trueup.feedback.api import ATTEMPTS
 from trueup.models import device
 from trueup.run.pipeline import Pipeline
+
+stamina.set_testing(True, attempts=ATTEMPTS)  # which takes the pauses between attempts away
 
 torch.set_num_threads(1)  # on a busy machine, two threads wait for each other longer than a tiny model takes
 

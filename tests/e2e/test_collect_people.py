@@ -20,11 +20,12 @@ from trueup.demo import simulate
 from trueup.errors import ConfigError, FeedbackError
 from trueup.feedback import server
 from trueup.feedback.annotations import STAMP
-from trueup.feedback.client import Client, Watch
+from trueup.feedback.client import Client
 from trueup.feedback.connection import Connection, connect
 from trueup.feedback.screens import read_guidelines, screen, version
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import CUT, to_task
+from trueup.feedback.watch import Watch
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_json, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
@@ -374,13 +375,14 @@ def test_a_project_whose_creation_was_not_answered_is_found_again(labelling: Lab
 def test_a_watch_sees_votes_behind_a_task_of_the_future(labelling: Labelling, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(labelling.admin.connection)
     watch = Watch(client, labelling.project)
-    monkeypatch.setattr("trueup.feedback.client.WHOLE_EVERY", 3)
-    pulled = client.pull
+    monkeypatch.setattr("trueup.feedback.watch.WHOLE_EVERY", 3)
+    pages = client.pages
 
-    def ahead(project: int, since: str | None = None) -> list[dict[str, Any]]:
-        return [task | {"updated_at": "2999-01-01T00:00:00Z"} for task in pulled(project, since)]
+    def ahead(project: int, since: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        for page in pages(project, since):
+            yield [task | {"updated_at": "2999-01-01T00:00:00Z"} for task in page]
 
-    monkeypatch.setattr(client, "pull", ahead)
+    monkeypatch.setattr(client, "pages", ahead)
     watch.look()
     labelling.judge_all()
     looks = [sum(bool(task["annotations"]) for task in watch.look()) for _ in range(3)]

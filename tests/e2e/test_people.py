@@ -21,7 +21,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from trueup.cli.main import main
 from trueup.errors import ConfigError, ServerError
-from trueup.feedback import people, server
+from trueup.feedback import people, reach, server
 from trueup.feedback.client import Client
 from trueup.feedback.connection import connect
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
@@ -36,7 +36,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data folder of a running server that listens to other machines, too."""
     folder = tmp_path_factory.mktemp("people")
-    server.start(folder, free_port(), host=server.EVERYWHERE)
+    server.start(folder, free_port(), host=reach.EVERYWHERE)
     yield folder
     assert server.stop(folder)
 
@@ -108,7 +108,7 @@ def test_a_host_that_is_not_ours_and_one_that_changes_while_it_runs(place: Path,
         with pytest.raises(ServerError, match="no IPv4 address of this machine"):
             server.start(tmp_path, free_port(), host=host)
     with pytest.raises(ServerError, match=r"listening on 0\.0\.0\.0"):
-        server.start(place, 1024, host=server.LOOPBACK)
+        server.start(place, 1024, host=reach.LOOPBACK)
     assert server.start(place, 1024) == connect(place)
 
 

@@ -14,10 +14,10 @@ from fake_server import Answer, Asked, serving
 from label_studio_sdk import LabelStudio
 
 from trueup.errors import ServerError
-from trueup.feedback import api
-from trueup.feedback.api import Api, RequestError
+from trueup.feedback.api import Api
 from trueup.feedback.client import BODY_BYTES, BODY_TASKS, Client
 from trueup.feedback.connection import Connection, connect
+from trueup.feedback.faults import RequestError
 
 TOKEN = "0123456789abcdef" * 2
 HTML = {"content-type": "text/html; charset=utf-8"}
@@ -39,7 +39,7 @@ def said(answer: Answer) -> str:
     ("answer", "found", "next_step"),
     [
         ((200, HTML, LOGIN), "status 200, and no JSON but an HTML page, 'Sign in - Example'", "login page"),
-        ((200, {}, b"[" * 200_000), "status 200, and no JSON", "labelstudio.url"),
+        ((200, {}, b"[" * 200_000), "status 200, and 200,000 bytes that are no whole JSON", "labelstudio.url"),
         ((200, {"content-type": "text/plain"}, b"OK"), r"no JSON but text \(text/plain\)", "labelstudio.url"),
         (
             (302, {"location": "https://sso.example.org/auth?ticket=abc123"}, b""),
@@ -80,8 +80,7 @@ def test_a_redirect_does_not_carry_the_token_elsewhere() -> None:
     assert elsewhere.asked == []
 
 
-def test_a_busy_server_is_asked_again_but_nothing_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "PAUSES_S", (0.0, 0.0))
+def test_a_busy_server_is_asked_again_but_nothing_is_sent_twice() -> None:
     codes = iter([502, 503, 200, 502])
     with serving(lambda asked: (next(codes), {}, b'{"a": 1}')) as fake:
         server = Api(Connection(fake.url, TOKEN))
