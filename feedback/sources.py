@@ -108,6 +108,7 @@ class LabelStudio:
             qualification=self._qualification,
         )
         rows, checks = set_apart(found.rows, self.project.store.asked())
+        checks = [row for row in checks if row.get("of", row["uid"]) in {*self.asked.people, *self.asked.right}]
         checks += [row | {"check": "not qualified"} for row in found.held]
         rows = self._adjudicated(rows)
         judgements = [one for row in rows for one in from_row(row)]

@@ -127,7 +127,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
         each=config.annotations_per_completion,
         fraction=config.min_labelled_fraction,
         guidelines=guidelines,
-        qualification=needed and qualification.Qualification(gold.right, needed.gold, needed.accuracy),
+        qualification=qualification.Qualification(gold.right, needed.gold, needed.accuracy) if needed else None,
         adjudication=Project(settings, store, config.interface, adjudicates=True),
         adjudicates=config.adjudicate,
     )
