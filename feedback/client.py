@@ -89,7 +89,11 @@ class Client:
         changed = []
         for task in (task for page in self._listing.counted(project) for task in page):
             uid, now = uid_of(task), task.get("overlap")
-            if uid in people and now != (wanted := max(people[uid], least if isinstance(least, int) else 1)):
+            if (
+                uid is not None
+                and uid in people
+                and now != (wanted := max(people[uid], least if isinstance(least, int) else 1))
+            ):
                 enough = (task.get("total_annotations") or 0) >= wanted
                 changed.append((str(task["id"]), wanted, enough))
 

@@ -48,9 +48,11 @@ def test_a_share_is_drawn_by_the_seed_and_stays_when_names_join(share: float) ->
     assert len(first) == round(50 * share) and set(first) <= set(names)
     assert first == drawn(reversed(names), share, 1)
     assert share in (0, 1) or set(first) != set(drawn(names, share, 2))
-    more = drawn([*(f"new {n}" for n in range(50)), *names], share, 1, kept=first)
-    assert set(first) <= set(more) and len(more) == round(100 * share)
-    assert len(drawn(names, share / 2, 1, kept=first)) == round(25 * share)
+    for seed in range(1, 10):
+        first = drawn(names, share, seed)
+        more = drawn([*(f"new {n}" for n in range(50)), *names], share, seed, kept=first)
+        assert set(first) <= set(more) and len(more) == round(100 * share)
+    assert set(drawn(names, share / 2, 1, kept=drawn(names, share, 1))) <= set(drawn(names, share, 1))
 
 
 def test_an_overlap_is_of_whole_prompts() -> None:
