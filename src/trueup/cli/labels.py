@@ -84,13 +84,13 @@ def report(run_file: Path, overrides: tuple[str, ...]) -> None:
 
     Of the judgements that collect froze, or, while people are still judging, of those that it has pulled so far.
     """
-    from trueup.feedback import quality, quality_page
+    from trueup.feedback import checks, quality, quality_page
     from trueup.feedback.judgement import from_row
 
     pipeline = open_run(run_file, overrides)
     lines, completions, state = _judged(pipeline, typed(run_file, overrides))
-    judgements = [one for line in lines for one in from_row(line)]
-    found = quality.figures(judgements, completions)
+    judgements = [one for line in lines for one in from_row(line) if not one.adjudicated]
+    found = quality.figures(judgements, completions) | checks.figures(_checks(pipeline), judgements)
     title = f"{pipeline.run.name}, round {pipeline.run.round}: labels, {state}"
     page = pipeline.path("collect").parent / "labels.html"
     quality_page.write(page, title, found, judgements, completions)
@@ -101,7 +101,6 @@ def report(run_file: Path, overrides: tuple[str, ...]) -> None:
 
 def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
-    from trueup.feedback.store import Store
     from trueup.run.artifacts import Completions, Feedback, read_jsonl
 
     frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
@@ -111,12 +110,35 @@ def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[di
         return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}
-    pulled = Store(pipeline.folder / "store").latest() if (pipeline.folder / "store").is_dir() else []
+    pulled = _pulled(pipeline)[0]
     if lines := [row for row in pulled if row["uid"] in asked or asked.issuperset((row.get("a"), row.get("b")))]:
         return lines, completions, "as far as they were pulled"
     raise StageError(
         str(frozen.path), found="nobody has judged yet", expected="judgements", next_step=f"trueup collect {run}"
     )
+
+
+def _pulled(pipeline: Pipeline) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(what people said of questions, of gold and repetitions) as far as it was pulled, without adjudications."""
+    from trueup.feedback.checks import set_apart
+    from trueup.feedback.store import Store
+
+    if not (pipeline.folder / "store").is_dir():
+        return [], []
+    store = Store(pipeline.folder / "store")
+    keys = store.keys_of_adjudication()
+    return set_apart((row for row in store.latest() if row["project"] not in keys), store.asked())
+
+
+def _checks(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """What was said of gold questions and repetitions: as it was frozen, or, before that, as far as it was pulled."""
+    from trueup.run.artifacts import Feedback, read_jsonl
+    from trueup.stages.collect import CHECKS
+
+    frozen = Feedback(pipeline.path("collect"))
+    if not frozen.is_there():
+        return _pulled(pipeline)[1]
+    return list(read_jsonl(frozen.path / CHECKS)) if (frozen.path / CHECKS).exists() else []
 
 
 def _of_split(frozen: Feedback, kind: str, split: str) -> list[dict[str, Any]]:

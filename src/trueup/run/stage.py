@@ -98,6 +98,8 @@ class Stage:
     judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
     foresee: Callable[[Any, Context], Any] | None = None  # raises what it would be refused for, before anything trains
     flags: tuple[str, ...] = ()  # keys of its section that are options of its command as well
+    shorthands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # option -> (override, what it says of it)
+    refreshed_by: tuple[str, ...] = ()  # of `flags`: those with which its command builds again what is complete
     apart: tuple[str, ...] = ()  # keys of its section that change nothing of what it makes
     afterwards: Callable[[Any, Context], list[str]] = lambda config, context: []  # at each call, once it is complete
     since: Callable[..., str] | None = (
