@@ -185,16 +185,24 @@ def _frozen(config: Config, context: Context, source: Source, next_step: str) ->
 
     Raises FeedbackError, with the `next_step`, where nothing can be learned from it.
     """
-    from trueup.feedback import adjudication, examples
+    from trueup.feedback import adjudication, examples, sources
 
     number, pulled = source.publish(), source.pull()
+    from_files = isinstance(source, sources.Files)
     judgements, settled = adjudication.settle(pulled.judgements)
-    made = examples.build(judgements, pulled.completions, held_out=config.held_out_fraction, seed=context.run.seed)
+    made = examples.build(
+        judgements,
+        pulled.completions,
+        held_out=config.held_out_fraction,
+        seed=context.run.seed,
+        sides_are_thumbs=from_files,
+    )
     made.counts.update(settled)
     if fault := examples.one_sided(pulled.judgements, made, next_step):
         source.note(f"{fault.found}; {fault.expected}")
         raise fault
-    for name, rows in (("annotations", pulled.lines), ("pairs", made.pairs), ("rows", made.rows)):
+    files = {"annotations": pulled.lines, "pairs": made.pairs, "rows": made.rows}
+    for name, rows in (files | ({"completions": pulled.completions} if from_files else {})).items():
         write_jsonl(context.out / f"{name}.jsonl", rows)
     if pulled.checks:
         write_jsonl(context.out / CHECKS, pulled.checks)
@@ -229,7 +237,7 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
-    from trueup.feedback import sources
+    from trueup.feedback import quality, sources
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
@@ -239,7 +247,10 @@ def _ready_made(config: Config, context: Context) -> Metrics:
         "num_prompts": dataset.num_prompts,
         "counts": dataset.counts,
         "became": dataset.became,
+        "num_annotators": len({one.annotator for one in pulled.judgements if one.is_named}),
         **pulled.notes,
+        "better_answers": _better_answers(context, dataset),
+        **quality.figures(pulled.judgements, pulled.completions),
     }
 
 

@@ -720,9 +720,9 @@ BUGS = [
     Bug(
         "votes for counted as votes against",
         "data",
-        "feedback/votes.py",
-        "up, annotator = voter < ups,",
-        "up, annotator = voter >= ups,",
+        "feedback/files.py",
+        "[Verdict(kind, yes)] * ups + [Verdict(kind, no)] * downs",
+        "[Verdict(kind, no)] * ups + [Verdict(kind, yes)] * downs",
         (JUDGEMENTS + "::test_votes_for_and_against_are_counted",),
     ),
     Bug(
@@ -796,6 +796,22 @@ BUGS = [
         "return 1 / ratio, 1.0",
         "return 1.0, 1 / ratio",
         (STEP + "kto",),
+    ),
+    Bug(
+        "each judgement of a file is another person's",
+        "data",
+        "feedback/files.py",
+        "name = verdict.annotator or unnamed",
+        "name = unnamed",
+        ("tests/unit/test_people_in_files.py::test_two_people_in_either_form",),
+    ),
+    Bug(
+        "a model's score of a trace read as a person's thumb",
+        "data",
+        "src/trueup/data/scores.py",
+        "if one.by_model:",
+        "if False:",
+        ("tests/unit/test_traces.py::test_langfuse_observations_with_the_scores_beside_them",),
     ),
     # --- evaluation
     Bug(

@@ -8,6 +8,7 @@ import click
 
 from trueup import __version__, ranks
 from trueup.cli import building, looking
+from trueup.cli.advise import advise
 from trueup.cli.completion import completion
 from trueup.cli.data import data
 from trueup.cli.doctor import doctor
@@ -78,6 +79,7 @@ for command in (
     demo,
     data,
     labels,
+    advise,
     labelstudio,
     people,
     vllm,

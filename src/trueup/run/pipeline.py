@@ -207,6 +207,8 @@ class Pipeline(Chain):
                     paths = source.paths()
                     if not source.on_hub and not (paths and all(path.exists() for path in paths)):
                         lost.setdefault(f"data.{name}: {source.path}", stage.name)
+                    if source.scores is not None and not source.scores.exists():
+                        lost.setdefault(f"data.{name}: {source.scores}", stage.name)
         return [f"{file}: no such file; {first} reads it" for file, first in lost.items()]
 
     def missing(self) -> list[str]:

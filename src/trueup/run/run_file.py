@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,8 @@ from pydantic import (
     WithJsonSchema,
     create_model,
     field_validator,
-)  # fmt: skip
+    model_validator,
+)
 
 from trueup.errors import ConfigError
 from trueup.run import faults, naming
@@ -72,17 +73,19 @@ class AdapterConfig(Section):
 
 # Our names of columns: the left-hand side of `columns`. trueup.data.formats says what each is.
 COLUMNS = (
-    *("annotator1", "chosen", "chosen-rating", "chosen_rating", "chosen_score", "completion", "conversations", "down"),
-    *("input", "instances", "instruction", "label", "messages", "output", "prompt", "rejected", "rejected-rating"),
-    *("rejected_rating", "rejected_score", "response", "response1", "response2", "score_chosen", "score_rejected"),
-    *("system", "system_prompt", "text", "tools", "up", "votes_against", "votes_for"),
+    *("annotator", "annotator1", "choices", "chosen", "chosen-rating", "chosen_rating", "chosen_score"),
+    *("comment", "completion", "conversations", "created_at", "down", "feedback", "guidelines", "input"),
+    *("instances", "instruction", "label", "lead_time", "messages", "output", "prompt", "rating", "reasons"),
+    *("rejected", "rejected-rating", "rejected_rating", "rejected_score", "request", "response", "response1"),
+    *("response2", "score", "score_chosen", "score_rejected", "system", "system_prompt", "text", "timestamp"),
+    *("tools", "up", "updated_at", "user", "user_id", "votes_against", "votes_for"),
 )
 
 
 def _our_names(columns: dict[str, str]) -> dict[str, str]:
     """Raises ValueError where a left-hand side is none of COLUMNS, or two columns get one name."""
     for name, theirs in columns.items():
-        if name not in COLUMNS and not re.fullmatch(r"annotator\d+", name):
+        if name not in COLUMNS and not re.fullmatch(r"annotator\d+|(annotator|rating)[ _-].+", name):
             from rapidfuzz import process
 
             near = process.extractOne(name, COLUMNS, score_cutoff=60)
@@ -106,6 +109,29 @@ class Source(Section):
     columns: Columns = Field(default={})
     """The names of this file's columns, where they are not ours: our name, then the file's. Empty by default;
     `data.columns` holds for every file."""
+
+    scores: Path | None = None
+    """A file of scores beside the traces in `path`, as Langfuse and LangSmith export them: each score names the
+    observation, the trace or the run that it is about. A relative path is looked for beside the run file. None by
+    default: scores are then in the traces themselves."""
+    score: str | None = None
+    """Which of several scores of a trace says what people thought of it, by its name, such as `user-feedback`. By
+    default the only one that is there; with several, trueup asks for this."""
+    thumbs_up_from: float | None = None
+    """The score from which on a trace has a thumb up, on the scale of the scores, such as 4 of 5 stars. By default
+    scores are thumbs themselves: true/false, 1/0, 1/-1, or words such as good/bad."""
+    thumbs_down_to: float | None = None
+    """The score up to which a trace has a thumb down, on the same scale; scores in between say neither, and are
+    counted. None by default; set together with `thumbs_up_from`."""
+
+    @model_validator(mode="after")
+    def _has_both_thresholds(self) -> Self:
+        up, down = self.thumbs_up_from, self.thumbs_down_to
+        if (up is None) != (down is None):
+            raise ValueError("thumbs_up_from and thumbs_down_to, set together")
+        if up is not None and down is not None and up <= down:
+            raise ValueError(f"thumbs_up_from above thumbs_down_to, not {up:g} and {down:g}")
+        return self
 
     @property
     def on_hub(self) -> bool:
@@ -350,4 +376,6 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
 
 
 def _beside(source: Source, folder: Path) -> Source:
-    return source if source.on_hub else source.model_copy(update={"path": folder / source.path.expanduser()})
+    scores = None if source.scores is None else folder / source.scores.expanduser()
+    path = source.path if source.on_hub else folder / source.path.expanduser()
+    return source.model_copy(update={"path": path, "scores": scores})
