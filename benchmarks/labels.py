@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,8 +53,8 @@ def jobs(part: str, out: Path, runs: list[Path]) -> Iterator[Job]:
         for number, run in enumerate(runs):
             yield str(run), lambda number=number, run=run: votes.run(answers(number), run, seed=0)
     elif part == "lora":
-        for case in lora.CASES:
-            for number, run in enumerate(runs):
+        for number, run in enumerate(runs):
+            for case in lora.CASES:
                 apart = out / "lora" / f"{number} {case}"
                 held_out = [row for row in rows(number) if row["held_out"]]
                 yield (
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of finished `trueup demo`s")
     parser.add_argument("--part", choices=PARTS, required=True)
-    parser.add_argument("--only", default="", help="the pieces whose name holds this text")
+    parser.add_argument("--only", default="", help="the pieces whose name this regular expression is found in")
     parser.add_argument("--limit-s", type=float, default=400, help="begin no further piece after so many seconds")
     asked = parser.parse_args()
     if asked.part == "tables":
@@ -80,7 +81,7 @@ def main() -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["key"] for line in kept.read_text().splitlines()} if kept.exists() else set()
     for key, make in jobs(asked.part, asked.out, [features.finished(run) for run in asked.runs]):
-        if key in done or asked.only not in key:
+        if key in done or not re.search(asked.only, key):
             continue
         if time.monotonic() - began > asked.limit_s:
             sys.exit("not done: the same command goes on")

@@ -29,6 +29,9 @@ class Config(TrainerSection):
     max_length: PositiveInt = 512
     """The maximum length of prompt and answer together, on either side of a pair, in tokens; longer pairs are left out
     and counted."""
+    kind: Literal["lora", "head"] = "lora"
+    """What is trained: `lora`, an adapter and a score head; `head`, a score head alone on the policy as it is, by
+    logistic regression whose penalty is cross-validated, for few labels and in less time."""
     disputed_pairs: Literal["weight", "scale", "soft"] = "weight"
     """How a pair counts on which people disagree, by its margin, the share of people for it minus the share against:
     `weight`, its loss times the margin; `scale`, the difference of its scores times the margin (GDPO); `soft`, a label
@@ -46,11 +49,11 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
     from trueup.evaluation import intervals
-    from trueup.training import common, counting, passes, steps, thresholds
+    from trueup.training import common, counting, frozen_head, passes, steps, thresholds
     from trueup.training.losses import mean_one
     from trueup.training.trainers import WeightedRewardTrainer
 
-    args = common.arguments(RewardConfig, context, config, ours=("disputed_pairs", "thumbs_weight"))
+    args = common.arguments(RewardConfig, context, config, ours=("kind", "disputed_pairs", "thumbs_weight"))
     singles = feedback.rows("train")
     train, apart = (counting.disputed(feedback.pairs(split), config.disputed_pairs) for split in ("train", "held_out"))
     thumbs, people = counting.single(singles if config.thumbs_weight else [], config.thumbs_weight)
@@ -88,7 +91,16 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             found.extend(thresholds.take(model))
         common.save_adapter(model, out)
 
-    metrics = steps.train(trainer, context, prepared=prepared, start=policy, weighted=True, measure=accuracy, save=save)
+    metrics = steps.train(
+        trainer,
+        context,
+        prepared=prepared,
+        start=policy,
+        weighted=True,
+        learn=frozen_head.learn if config.kind == "head" else common.train,
+        measure=accuracy,
+        save=save,
+    )
     return metrics | {
         "num_pairs": len(paired.rows),
         "num_thumbs": len(alone.rows),

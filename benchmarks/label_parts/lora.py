@@ -17,6 +17,8 @@ CASES: dict[str, dict[str, Any]] = {
     "pairs, two-sided soft": {"disputed_pairs": "soft"},
     "pairs and thumbs of weight 0.3": {"thumbs_weight": 0.3},
     "pairs and thumbs of weight 1": {"thumbs_weight": 1.0},
+    "head, pairs": {"kind": "head"},
+    "head, pairs and thumbs of weight 1": {"kind": "head", "thumbs_weight": 1.0},
 }
 
 
@@ -75,6 +77,6 @@ def run(folder: Path, case: str, rows: list[Row], out: Path) -> Row:
         "train_cpu_s": round(seconds),
         "pairs": found["num_pairs"],
         "thumbs": found["num_thumbs"],
-        "steps": found["num_steps"],
+        "steps": found.get("num_steps"),
         "thresholds": found["thresholds"],
     }

@@ -90,8 +90,8 @@ def run(answers: Answers, seed: int, mood: float = MOOD) -> list[Row]:
         }
         for source, found in margins.items():
             for way, make in WAYS.items():
-                if way == "hard majority" and source == "votes, Beta(1, 1)":
-                    continue  # the same pairs
+                if source == "votes, Beta(1, 1)" and (way == "hard majority" or len(set(judges)) == 1):
+                    continue  # the same pairs, and margins that all are the same share of what they were
                 made = {"design": design, "way": f"{way}; {source}", "votes": sum(judges)}
                 rows.append(made | {"accuracy": right(make(pairs, found))})
     return [row | {"seed": seed, "mood": mood} for row in rows]

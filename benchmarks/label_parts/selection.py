@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from label_parts.features import Answers
-from label_parts.heads import Labels, accuracy, fit, head_of, standard
+from label_parts.heads import Labels, accuracy, head_of, standard
 from label_parts.people import MOOD, told_apart, worth
+from trueup.training import frozen_head
 
 ANSWERS = 3  # to a prompt that are shown together
 BUDGETS = (15, 30, 60, 120)  # prompts labelled, three votes each
 STEP = 15  # prompts that are asked for at once
 HEADS = 8
-PENALTY = 0.03  # of the heads that disagree
+PENALTY = 0.003  # of the heads that disagree
 Row = dict[str, Any]
 Unit = list[int]
 
@@ -68,7 +69,8 @@ def by_disagreement(pool: Pool, chosen: list[int], left: list[int]) -> list[int]
     heads = []
     for _ in range(HEADS):
         some = [chosen[i] for i in pool.draw.integers(len(chosen), size=len(chosen))]
-        heads.append(fit(pool.features, pool.labels(some), PENALTY)[: pool.features.shape[1]])
+        found = frozen_head.fit(pool.features, pool.labels(some).made(pool.prompts), PENALTY)
+        heads.append(found[: pool.features.shape[1]])
     scores = pool.features @ torch.stack(heads, 1)  # (answers, heads)
     return sorted(left, key=lambda number: -_disagreement(scores[pool.units[number]]))
 

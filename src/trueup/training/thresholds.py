@@ -35,7 +35,14 @@ def of(model: Any, person: Tensor, scores: Tensor) -> Tensor:
     if model.training and not parameter.detach().any():
         with torch.no_grad():
             parameter.fill_(scores.detach().mean() / UNIT)
-    return UNIT * parameter[person]
+    found: Tensor = UNIT * parameter[person]
+    return found
+
+
+def put(model: Any, values: Tensor) -> None:
+    """Set the thresholds, (people,), given in the units of the scores."""
+    with torch.no_grad():
+        _head(model).get_parameter(NAME).copy_(values / UNIT)
 
 
 def take(model: Any) -> list[float]:
