@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trueup import ranks
+
 NAME = "thresholds"
 UNIT = 300.0  # of a score: AdamW moves a parameter by one learning rate a step, too little for a number as large as 1
 
@@ -34,7 +36,7 @@ def of(model: Any, person: Tensor, scores: Tensor) -> Tensor:
     parameter = _head(model).get_parameter(NAME)
     if model.training and not parameter.detach().any():
         with torch.no_grad():
-            parameter.fill_(scores.detach().mean() / UNIT)
+            parameter.fill_(ranks.mean(scores.detach(), torch.ones_like(scores, dtype=torch.bool)) / UNIT)
     found: Tensor = UNIT * parameter[person]
     return found
 
