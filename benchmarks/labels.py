@@ -50,8 +50,9 @@ def jobs(part: str, out: Path, runs: list[Path]) -> Iterator[Job]:
         for seed in SEEDS:
             yield f"{seed}", lambda seed=seed: selection.run(answers(0), seed)
     elif part == "votes":
-        for number, run in enumerate(runs):
-            yield str(run), lambda number=number, run=run: votes.run(answers(number), run, seed=0)
+        for draw in range(3):
+            for number, run in enumerate(runs):
+                yield f"{run} {draw}", lambda number=number, run=run, draw=draw: votes.run(answers(number), run, draw)
     elif part == "lora":
         for number, run in enumerate(runs):
             for case in lora.CASES:

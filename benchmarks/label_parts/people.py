@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from trueup.demo import hidden_preference
+from trueup.demo import hidden_preference, simulate
+from trueup.feedback.connection import Connection
 
 MOOD = 0.45  # standard deviation of what the moment adds to an answer's worth, as in the demo
+NOBODY = Connection(url="", token="")  # these annotators judge here, without a server
 Pair = tuple[int, int]
 
 
@@ -43,6 +46,27 @@ class People:
         if person == 2:
             return bool(self.draw.random() < 0.5)
         return bool(self.seen[person, first] > self.seen[person, second])
+
+
+def demo_votes(completions: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """{uid, annotator, up} of the demo's three simulated annotators, drawn and seated as `trueup demo` does.
+
+    One annotator a prompt in turn, and all three on every fifth prompt.
+    """
+    draw = np.random.default_rng(seed)
+    people = []
+    for name in simulate.NAMES:
+        threshold, noise = 0.5 + draw.uniform(-0.2, 0.2), MOOD + draw.uniform(-0.05, 0.05)
+        people.append(simulate.SimulatedAnnotator(name, NOBODY, name, threshold, noise, seed))
+    prompts: dict[str, int] = {}
+    found = []
+    for row in completions:
+        number = prompts.setdefault(row["prompt_id"], len(prompts))
+        everybody = number % simulate.OVERLAP == 0
+        for person in people if everybody else [people[number % len(people)]]:
+            up = person.likes(row["uid"], row["completion"])
+            found.append({"uid": row["uid"], "annotator": person.name, "up": up})
+    return found
 
 
 def one_coin(votes: Sequence[Sequence[tuple[int, bool]]], rounds: int = 50) -> tuple[np.ndarray, np.ndarray]:

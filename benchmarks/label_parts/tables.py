@@ -56,7 +56,10 @@ def of_noise(rows: list[Row], mood: float) -> Table:
 def compared(rows: list[Row], way: str, column: str, over: str) -> Table:
     """By `way` and `column`, accuracy, and its gain on the first way of the same `over` (a seed or a run)."""
     base = rows[0][way]
-    known = {(row[way], row.get(column, ""), row[over]): row["accuracy"] for row in rows}
+    draws: dict[tuple[Any, ...], list[float]] = defaultdict(list)  # several of one run count as their mean
+    for row in rows:
+        draws[row[way], row.get(column, ""), row[over]].append(row["accuracy"])
+    known = {key: float(np.mean(some)) for key, some in draws.items()}
     found: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for (name, at, which), accuracy in known.items():
         found[name][str(at)]["accuracy"].append(accuracy)

@@ -1,4 +1,4 @@
-"""Every vote: what the thumbs of finished demo runs teach as pairs alone, and as pairs and single thumbs."""
+"""Every vote: what the thumbs on a demo run's answers teach as pairs alone, and as pairs and single thumbs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import Any
 
 from label_parts.features import Answers
 from label_parts.heads import Labels, accuracy, head_of, standard
-from label_parts.people import told_apart, worth
+from label_parts.people import demo_votes, told_apart, worth
 
-SHARES = (0.25, 0.5, 1.0)  # of the training prompts that are labelled
+SHARES = (0.25, 1.0)  # of the training prompts that are labelled
 Row = dict[str, Any]
 
 WAYS: dict[str, dict[str, Any]] = {
     "pairs, each weighing its margin": {"pairs": "weight"},
     "pairs, scaled margin": {"pairs": "scale"},
     "pairs, all alike": {"pairs": "hard"},
-    "pairs and thumbs of weight 0.1": {"pairs": "weight", "thumbs": 0.1},
     "pairs and thumbs of weight 0.3": {"pairs": "weight", "thumbs": 0.3},
     "pairs and thumbs of weight 1": {"pairs": "weight", "thumbs": 1.0},
     "the same, one threshold for all": {"pairs": "weight", "thumbs": 1.0, "pooled": True},
@@ -25,8 +24,11 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(answers: Answers, folder: Path, seed: int) -> list[Row]:
-    """Rows {run, way, share, votes, pairs, accuracy} of one finished run, whose answers have features of its own."""
+def run(answers: Answers, folder: Path, draw: int) -> list[Row]:
+    """Rows {run, draw, way, share, votes, pairs, accuracy} of one finished run, by features under its own SFT policy.
+
+    Draw 0 is the votes that the run stored; every other draw is of simulated annotators of the demo hired anew.
+    """
     from trueup.feedback import pairing
     from trueup.feedback.votes import Vote
     from trueup.run.artifacts import read_jsonl
@@ -34,10 +36,10 @@ def run(answers: Answers, folder: Path, seed: int) -> list[Row]:
     frozen = folder / "round-1/collect"
     train = {row["uid"] for row in read_jsonl(frozen / "rows.jsonl") if row["split"] == "train"}
     known = {row["uid"]: row for row in read_jsonl(folder / "round-1/sample/completions.jsonl")}
-    # two runs of one seed may have sampled the same text: features are those of the text
     row_of = {(p, t): i for i, (p, t) in enumerate(zip(answers.prompts, answers.texts, strict=True))}
-    place = {u: row_of[row["messages"][-1]["content"], row["completion"]] for u, row in known.items()}
-    last = {(row["uid"], row["annotator"]): row["up"] for row in read_jsonl(frozen / "annotations.jsonl")}
+    place = {uid: row_of[row["messages"][-1]["content"], row["completion"]] for uid, row in known.items()}
+    said = demo_votes(list(known.values()), draw) if draw else read_jsonl(frozen / "annotations.jsonl")
+    last = {(row["uid"], row["annotator"]): row["up"] for row in said}
     by_prompt: dict[str, list[Vote]] = defaultdict(list)
     for (uid, annotator), up in last.items():
         if uid in train:
@@ -64,9 +66,9 @@ def run(answers: Answers, folder: Path, seed: int) -> list[Row]:
             for vote in votes if "thumbs" in how else ():
                 person = 0 if how.get("pooled") else people.index(vote.annotator)
                 labels.thumb(place[vote.uid], person, vote.up, how["thumbs"])
-            found = accuracy(features, head_of(features, answers.prompts, labels, seed), test)
+            found = accuracy(features, head_of(features, answers.prompts, labels, seed=draw), test)
             rows.append(
-                {"run": folder.parents[1].name, "way": way, "share": share, "votes": len(votes)}
+                {"run": folder.parents[1].name, "draw": draw, "way": way, "share": share, "votes": len(votes)}
                 | {"pairs": len(made), "accuracy": found}
             )
     return rows

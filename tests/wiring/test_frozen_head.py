@@ -74,10 +74,9 @@ def test_the_penalty_is_that_under_which_left_out_prompts_are_predicted_best() -
 def test_the_stage_trains_the_head_and_nothing_else(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trueup.training.counting.FEWEST", 1)
     run = open_run(run_copy, "reward.kind=head", "reward.thumbs_weight=0.5")
-    for name in ("rows",):
-        path = run.path("collect") / f"{name}.jsonl"
-        said = [row | {"annotator": "ab"[n % 2]} for n, row in enumerate(plain.rows(path))]
-        path.write_text("".join(json.dumps(row) + "\n" for row in said))
+    path = run.path("collect") / "rows.jsonl"
+    said = [row | {"annotator": "ab"[n % 2]} for n, row in enumerate(plain.rows(path))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in said))
     run.execute("reward", use_stale=True)  # the rows were changed by hand
     made = plain.saved(run.path("reward"))
     sft = plain.saved(run.path("sft"))
@@ -116,3 +115,7 @@ def test_the_stage_trains_the_head_and_nothing_else(run_copy: Path, monkeypatch:
     assert np.abs(found - expected).max() < 0.15 * np.abs(expected).max()
     assert set(record["thresholds"]) == {"a", "b"}
     assert 0 <= record["cross_validated_accuracy"] <= 1 and 0 <= record["held_out_accuracy"] <= 1
+    became = record["became"]
+    assert sum(became["pairs"].values()) == len(plain.rows(run.path("collect") / "pairs.jsonl"))
+    assert sum(became["thumbs"].values()) == len(said)
+    assert became["thumbs"]["a thumb"] and became["thumbs"]["a pair and a thumb"] and "nothing" not in became["thumbs"]
