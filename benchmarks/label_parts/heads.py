@@ -42,8 +42,9 @@ def standard(states: np.ndarray, known: Sequence[bool]) -> Tensor:
 def head_of(features: Tensor, prompts: Sequence[str], labels: Labels, seed: int) -> Tensor:
     """(hidden,): the head under the penalty that cross-validation by prompt chooses."""
     made = labels.made(prompts)
-    penalty = frozen_head.strongest_best(frozen_head.cross_validated(features, made, seed))
-    return frozen_head.fit(features, made, penalty)[: features.shape[1]]
+    people = int(made.person.max()) + 1
+    penalty = frozen_head.best(frozen_head.cross_validated(features, made, people, seed))
+    return frozen_head.fit(features, made, people, penalty)[: features.shape[1]]
 
 
 def accuracy(features: Tensor, head: Tensor, pairs: Sequence[tuple[int, int]]) -> float:

@@ -69,7 +69,7 @@ def by_disagreement(pool: Pool, chosen: list[int], left: list[int]) -> list[int]
     heads = []
     for _ in range(HEADS):
         some = [chosen[i] for i in pool.draw.integers(len(chosen), size=len(chosen))]
-        found = frozen_head.fit(pool.features, pool.labels(some).made(pool.prompts), PENALTY)
+        found = frozen_head.fit(pool.features, pool.labels(some).made(pool.prompts), 3, PENALTY)
         heads.append(found[: pool.features.shape[1]])
     scores = pool.features @ torch.stack(heads, 1)  # (answers, heads)
     return sorted(left, key=lambda number: -_disagreement(scores[pool.units[number]]))

@@ -54,21 +54,36 @@ def test_the_head_is_that_of_scikit_learn(penalty: float, with_thumbs: bool) -> 
         (i, i + 1, 1 + i % 3) if worth[i] + draw.normal() > worth[i + 1] else (i + 1, i, 1 + i % 3) for i in range(40)
     ]
     thumbs = [(i, i % 2, bool(worth[i] + draw.normal() > i % 2), 0.5) for i in range(60)] if with_thumbs else []
+    people = 2 if with_thumbs else 0
     expected = by_scikit_learn(features, pairs, thumbs, penalty)
-    found = frozen_head.fit(torch.tensor(features, dtype=torch.float32), labels(pairs, thumbs), penalty).numpy()
+    found = frozen_head.fit(torch.tensor(features, dtype=torch.float32), labels(pairs, thumbs), people, penalty).numpy()
     np.testing.assert_allclose(found[:8], expected[:8], rtol=0.02, atol=0.005)
     np.testing.assert_allclose(found[8:], FAR * expected[8:], rtol=0.02, atol=0.005)
 
 
-def test_the_penalty_is_that_under_which_left_out_prompts_are_predicted_best() -> None:
-    """With labels that are all noise nothing is to be had from any; with none wrong, a weak penalty is best."""
-    draw = np.random.default_rng(0)
-    features = torch.tensor(draw.normal(size=(400, 30)), dtype=torch.float32)
-    worth = features[:, 0] + 0.8 * features[:, 1] ** 1
-    pairs = [(i, i + 1, 1.0) if worth[i] > worth[i + 1] else (i + 1, i, 1.0) for i in range(0, 400, 2)]
-    found = frozen_head.cross_validated(features, labels(pairs, []), seed=0)
-    assert found[frozen_head.strongest_best(found)] == max(found.values()) > 0.9
-    assert frozen_head.strongest_best({0.1: 0.7, 0.01: 0.7, 0.001: 0.6}) == 0.1
+def test_a_left_out_prompt_is_predicted_by_a_head_that_did_not_see_it() -> None:
+    """The loss of each penalty is that of scikit-learn's heads, one for each fold of the prompts."""
+    draw = np.random.default_rng(1)
+    features = draw.normal(size=(50, 6))
+    worth = features @ draw.normal(size=6)
+    pairs = [(i, i + 1, 1.0) if worth[i] + draw.normal() > worth[i + 1] else (i + 1, i, 1.0) for i in range(0, 50, 2)]
+    made = labels(pairs, [])  # each pair a prompt of its own
+    found = frozen_head.cross_validated(torch.tensor(features, dtype=torch.float32), made, 0, seed=3)
+    prompts = torch.unique(made.prompt)
+    order = prompts[torch.randperm(len(prompts), generator=torch.Generator().manual_seed(3))].tolist()
+    for penalty in (0.1, 0.01):
+        loss = hits = 0.0
+        for fold in range(frozen_head.FOLDS):
+            apart = set(order[fold :: frozen_head.FOLDS])
+            head = by_scikit_learn(features, [pair for pair in pairs if pair[0] not in apart], [], penalty)
+            differences = [(features[c] - features[r]) @ head for c, r, _ in pairs if c in apart]
+            loss += sum(np.log1p(np.exp(-d)) for d in differences) / len(pairs)
+            hits += sum(d > 0 for d in differences) / len(pairs)
+        assert found[penalty] == pytest.approx((loss, hits), abs=0.005)
+
+
+def test_the_penalty_of_the_least_loss_is_chosen_and_of_equals_the_strongest() -> None:
+    assert frozen_head.best({0.1: (0.6, 0.7), 0.01: (0.5, 0.6), 0.001: (0.5, 0.9)}) == 0.01
 
 
 def test_the_stage_trains_the_head_and_nothing_else(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from trueup.run.stage import Metrics
 from trueup.training import thresholds
 from trueup.training.losses import preference_loss, thumb_loss
 
-PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5)  # of |w|^2 / 2, for states of variance 1 / hidden
+PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4)  # of |w|^2 / 2, for states of variance 1 / hidden
 FOLDS = 5
 
 
@@ -30,9 +30,10 @@ def learn(trainer: Any) -> Metrics:
     labels, answers = labels_of(list(trainer.train_dataset))
     states = states_of(model, answers, 2 * trainer.args.per_device_eval_batch_size)
     features, mean, spread = standard(states)
-    accuracies = cross_validated(features, labels, trainer.args.seed)
-    penalty = strongest_best(accuracies)
-    found = fit(features, labels, penalty)
+    people = int(labels.person.max()) + 1
+    tried = cross_validated(features, labels, people, trainer.args.seed)
+    penalty = best(tried)
+    found = fit(features, labels, people, penalty)
     hidden = states.shape[1]
     head = found[:hidden] / spread
     score = model.get_base_model().score.modules_to_save["default"].weight
@@ -45,7 +46,8 @@ def learn(trainer: Any) -> Metrics:
         "training": gpu.described(model),
         **base.computed_in(model),
         "penalty": penalty,
-        "cross_validated_accuracy": accuracies[penalty],  # of the training labels, each by its weight
+        # of the training labels, each by its weight; of a single prompt nothing can be left out
+        "cross_validated_accuracy": tried[penalty][1] if len(torch.unique(labels.prompt)) > 1 else None,
         "train_s": round(time.monotonic() - began, 1),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model),
@@ -94,25 +96,34 @@ def standard(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (states - mean) / spread, mean, spread
 
 
-def fit(features: Tensor, labels: Labels, penalty: float, start: Tensor | None = None) -> Tensor:
-    """(hidden + people,): the head, and each person's threshold, which is not penalized, where the loss is least."""
-    hidden, people = features.shape[1], int(labels.person.max()) + 1
+def loss_of(features: Tensor, labels: Labels, found: Tensor) -> Tensor:
+    """The mean over the rows of weight x loss, under the head and the thresholds in `found`, (hidden + people,)."""
+    hidden, paired = features.shape[1], labels.person < 0
+    scores, between = features @ found[:hidden], found[hidden:]
+    chosen, loss = scores[labels.chosen], found.new_zeros(())
+    if paired.any():
+        difference = (chosen - scores[labels.rejected])[paired]
+        part = preference_loss(difference, labels.weight[paired], labels.scale[paired], labels.soft[paired])
+        loss = loss + part * paired.sum() / len(paired)
+    if not paired.all():
+        person, up = labels.person[~paired], labels.up[~paired] > 0
+        part = thumb_loss(chosen[~paired], between[person], up, labels.weight[~paired])
+        loss = loss + part * (~paired).sum() / len(paired)
+    return loss
+
+
+def fit(features: Tensor, labels: Labels, people: int, penalty: float, start: Tensor | None = None) -> Tensor:
+    """(hidden + people,): the head, and each person's threshold, which is not penalized, where the loss is least.
+
+    Weights are relative: they are brought to mean 1.
+    """
+    hidden, even = features.shape[1], replace(labels, weight=labels.weight / labels.weight.mean())
     found = (torch.zeros(hidden + people) if start is None else start.clone()).requires_grad_()
-    weight, paired = labels.weight / labels.weight.mean(), labels.person < 0
-    of_pairs = (features[labels.chosen] - features[labels.rejected])[paired]
-    of_thumbs, person = features[labels.chosen][~paired], labels.person[~paired]
-    optimizer = torch.optim.LBFGS([found], max_iter=300, history_size=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([found], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        head, between = found[:hidden], found[hidden:]
-        loss = penalty * head.square().sum() / 2
-        if len(of_pairs):
-            part = preference_loss(of_pairs @ head, weight[paired], labels.scale[paired], labels.soft[paired])
-            loss = loss + part * len(of_pairs) / len(weight)
-        if len(of_thumbs):
-            part = thumb_loss(of_thumbs @ head, between[person], labels.up[~paired] > 0, weight[~paired])
-            loss = loss + part * len(of_thumbs) / len(weight)
+        loss = loss_of(features, even, found) + penalty * found[:hidden].square().sum() / 2
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -120,42 +131,39 @@ def fit(features: Tensor, labels: Labels, penalty: float, start: Tensor | None =
     return found.detach()
 
 
-def predicted(features: Tensor, labels: Labels, found: Tensor) -> tuple[float, float]:
-    """(weight of the labels that `found` predicts, weight of all); a disputed pair weighs its margin."""
+def right(features: Tensor, labels: Labels, found: Tensor) -> Tensor:
+    """Which of the labels, (rows,) bool, the head and the thresholds predict."""
     hidden = features.shape[1]
     scores, between = features @ found[:hidden], found[hidden:]
-    paired = labels.person < 0
-    sure = labels.weight * torch.where(paired, labels.scale * (2 * labels.soft - 1), torch.ones(()))
-    right = scores[labels.chosen] > scores[labels.rejected]
-    if len(between):
-        person = labels.person.clamp(min=0, max=len(between) - 1)
-        right = torch.where(paired, right, (scores[labels.chosen] > between[person]) == (labels.up > 0))
-    known = paired | (labels.person < len(between))
-    return float((sure * right * known).sum()), float((sure * known).sum())
+    chosen, ordered = scores[labels.chosen], scores[labels.chosen] > scores[labels.rejected]
+    if not len(between):
+        return ordered
+    liked = (chosen > between[labels.person.clamp(min=0)]) == (labels.up > 0)
+    return torch.where(labels.person < 0, ordered, liked)
 
 
-def cross_validated(features: Tensor, labels: Labels, seed: int) -> dict[float, float]:
-    """By penalty, the share of the labels' weight that is predicted of prompts that were left out in turn."""
+def cross_validated(features: Tensor, labels: Labels, people: int, seed: int) -> dict[float, tuple[float, float]]:
+    """By penalty, (loss, accuracy) on the labels of prompts that were left out in turn, each label by its weight."""
     prompts = torch.unique(labels.prompt)
     order = prompts[torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed))]
-    right, total = dict.fromkeys(PENALTIES, 0.0), 0.0
-    for fold in range(min(FOLDS, len(order))):
+    loss, hits, total = dict.fromkeys(PENALTIES, 0.0), dict.fromkeys(PENALTIES, 0.0), 0.0
+    for fold in range(FOLDS):
         apart = torch.isin(labels.prompt, order[fold::FOLDS])
         train, test = labels.only(~apart), labels.only(apart)
-        if not len(train.weight):
+        if not len(train.weight) or not len(test.weight):
             continue
         found: Tensor | None = None
         for penalty in PENALTIES:  # from the strongest: each begins where the last one ended
-            found = fit(features, train, penalty, found)
-            hit, known = predicted(features, test, found)
-            right[penalty] += hit
-        total += known
-    return {penalty: hit / total if total else 0.0 for penalty, hit in right.items()}
+            found = fit(features, train, people, penalty, found)
+            loss[penalty] += float(loss_of(features, test, found)) * len(test.weight)
+            hits[penalty] += float(test.weight[right(features, test, found)].sum())
+        total += float(test.weight.sum())
+    return {penalty: (loss[penalty] / total, hits[penalty] / total) if total else (0.0, 0.0) for penalty in PENALTIES}
 
 
-def strongest_best(accuracies: dict[float, float]) -> float:
-    """The penalty of the highest accuracy; of equals the strongest."""
-    return max(accuracies, key=lambda penalty: (accuracies[penalty], penalty))
+def best(found: dict[float, tuple[float, float]]) -> float:
+    """The penalty of the least loss; of equals the strongest. Accuracy changes too much from one split to another."""
+    return min(found, key=lambda penalty: (found[penalty][0], -penalty))
 
 
 def labels_of(rows: Sequence[dict[str, Any]]) -> tuple[Labels, list[list[int]]]:
