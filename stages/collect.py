@@ -225,6 +225,7 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[st
         **({"share_up": sum(ups) / len(ups)} if ups else {}),
         "counts": dataset.counts,
         "became": dataset.became,
+        "not_trained_on": dataset.not_trained_on,
         "judged_under_guidelines": dict(Counter(one.guidelines or "none" for one in said)),
         **pulled.notes,
         "better_answers": _better_answers(context, dataset),

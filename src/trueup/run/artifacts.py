@@ -139,8 +139,8 @@ class Completions(Artifact):
 class Feedback(Artifact):
     """A frozen snapshot: annotations.jsonl, and the pairs.jsonl and rows.jsonl made of them.
 
-    pairs: prompt_id, split (train|held_out), prompt (messages), chosen, rejected, weight, annotator.
-    rows: prompt_id, split, prompt (messages), completion, label (bool), weight, uid.
+    pairs: prompt_id, split (train|held_out), prompt (messages), chosen, rejected, weight, margin, kind.
+    rows: prompt_id, split, prompt (messages), completion, label (bool), weight, uid, annotator, kind.
     Of sampled completions also chosen_ids, rejected_ids, completion_ids (token ids) and chosen_finish and so on.
     """
 
