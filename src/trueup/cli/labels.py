@@ -101,6 +101,7 @@ def report(run_file: Path, overrides: tuple[str, ...]) -> None:
 
 def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
+    from trueup.feedback import use
     from trueup.feedback.store import Store
     from trueup.run.artifacts import Completions, Feedback, read_jsonl
 
@@ -108,6 +109,8 @@ def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[di
     if frozen.is_there():
         rows = {row["uid"]: row | {"messages": row["prompt"]} for row in _of_split(frozen, "rows", "all")}
         completions = sampled.rows() if sampled.is_there() else list(rows.values())
+        if (used := frozen.path / use.FILE).exists():
+            completions = [*read_jsonl(used), *completions]
         return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}
