@@ -18,6 +18,7 @@ from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
 from trueup.cli.people import people
 from trueup.cli.run_files import init, schema
+from trueup.cli.talking import chat, serve
 from trueup.cli.vllm import vllm
 from trueup.run import alike
 from trueup.stages import STAGES
@@ -68,6 +69,8 @@ for command in (
     looking.plan,
     looking.preflight,
     looking.curves,
+    chat,
+    serve,
     demo,
     data,
     labels,
