@@ -9,6 +9,7 @@ VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py
 RANKS = "tests/distributed/test_equal.py::"
 GPU = "tests/unit/test_gpu_decoder.py"
 STAGES, ROUNDS = "tests/contract/test_stages.py", "tests/e2e/test_rounds.py"
+SPEAKER, TALK = "src/trueup/talk/speaker.py", "tests/talk/test_"
 ADAPTERS, JUDGEMENTS = "tests/wiring/test_adapters.py", "tests/wiring/test_judgements.py"
 
 TRAINING = "src/trueup/training/"
@@ -1585,5 +1586,86 @@ BUGS = [
         "return _capability(query.device) >= (8, 0) and query.shape[-1] <= 256",
         "return True",
         ("tests/gpu_emulated/test_speed.py",),
+    ),
+    # --- use
+    Bug(
+        "a stop text is shown",
+        "use",
+        "src/trueup/talk/spoken.py",
+        "self.text[: min(places)], True",
+        "self.text, True",
+        (TALK + "spoken.py",),
+    ),
+    Bug(
+        "whichever model is asked for, one adapter answers",
+        "use",
+        SPEAKER,
+        "with adapters.using(self._model, name):",
+        'with adapters.using(self._model, "default"):',
+        (TALK + "serve.py",),
+    ),
+    Bug(
+        "what sampled as another model samples as this one",
+        "use",
+        SPEAKER,
+        "self._engine is None or self._engine[0] != model.name",
+        "self._engine is None",
+        (TALK + "serve.py",),
+    ),
+    Bug(
+        "the seed of a request ignored",
+        "use",
+        SPEAKER,
+        "how.seed % SEEDS, hear=hear)",
+        "0, hear=hear)",
+        (TALK + "serve.py",),
+    ),
+    Bug(
+        "data.system left out of a conversation",
+        "use",
+        SPEAKER,
+        "messages = in_context(self.run.data, asked)",
+        "messages = asked",
+        (TALK + "serve.py",),
+    ),
+    Bug(
+        "an answer goes on when its client has gone",
+        "use",
+        "src/trueup/talk/desk.py",
+        "            gone.set()",
+        "            pass",
+        (TALK + "serve.py",),
+    ),
+    Bug(
+        "the Host header not looked at",
+        "use",
+        "src/trueup/talk/guard.py",
+        "if self.loopback and not",
+        "if False and not",
+        (TALK + "serve.py",),
+    ),
+    Bug(
+        "any key opens",
+        "use",
+        "src/trueup/talk/guard.py",
+        '!= "bearer" or not same',
+        '!= "bearer"',
+        (TALK + "serve.py",),
+    ),
+    Bug(
+        "a blind vote is kept for the other side",
+        "use",
+        "src/trueup/talk/blind.py",
+        "comparison(*_uids(a, b)",
+        "comparison(*_uids(b, a)",
+        (TALK + "chat.py",),
+    ),
+    Bug(
+        "judgements in use train on held-out prompts",
+        "use",
+        "feedback/use.py",
+        "if any(self.is_held_out",
+        "if False and any(self.is_held_out",
+        (TALK + "use.py",),
     ),
 ]

@@ -121,6 +121,7 @@ def _with_names(lines: list[dict[str, Any]], names: dict[str, str]) -> list[dict
 
 def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
+    from trueup.feedback import use
     from trueup.run.artifacts import Completions, Feedback, read_jsonl
 
     frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
@@ -129,6 +130,8 @@ def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], l
         judged = frozen.path / "completions.jsonl"  # of files; before these wrote it, what was trained on is known
         given = list(read_jsonl(judged)) if judged.is_file() else list(rows.values())
         completions = sampled.rows() if sampled.is_there() and not judged.is_file() else given
+        if (used := frozen.path / use.FILE).exists():
+            completions = [*read_jsonl(used), *completions]
         return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}

@@ -20,6 +20,7 @@ from trueup.cli.options import DEVICE
 from trueup.cli.people import people
 from trueup.cli.rounds import lineage, next_round
 from trueup.cli.run_files import init, schema
+from trueup.cli.talking import chat, serve
 from trueup.cli.vllm import vllm
 from trueup.run import alike
 from trueup.stages import STAGES
@@ -76,6 +77,8 @@ for command in (
     looking.preflight,
     looking.curves,
     lineage,
+    chat,
+    serve,
     demo,
     data,
     labels,
