@@ -20,6 +20,7 @@ from trueup.cli.options import DEVICE
 from trueup.cli.people import people
 from trueup.cli.rounds import lineage, next_round
 from trueup.cli.run_files import init, schema
+from trueup.cli.ship import ship
 from trueup.cli.talking import chat, serve
 from trueup.cli.vllm import vllm
 from trueup.run import alike
@@ -72,6 +73,7 @@ for stage in STAGES:
 for command in (
     building.run,
     next_round,
+    ship,
     looking.status,
     looking.plan,
     looking.preflight,
