@@ -81,7 +81,7 @@ def _above(name: str, won: dict[str, float], aim: float, named: str) -> Check:
     if won["high"] < aim:
         return Check(name, "failed", f"{found}, below {named}")
     if aim < won["estimate"] < 1:
-        needed = max(to_show(won["estimate"], aim), won["num_prompts"] + 1)
+        needed = max(to_show(won["estimate"], aim), int(won["num_prompts"]) + 1)
         return Check(name, "undecided", f"{found}, around {named}; about {needed:,} prompts would tell", needed)
     return Check(name, "undecided", f"{found}, around {named}; more prompts may well tell that it is below")
 
