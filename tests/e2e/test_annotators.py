@@ -115,7 +115,7 @@ def test_of_all_addresses_of_label_studio_only_those_for_judging_are_open(desk: 
             answer = httpx.get(str(desk.admin.base_url) + path, headers=desk.token, trust_env=False, timeout=60)
         back = re.fullmatch(r"/projects/(\d+/data\?labeling=1)?", answer.headers.get("location", ""))
         if answer.status_code not in (401, 403, 404, 405) and not back:
-            found.add(path)
+            found.add(path.replace(".json/", "/"))  # the same, under the name of a file
     assert found - expected == set()
 
 
