@@ -66,7 +66,7 @@ ALLOWED = {
     "session_policy:session-policy": READ,
 }
 SHOW_TASKS = ("tasks:api:task-list", "tasks:api:task-detail", "projects:api:project-next", "data_manager:dm-actions")
-OF_OTHERS = ("annotators", "annotations_results", "annotations_ids", "updated_by", "drafts", "predictions")  # in tasks
+OF_OTHERS = ("annotators", "annotations_results", "annotations_ids", "updated_by")  # in tasks; drafts are one's own
 OWN = {
     "annotation-detail": ("Annotation", "completed_by_id"),
     "annotation-convert-to-draft": ("Annotation", "completed_by_id"),
@@ -163,8 +163,7 @@ def _without_others(content: bytes, user: int) -> bytes:
         found = [one for one in found if one.get("id") == user]
     elif isinstance(found, dict):  # a task, or several on a page
         for task in (found, *found.get("tasks", ())):
-            for name in OF_OTHERS:
-                task.pop(name, None)
+            task |= {name: type(task[name])() for name in OF_OTHERS if isinstance(task.get(name), list | str)}
             if "annotations" in task:
                 task["annotations"] = [one for one in task["annotations"] or () if _maker(one) == user]
     return json.dumps(found).encode()
