@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import socket
 import sys
 import tempfile
@@ -115,9 +114,7 @@ def measured(count: int, postgresql: bool) -> dict[str, Any]:
 
 
 def _peak(process: str) -> float:
-    """The most memory that a process has held so far, in MB."""
-    if process == "self":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    """The most memory that a process has held so far, in MB; of this one, since it began its own program."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -28,7 +28,7 @@ UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RecursionEr
 logging.getLogger("stamina").addHandler(logging.NullHandler())  # it would write each attempt to the terminal
 
 
-def attempts(answers: tuple[int, ...] = (), *, first_pause_s: float = FIRST_PAUSE_S) -> Iterator[stamina.Attempt]:
+def attempts(answers: tuple[int, ...] = (), *, first_pause_s: float = FIRST_PAUSE_S) -> Iterable[stamina.Attempt]:
     """Contexts for something that may be done again: after a RequestError that may pass, a pause and the next one.
 
     The last one lets the error through. A failure with one of the statuses `answers` is what was asked for.

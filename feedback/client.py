@@ -13,7 +13,7 @@ from trueup.feedback.connection import Connection
 from trueup.feedback.faults import AGAIN, RequestError, unexpected
 from trueup.feedback.listing import Listing, Task
 from trueup.feedback.tasks import surplus, uid_of
-from trueup.progress import track
+from trueup.progress import bars, track
 
 BODY_BYTES = 500_000  # of one import: nginx takes a million by default
 BODY_TASKS = 200  # of one import: it is done before a killed run can be started again
@@ -37,9 +37,9 @@ class Client:
         """
         doing, key = "creating a project", key or secrets.token_hex(6)
         for attempt in attempts(first_pause_s=LOST_ANSWER_S):
+            if attempt.num > 1 and (made := self.find_project(key)) is not None:
+                return made
             with attempt:
-                if attempt.num > 1 and (made := self.find_project(key)) is not None:
-                    return made
                 found = self._api.send(
                     doing,
                     lambda sdk: sdk.projects.create(
@@ -129,20 +129,19 @@ class Client:
         was killed while the server imported, or two import at once, what came twice is removed again: here, or by the
         next call.
         """
-        added: int | None = None
+        added = -1
         for attempt in attempts(first_pause_s=LOST_ANSWER_S):
+            found = self._counted(project)
+            present = {uid_of(task) for task in found}
+            missing = [task for task in tasks if task["data"]["uid"] not in present]
+            added = max(added, len(missing))  # of the first attempt
             with attempt:
-                found = self._counted(project)
-                present = {uid for task in found if (uid := uid_of(task)) is not None}
-                missing = [task for task in tasks if task["data"]["uid"] not in present]
-                added = len(missing) if added is None else added
-                for some in _parcels(missing):
-                    self._import(project, some)
-                if missing and self._listing.total(project) != len(found) + len(
-                    missing
-                ):  # others import or delete, too
-                    self._refuse_lost(project, missing)
-        return added or 0
+                self._import(project, missing)
+                expected = len(found) + len(missing)
+                break
+        if added and self._listing.total(project) != expected:  # others import or delete, too
+            self._refuse_lost(project, tasks)
+        return added
 
     def _refuse_lost(self, project: int, tasks: list[Task]) -> None:
         """Remove what is there twice. Raises RequestError where a task is not there."""
@@ -188,6 +187,13 @@ class Client:
         return self._api.get(doing, lambda sdk: sdk.projects.list(page=number, page_size=100, include="id,description"))
 
     def _import(self, project: int, tasks: list[Task]) -> None:
+        with bars("collect") as bar:
+            line = bar.add_task("publishing", total=len(tasks), visible=bool(tasks))
+            for some in _parcels(tasks):
+                self._send_tasks(project, some)
+                bar.advance(line, len(some))
+
+    def _send_tasks(self, project: int, tasks: list[Task]) -> None:
         doing = f"importing into project {project}"
         self._api.send(doing, lambda sdk: sdk.projects.import_tasks(project, request=tasks))
 

@@ -30,7 +30,7 @@ def clean(address: str) -> str:
     """The address of a PostgreSQL database. Raises ServerError where it is none, or holds a password."""
     try:
         parts = urlsplit(address.strip())
-        named = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and True
+        named = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and parts.port != 0
     except ValueError:
         named = False
     if not named or parts.password is not None or parts.query or parts.fragment or "/" in parts.path[1:]:
@@ -66,10 +66,9 @@ def check(data_dir: Path, address: str) -> None:
         )
     done = _python([CONNECT, address])
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ServerError(
             address,
-            found=f"PostgreSQL cannot be used: {reason}",
+            found=f"PostgreSQL cannot be used: {_reason(done.stderr)}",
             expected="a database that this user may connect to, and make tables in",
             next_step=f"correct that ({SECRET}), then run the same command again",
         )
@@ -81,9 +80,10 @@ def execute(data_dir: Path, statements: Sequence[tuple[str, Sequence[int | str]]
     if address:
         done = _python([EXECUTE, address], json.dumps(statements))
         if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ServerError(
-                address, found=reason, next_step=f"correct that ({SECRET}), then run the same command again"
+                address,
+                found=_reason(done.stderr),
+                next_step=f"correct that ({SECRET}), then run the same command again",
             )
         return
     path = data_dir / environment.DATABASE
@@ -98,3 +98,10 @@ def _python(arguments: list[str], text: str = "") -> subprocess.CompletedProcess
     """Run code in Label Studio's environment, which has a driver for PostgreSQL."""
     python = str(environment.folder() / "bin/python")
     return subprocess.run([python, "-c", *arguments], input=text, capture_output=True, text=True, check=False)
+
+
+def _reason(traceback: str) -> str:
+    """What PostgreSQL's driver said, in one line."""
+    lines = traceback.strip().splitlines() or ["no reason given"]
+    begins = max((n for n, line in enumerate(lines) if line.startswith("psycopg.")), default=len(lines) - 1)
+    return " ".join(" ".join(lines[begins:]).split()).partition("Error: ")[2] or lines[-1]

@@ -11,10 +11,11 @@ from typing import Any
 
 from trueup.feedback import people, reach, server
 from trueup.feedback.annotations import parse
-from trueup.feedback.client import Client, Task
+from trueup.feedback.client import Client
 from trueup.feedback.connection import connect, is_ours
 from trueup.feedback.faults import RequestError
 from trueup.feedback.judgement import from_row
+from trueup.feedback.listing import Task
 from trueup.feedback.qualification import Qualification
 from trueup.feedback.screens import screen
 from trueup.feedback.standing import Standing, standing

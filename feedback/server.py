@@ -123,11 +123,20 @@ def stop(data_dir: Path) -> bool:
     if pid is None:
         return False
     os.killpg(pid, signal.SIGTERM)
-    while _process(data_dir) == pid:
+    while not _has_ended(pid):
         if time.monotonic() - began > STOP_LIMIT_S:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.1)
     return True
+
+
+def _has_ended(pid: int) -> bool:
+    """True when nothing of the process is left, its port included: that closes after its command line has gone."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state in "ZX"
 
 
 def _process(data_dir: Path) -> int | None:

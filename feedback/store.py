@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import FeedbackError
+from trueup.feedback.annotations import UNKNOWN
 from trueup.feedback.judgement import Judgement, from_row, to_row
 from trueup.run.address import canonical
 from trueup.run.artifacts import write_json
@@ -114,8 +115,10 @@ class Store:
         seen = sorted(judgements, key=lambda one: (one.updated_at, one.annotation_id))
         new: Version = []
         for number, version in groupby(seen, key=lambda one: one.annotation_id):
-            rows = [{"project": key} | to_row(one) for one in version]
-            if last.get((key, number)) != rows:
+            rows, before = [{"project": key} | to_row(one) for one in version], last.get((key, number))
+            if before and rows[0]["annotator"].startswith(UNKNOWN):  # an account deleted since: who it was stays known
+                rows = [row | {"annotator": before[0]["annotator"]} for row in rows]
+            if before != rows:
                 new += rows
         self._cut_torn_line()
         with self.path.open("a", encoding="utf-8") as out:

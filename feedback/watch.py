@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from trueup.feedback.client import Client, Task
+from trueup.feedback.client import Client
+from trueup.feedback.listing import Task
 
 OVERLAP = timedelta(minutes=1)  # of two pulls: a vote may become visible after a later one
 WHOLE_EVERY = 12  # looks: what a wrong clock hides, or somebody deleted, shows in a pull of all

@@ -17,6 +17,7 @@ from rest_framework.exceptions import APIException
 
 READ = frozenset(("GET", "HEAD", "OPTIONS"))
 WRITE = READ | {"POST"}
+ADD = frozenset(("POST",))
 CHANGE = READ | {"POST", "PUT", "PATCH", "DELETE"}
 # The names that Label Studio gives to its addresses, and what may be asked of each.
 ALLOWED = {
@@ -43,23 +44,34 @@ ALLOWED = {
     "data_manager:dm-columns": READ,
     "data_manager:dm-project": READ,
     "data_manager:dm-actions": WRITE,
-    "data_manager:api:view-list": READ,
+    "data_manager:api:view-list": WRITE,  # whoever is the first to judge makes the project's first tab
     "data_manager:api:view-detail": READ,
+    "ml:api:ml-list": READ,  # which the labelling page asks for, and stops at a refusal
+    "labels_manager:api-labels:label_link-list": READ,
+    "tasks:api:task-list": READ,
     "tasks:api:task-detail": READ,
-    "tasks:api:task-annotations": WRITE,
-    "tasks:api:task-drafts": WRITE,
-    "tasks:api:task-annotations-drafts": WRITE,
+    "tasks:api:task-annotations": ADD,
+    "tasks:api:task-drafts": ADD,
+    "tasks:api:task-annotations-drafts": ADD,
     "tasks:api-annotations:annotation-detail": CHANGE,
+    "tasks:api-annotations:annotation-convert-to-draft": ADD,
     "tasks:api-drafts:draft-detail": CHANGE,
     "current-user-token": READ,
     "current-user-whoami": READ,
     "current-user-hotkeys": READ,
     "product-tour": WRITE,
+    "user-list": READ,
     "user-detail": READ,
     "user-avatar": READ,
     "session_policy:session-policy": READ,
 }
-OWN = {"annotation-detail": ("Annotation", "completed_by_id"), "draft-detail": ("AnnotationDraft", "user_id")}
+SHOW_TASKS = ("tasks:api:task-list", "tasks:api:task-detail", "projects:api:project-next", "data_manager:dm-actions")
+OF_OTHERS = ("annotators", "annotations_results", "annotations_ids", "updated_by")  # in tasks; drafts are one's own
+OWN = {
+    "annotation-detail": ("Annotation", "completed_by_id"),
+    "annotation-convert-to-draft": ("Annotation", "completed_by_id"),
+    "draft-detail": ("AnnotationDraft", "user_id"),
+}
 PAGE_PART = Path(__file__).with_name("annotators.html").read_text(encoding="utf-8")
 NEXT_TASK = "next_task"  # the one action that labelling needs
 JUDGING = "judging, and nothing else, is open to this login; the rest is the administrator's"
@@ -74,25 +86,39 @@ class Guard:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.answer(request)
-        if getattr(request, "trueup_judges_only", False) and "text/html" in response.get("content-type", ""):
-            part = PAGE_PART.replace("NONCE", str(getattr(request, "csp_nonce", "")))
-            response.content = response.content.replace(b"</head>", part.encode() + b"</head>", 1)
-        if request.is_secure():  # a cookie that came over TLS is never sent without it
-            for cookie in response.cookies.values():
-                cookie["secure"] = True
+        if (judge := getattr(request, "trueup_judge", None)) is not None:
+            if "text/html" in response.get("content-type", ""):
+                part = PAGE_PART.replace("NONCE", str(getattr(request, "csp_nonce", "")))
+                response.content = response.content.replace(b"</head>", part.encode() + b"</head>", 1)
+            elif request.resolver_match and request.resolver_match.view_name in (*SHOW_TASKS, "user-list"):
+                response.content = _without_others(response.content, judge.pk)
         return response
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: dict[str, Any]) -> HttpResponse | None:
         user = _who(request, view)
         if user is None or user.is_superuser:
             return None
-        request.trueup_judges_only = True
+        request.trueup_judge = user
         if _may(request, user, kwargs):
             return None
         if request.path_info.startswith("/api/") or request.method not in READ:
             return JsonResponse({"detail": JUDGING}, status=403)
         project = re.match(r"/projects/(\d+)/", request.path_info)
         return HttpResponseRedirect(f"/projects/{project.group(1)}/data?labeling=1" if project else "/projects/")
+
+
+class SecureCookies:
+    """Django middleware, the first one: a cookie that came over TLS is never sent without it."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.answer(request)
+        if request.is_secure():
+            for cookie in response.cookies.values():
+                cookie["secure"] = True
+        return response
 
 
 def _who(request: HttpRequest, view: Any) -> Any:
@@ -120,9 +146,7 @@ def _may(request: HttpRequest, user: Any, kwargs: dict[str, Any]) -> bool:
         return bool(request.GET.get("labeling") == "1")
     if name == "user-detail":
         return bool(str(kwargs.get("pk")) == str(user.pk))
-    if request.method in READ:
-        return True
-    return _of_own(name, user, kwargs) and _claims(request) <= {str(user.pk)}
+    return _of_own(name, user, kwargs) and (request.method in READ or _claims(request) <= {str(user.pk)})
 
 
 def _of_own(name: str, user: Any, kwargs: dict[str, Any]) -> bool:
@@ -130,6 +154,24 @@ def _of_own(name: str, user: Any, kwargs: dict[str, Any]) -> bool:
 
     model, owner = OWN.get(name.rpartition(":")[2], ("", ""))
     return not model or bool(getattr(models, model).objects.filter(pk=kwargs.get("pk"), **{owner: user.pk}).exists())
+
+
+def _without_others(content: bytes, user: int) -> bytes:
+    """An answer without other people, and without how they judged: nobody is swayed by another."""
+    found = json.loads(content or b"null")
+    if isinstance(found, list):  # of accounts
+        found = [one for one in found if one.get("id") == user]
+    elif isinstance(found, dict):  # a task, or several on a page
+        for task in (found, *found.get("tasks", ())):
+            task |= {name: type(task[name])() for name in OF_OTHERS if isinstance(task.get(name), list | str)}
+            if "annotations" in task:
+                task["annotations"] = [one for one in task["annotations"] or () if _maker(one) == user]
+    return json.dumps(found).encode()
+
+
+def _maker(annotation: dict[str, Any]) -> Any:
+    who = annotation.get("completed_by")
+    return who.get("id") if isinstance(who, dict) else who
 
 
 def _claims(request: HttpRequest) -> set[str]:

@@ -11,6 +11,6 @@ from label_studio.core.settings import label_studio as theirs  # noqa: E402
 
 globals().update({name: value for name, value in vars(theirs).items() if name.isupper()})
 
-MIDDLEWARE = [*theirs.MIDDLEWARE, "trueup_guard.Guard"]
+MIDDLEWARE = ["trueup_guard.SecureCookies", *theirs.MIDDLEWARE, "trueup_guard.Guard"]
 # A proxy that ends TLS says so in this header. Whoever reaches the server directly can only fool himself with it.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

@@ -24,7 +24,7 @@ from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
 from trueup.stages import STAGES, collect
 
-NUM_TASKS, NUM_JUDGED = 60, 40
+NUM_TASKS, NUM_JUDGED = 60, 30
 WHAT_TO_DO = {
     "reset": "run the same command again: what has arrived is found there, and is not sent twice",
     "500": "read the server's log, then run the same command again",
@@ -137,7 +137,7 @@ def test_each_request_of_a_publish(fault: str, lasting: bool, place: Place, tmp_
 
 @pytest.fixture(scope="module")
 def judged(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a published run of which people judged two thirds, and pulled nothing yet."""
+    """The folder of a published run of which people judged half, and pulled nothing yet."""
     folder = tmp_path_factory.mktemp("judged")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABEL_STUDIO_API_KEY", place.direct.token)
@@ -155,35 +155,44 @@ def judged(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("fault", "lasting"),
-    [
-        pytest.param(fault, lasting, marks=[] if (fault, lasting) == ("cut JSON", False) else pytest.mark.slow)
-        for fault in FAULTS
-        for lasting in (False, True)
-    ],
-)
-def test_each_request_of_a_pull(fault: str, lasting: bool, place: Place, judged: Path, tmp_path: Path) -> None:
+def pull_failing(place: Place, judged: Path, folder: Path, fault: str, k: int, lasting: bool) -> None:
+    """Request `k` of a pull fails, and the same command is typed once more where it did not get through."""
     enough = {"min_labelled_fraction": NUM_JUDGED / NUM_TASKS}
-    shutil.copytree(judged, tmp_path / "without")
-    number = len(requests(place, tmp_path / "without", **enough))
+    shutil.copytree(judged, folder)
+    place.proxy.fail(fault, k, lasting=lasting)
+    try:
+        place.collect(folder, **enough)
+        assert not lasting and fault != "login page"
+    except ServerError as error:
+        says_what_to_do(fault, str(error))
+        assert lasting or fault == "login page", f"request {k}: {error}"
+        place.proxy.fail("", 0)
+        place.collect(folder, **enough)
+    for name in ("annotations.jsonl", "store/annotations.jsonl"):
+        rows = list(read_jsonl(folder / name))
+        assert {row["uid"]: row["up"] for row in rows} == {f"{n:02}": n % 2 == 0 for n in range(NUM_JUDGED)}
+        assert Counter(row["annotation_id"] for row in rows).most_common(1)[0][1] == 1, f"{name}, request {k}"
+
+
+def number_to_pull(place: Place, judged: Path, folder: Path) -> int:
+    shutil.copytree(judged, folder)
+    number = len(requests(place, folder, min_labelled_fraction=NUM_JUDGED / NUM_TASKS))
     assert number > 6
-    for k in range(1, number + 1):
-        folder = tmp_path / str(k)
-        shutil.copytree(judged, folder)
-        place.proxy.fail(fault, k, lasting=lasting)
-        try:
-            place.collect(folder, **enough)
-            assert not lasting and fault != "login page"
-        except ServerError as error:
-            says_what_to_do(fault, str(error))
-            assert lasting or fault == "login page", f"request {k}: {error}"
-            place.proxy.fail("", 0)
-            place.collect(folder, **enough)
-        for name in ("annotations.jsonl", "store/annotations.jsonl"):
-            rows = list(read_jsonl(folder / name))
-            assert {row["uid"]: row["up"] for row in rows} == {f"{n:02}": n % 2 == 0 for n in range(NUM_JUDGED)}
-            assert Counter(row["annotation_id"] for row in rows).most_common(1)[0][1] == 1, f"{name}, request {k}"
+    return number
+
+
+def test_the_pages_of_a_pull_are_read_again_where_they_were_cut(place: Place, judged: Path, tmp_path: Path) -> None:
+    number = number_to_pull(place, judged, tmp_path / "without")
+    for k in (1, number // 2, number):
+        pull_failing(place, judged, tmp_path / str(k), "cut JSON", k, lasting=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_request_of_a_pull(fault: str, lasting: bool, place: Place, judged: Path, tmp_path: Path) -> None:
+    for k in range(1, number_to_pull(place, judged, tmp_path / "without") + 1):
+        pull_failing(place, judged, tmp_path / str(k), fault, k, lasting)
 
 
 def test_a_reset_in_the_middle_is_told_from_a_server_that_is_not_there(place: Place, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_projects_people_and_judgements_are_there(place: Place) -> None:
     thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": ["up"]}}
     assert browser.post(f"/api/tasks/{given}/annotations/", json={"result": [thumb]}).status_code == 201
     judged = [task for task in client.pull(project) if task["annotations"]]
-    assert [task["annotations"][0]["completed_by"]["id"] for task in judged] == [kim.id]
+    assert [task["annotations"][0]["completed_by"] for task in judged] == [kim.id]
     people.remove(place.folder, kim.email)
     assert whoami(browser) is None
     query = ["psql", place.database.url, "-Atc", "SELECT count(*) FROM task"]
