@@ -13,7 +13,7 @@ from trueup.feedback.connection import Connection
 from trueup.feedback.faults import AGAIN, RequestError, unexpected
 from trueup.feedback.listing import Listing, Task
 from trueup.feedback.tasks import surplus, uid_of
-from trueup.progress import bars
+from trueup.progress import bars, track
 
 BODY_BYTES = 500_000  # of one import: nginx takes a million by default
 BODY_TASKS = 200  # of one import: it is done before a killed run can be started again
@@ -97,13 +97,15 @@ class Client:
             ):
                 enough = (task.get("total_annotations") or 0) >= wanted
                 changed.append((str(task["id"]), wanted, enough))
+        if not changed:
+            return 0
 
         def change(one: tuple[str, int, bool]) -> None:
             number, wanted, enough = one  # saying it twice does no harm
             self._api.get(f"task {number}", lambda sdk: sdk.tasks.update(number, overlap=wanted, is_labeled=enough))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(change, changed))
+            list(track("collect", "people for each task", pool.map(change, changed), len(changed)))
         return len(changed)
 
     def screen(self, project: int) -> str:
