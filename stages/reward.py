@@ -97,7 +97,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         prepared=prepared,
         start=policy,
         weighted=True,
-        learn=frozen_head.learn if config.kind == "head" else common.train,
+        learn=frozen_head.learn if config.kind == "head" else None,
         measure=accuracy,
         save=save,
     )
