@@ -140,7 +140,7 @@ def _agreement(facts: Facts) -> Advice:
         return Advice("agreement", None, says, why, "Cochran 1977, eq. 4.1")
     span = f"Alpha is {alpha['estimate']:.2f} ({alpha['low']:.2f} to {alpha['high']:.2f})."
     if alpha["low"] >= RELIABLE:
-        return Advice("agreement", True, "People agree: one judgement of each thing is enough.", span, source)
+        return Advice("agreement", True, "People agree well enough to rely on single judgements.", span, source)
     if alpha["high"] < TENTATIVE:
         says = "Improve the guidelines before you collect more, or have several people judge each thing."
         return Advice("agreement", False, says, span, source)
@@ -157,12 +157,16 @@ def _goal(facts: Facts) -> Advice | None:
         return None
     needed = sample_size.to_show(rate, above)
     has = "" if facts.num_held_out is None else f" There are {facts.num_held_out:,}."
-    assumed = f"the {rate:.0%} found so far are the truth" if known else f"the true win rate is {rate:.0%}"
+    assumed = (
+        f"the {rate:.0%} that the judge of this run found are the truth"
+        if known
+        else f"the true win rate is {rate:.0%}"
+    )
     return Advice(
         "goal",
         needed,
         f"To show a win rate above {above:.0%}: {needed:,} held-out prompts.{has}",
-        f"Assumed: {assumed}; the 95 % interval lies above the goal in 80 % of such evaluations. How many labels "
+        f"Assumed: {assumed}; the 95% interval lies above the goal in 80% of such evaluations. How many labels "
         "make the win rate so high, counts do not show.",
         "Fleiss, Levin and Paik 2003, eq. 2.6",
     )
@@ -185,5 +189,5 @@ def _minutes(facts: Facts) -> list[Advice]:
     points = [100 * (win[name] - 0.5) / total for name in ("estimate", "low", "high")]
     says = f"{points[0]:+.2f} points of win rate per annotator-minute ({points[1]:+.2f} to {points[2]:+.2f})."
     several = " Which kind of judgement it comes from, one run does not tell." if len(facts.minutes) > 1 else ""
-    why = f"Win rate over SFT less 50 %, over {total:,.0f} minutes.{several}"
+    why = f"Win rate over SFT less 50%, over {total:,.0f} minutes.{several}"
     return [*found, Advice("minutes.win", points[0], says, why, "the evaluation of this run, by its judge")]

@@ -118,11 +118,11 @@ class Source(Section):
     """Which of several scores of a trace says what people thought of it, by its name, such as `user-feedback`. By
     default the only one that is there; with several, trueup asks for this."""
     thumbs_up_from: float | None = None
-    """The score from which on a trace has a thumb up, on the scale of the scores, such as 4 of 5 stars. By default
-    scores are thumbs themselves: true/false, 1/0, 1/-1, or words such as good/bad."""
+    """The score from which on a trace has a thumb up, such as 4 of 5 stars: a number without a unit, on the file's own
+    scale. By default scores are thumbs themselves: true/false, 1/0, 1/-1, or words such as good/bad."""
     thumbs_down_to: float | None = None
-    """The score up to which a trace has a thumb down, on the same scale; scores in between say neither, and are
-    counted. None by default; set together with `thumbs_up_from`."""
+    """The score up to which a trace has a thumb down, without a unit, on the same scale; scores in between say neither,
+    and are counted. None by default; set together with `thumbs_up_from`."""
 
     @model_validator(mode="after")
     def _has_both_thresholds(self) -> Self:
