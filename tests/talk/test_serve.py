@@ -261,18 +261,19 @@ def test_a_client_that_goes_away_stops_the_answer(
 
 
 def test_requests_wait_for_each_other(served: Served) -> None:
-    found: list[str | None] = []
+    found: list[tuple[str, str | None]] = []
 
     def ask(model: str) -> None:
         done = served.client.chat.completions.create(model=model, messages=HELLO, temperature=0, max_tokens=6)
-        found.append(f"{model} {done.choices[0].message.content}")
+        found.append((model, done.choices[0].message.content))
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in ("base", "sft", "base", "sft", "dpo", "sft")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(found) == 6 and len(set(found)) == 3
+    assert len(found) == 6 and len(set(found)) == 3  # each model says one thing
+    assert dict(found)["base"] != dict(found)["sft"]
 
 
 BAD: list[tuple[str, dict[str, Any], int, str]] = [
