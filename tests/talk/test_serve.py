@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -441,6 +442,18 @@ def test_a_port_that_is_taken_and_a_host_that_others_reach(run: Pipeline, monkey
     monkeypatch.setenv("TRUEUP_API_KEY", "k")
     done = CliRunner().invoke(main, ["serve", file, "--host", "203.0.113.7"])
     assert done.exit_code == 2 and "address of this machine" in done.output
+
+
+def test_an_adapter_that_was_built_again_is_not_taken_for_the_old_one(served: Served) -> None:
+    speaker = served.server.speaker
+    other = replace(speaker.roster.find("sft"), name="round-2/dpo", fingerprint="0" * 64)
+    speaker.roster.models["other"] = other
+    try:
+        with pytest.raises(openai.InternalServerError, match="it was built again"):
+            served.client.chat.completions.create(model="other", messages=HELLO)
+    finally:
+        del speaker.roster.models["other"]
+    assert served.client.chat.completions.create(model="sft", messages=HELLO, max_tokens=1).choices
 
 
 def test_only_adapters_of_this_base_are_offered(run: Pipeline, tmp_path: Path) -> None:
