@@ -157,7 +157,7 @@ def test_a_thumb_arrives_as_a_judgement_and_collect_takes_it_in(run: Pipeline) -
 
     before = run.stages["collect"].makes(run.path("collect")).record()["metrics"]
     assert "from_use" not in before
-    assert "4 judgements were given in use since" in run.since("collect")
+    assert "given in use since: 4 judgements" in run.since("collect")
     again = open_run(run.run_file_dir)
     again.execute("collect", rebuild=True)
     found = Feedback(again.path("collect"))
