@@ -132,8 +132,8 @@ def in_words(found: Row) -> list[str]:
     models = ", ".join(f"{name} {count:,}" for name, count in found["of_models"].items())
     people = "1 person" if found["people"] == 1 else f"{found['people']:,} people"
     lines = {
-        f"from use: {found['judgements']:,} judgements of {people}, about answers of {models}": found["judgements"],
-        f"from use, left out because they are about held-out prompts: {found['about_held_out_prompts']:,} judgements": (
+        f"from use: {_many(found['judgements'])} of {people}, about answers of {models}": found["judgements"],
+        f"from use, left out because they are about held-out prompts: {_many(found['about_held_out_prompts'])}": (
             found["about_held_out_prompts"]
         ),
         f"lines of store/{FILE} that cannot be read: {found['lines_that_cannot_be_read']:,}": (
@@ -147,7 +147,11 @@ def since(use: Use, metrics: Row) -> str:
     """How many judgements were given in use since a snapshot with these metrics, in a sentence; empty when none."""
     before = metrics.get("from_use", {})
     new = use.num_judgements() - before.get("judgements", 0) - before.get("about_held_out_prompts", 0)
-    return f"{new:,} judgements were given in use since; to take them: --rebuild" if new > 0 else ""
+    return f"given in use since: {_many(new)}; to take them: --rebuild" if new > 0 else ""
+
+
+def _many(number: int) -> str:
+    return "1 judgement" if number == 1 else f"{number:,} judgements"
 
 
 def annotator(who: str | None, session: str) -> str:

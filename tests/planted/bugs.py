@@ -1594,7 +1594,7 @@ BUGS = [
         "src/trueup/talk/spoken.py",
         "self.text[: min(places)], True",
         "self.text, True",
-        (TALK + "spoken.py",),
+        (TALK + "spoken.py::test_half_a_character_waits_and_a_stop_text_is_never_shown",),
     ),
     Bug(
         "whichever model is asked for, one adapter answers",
@@ -1602,7 +1602,7 @@ BUGS = [
         SPEAKER,
         "with adapters.using(self._model, name):",
         'with adapters.using(self._model, "default"):',
-        (TALK + "serve.py",),
+        (TALK + "serve.py::test_an_adapter_by_name_answers_as_transformers_does",),
     ),
     Bug(
         "what sampled as another model samples as this one",
@@ -1610,7 +1610,7 @@ BUGS = [
         SPEAKER,
         "self._engine is None or self._engine[0] != model.name",
         "self._engine is None",
-        (TALK + "serve.py",),
+        (TALK + "serve.py::test_base_and_sft_differ",),
     ),
     Bug(
         "the seed of a request ignored",
@@ -1618,7 +1618,7 @@ BUGS = [
         SPEAKER,
         "how.seed % SEEDS, hear=hear)",
         "0, hear=hear)",
-        (TALK + "serve.py",),
+        (TALK + "serve.py::test_a_seed_repeats_an_answer_and_without_one_it_is_told",),
     ),
     Bug(
         "data.system left out of a conversation",
@@ -1626,7 +1626,7 @@ BUGS = [
         SPEAKER,
         "messages = in_context(self.run.data, asked)",
         "messages = asked",
-        (TALK + "serve.py",),
+        (TALK + "serve.py::test_the_system_message_of_the_run_comes_first_and_that_is_stated",),
     ),
     Bug(
         "an answer goes on when its client has gone",
@@ -1634,7 +1634,7 @@ BUGS = [
         "src/trueup/talk/desk.py",
         "            gone.set()",
         "            pass",
-        (TALK + "serve.py",),
+        (TALK + "serve.py::test_a_client_that_goes_away_stops_the_answer",),
     ),
     Bug(
         "the Host header not looked at",
@@ -1642,7 +1642,7 @@ BUGS = [
         "src/trueup/talk/guard.py",
         "if self.loopback and not",
         "if False and not",
-        (TALK + "serve.py",),
+        (TALK + "serve.py::test_pages_of_other_sites_cannot_ask",),
     ),
     Bug(
         "any key opens",
@@ -1650,7 +1650,7 @@ BUGS = [
         "src/trueup/talk/guard.py",
         '!= "bearer" or not same',
         '!= "bearer"',
-        (TALK + "serve.py",),
+        (TALK + "serve.py::test_a_key_is_needed_where_there_is_one",),
     ),
     Bug(
         "a blind vote is kept for the other side",
@@ -1658,7 +1658,7 @@ BUGS = [
         "src/trueup/talk/blind.py",
         "comparison(*_uids(a, b)",
         "comparison(*_uids(b, a)",
-        (TALK + "chat.py",),
+        (TALK + "chat.py::test_a_blind_vote_is_a_comparison_that_collect_takes_in",),
     ),
     Bug(
         "judgements in use train on held-out prompts",
@@ -1666,6 +1666,6 @@ BUGS = [
         "feedback/use.py",
         "if any(self.is_held_out",
         "if False and any(self.is_held_out",
-        (TALK + "use.py",),
+        (TALK + "use.py::test_judgements_about_held_out_prompts_are_left_out",),
     ),
 ]

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_a_thumb_arrives_as_a_judgement_and_collect_takes_it_in(run: Pipeline) -
 
     before = run.stages["collect"].makes(run.path("collect")).record()["metrics"]
     assert "from_use" not in before
-    assert "4 judgements were given in use since" in run.since("collect")
+    assert "given in use since: 4 judgements" in run.since("collect")
     again = open_run(run.run_file_dir)
     again.execute("collect", rebuild=True)
     found = Feedback(again.path("collect"))
@@ -261,18 +262,19 @@ def test_a_client_that_goes_away_stops_the_answer(
 
 
 def test_requests_wait_for_each_other(served: Served) -> None:
-    found: list[str | None] = []
+    found: list[tuple[str, str | None]] = []
 
     def ask(model: str) -> None:
         done = served.client.chat.completions.create(model=model, messages=HELLO, temperature=0, max_tokens=6)
-        found.append(f"{model} {done.choices[0].message.content}")
+        found.append((model, done.choices[0].message.content))
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in ("base", "sft", "base", "sft", "dpo", "sft")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(found) == 6 and len(set(found)) == 3
+    assert len(found) == 6 and len(set(found)) == 3  # each model says one thing
+    assert dict(found)["base"] != dict(found)["sft"]
 
 
 BAD: list[tuple[str, dict[str, Any], int, str]] = [
@@ -440,6 +442,18 @@ def test_a_port_that_is_taken_and_a_host_that_others_reach(run: Pipeline, monkey
     monkeypatch.setenv("TRUEUP_API_KEY", "k")
     done = CliRunner().invoke(main, ["serve", file, "--host", "203.0.113.7"])
     assert done.exit_code == 2 and "address of this machine" in done.output
+
+
+def test_an_adapter_that_was_built_again_is_not_taken_for_the_old_one(served: Served) -> None:
+    speaker = served.server.speaker
+    other = replace(speaker.roster.find("sft"), name="round-2/dpo", fingerprint="0" * 64)
+    speaker.roster.models["other"] = other
+    try:
+        with pytest.raises(openai.InternalServerError, match="it was built again"):
+            served.client.chat.completions.create(model="other", messages=HELLO)
+    finally:
+        del speaker.roster.models["other"]
+    assert served.client.chat.completions.create(model="sft", messages=HELLO, max_tokens=1).choices
 
 
 def test_only_adapters_of_this_base_are_offered(run: Pipeline, tmp_path: Path) -> None:

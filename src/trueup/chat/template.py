@@ -161,7 +161,7 @@ class Chat:
         Byte tokens in a row wait for the token after them: one that fits nowhere makes all of them U+FFFD.
         """
         number = len(ids)
-        while number and BYTE.fullmatch(self.tokenizer.convert_ids_to_tokens(ids[number - 1]) or ""):
+        while number and self._waits(ids[number - 1]):
             number -= 1
         text = self.shown(prompt, ids[:number])
         if self._lead.startswith(text):
@@ -222,6 +222,14 @@ class Chat:
                 labels[begin:end] = ids[begin:end]
         labels[encoded.start :] = encoded.labels[encoded.start :]
         return replace(encoded, labels=labels)
+
+    def _waits(self, token: int) -> bool:
+        """Whether what is shown of a token depends on those after it: bytes do, and special tokens are left out."""
+        return token in self._special or bool(BYTE.fullmatch(self.tokenizer.convert_ids_to_tokens(token) or ""))
+
+    @functools.cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
 
     @functools.cached_property
     def _probe(self) -> tuple[str, str]:

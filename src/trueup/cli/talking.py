@@ -123,7 +123,7 @@ def chat(
     top_p: float | None,
     max_tokens: int,
 ) -> None:
-    """Talk to a model of the run, and say what you think of its answers.
+    """Talk to a model of the run, and judge its answers.
 
     What you say with /up, /down, /rate, /better or a blind vote is kept, and the next collect takes it in; /help lists
     the commands. In a pipe, each line is a message.

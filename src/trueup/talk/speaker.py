@@ -13,7 +13,8 @@ from trueup.chat.template import ANSWER, Chat
 from trueup.chat.tokens import KINDS
 from trueup.data import in_context
 from trueup.data.dialogue import Messages
-from trueup.errors import StageError
+from trueup.errors import ModelError, StageError
+from trueup.run.artifacts import Adapter
 from trueup.run.pipeline import Pipeline
 from trueup.sampling.sample import as_sampled
 from trueup.sampling.types import Sampling
@@ -152,12 +153,22 @@ class Speaker:
         return answers[scores.index(max(scores))]
 
     def _adapter(self, model: Model) -> str | None:
-        """The name of a model's adapter in memory, loaded now if it is not there; None of the base."""
+        """The name of a model's adapter in memory, loaded now if it is not there; None of the base.
+
+        Raises ModelError when the adapter is another one than the roster found.
+        """
         from trueup.models import adapters
 
         if model.path is None:
             return None
         if model.name not in self._names:
+            if (now := Adapter(model.path).record().get("fingerprint", "")) != model.fingerprint:
+                raise ModelError(
+                    model.name,
+                    found=f"it was built again, and is {str(now)[:12]} now",
+                    expected=f"{model.fingerprint[:12]}, as when this command started",
+                    next_step="start the command again",
+                )
             name = f"adapter_{len(self._names)}"
             adapters.load_frozen(self._model, model.path, name)
             self._names[model.name] = name

@@ -199,8 +199,13 @@ def talk(terminal: Terminal, model: Model) -> None:
             model = terminal.command(text, last) or model
             last = None if text.split()[0] == "/new" else last
             continue
-        if (asked := terminal.ask(text)) is not None:
+        if (asked := terminal.ask(text)) is None:
+            continue
+        try:
             last = terminal.say(model.name, model, *asked)
+        except TrueupError as error:  # an adapter that cannot be loaded: another one may be
+            terminal.tell(str(error), "red")
+        else:
             terminal.history.add(text, last.text)
 
 
