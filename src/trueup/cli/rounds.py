@@ -20,7 +20,7 @@ from trueup.run.artifacts import Report
 @DEVICE
 @with_json
 def next_round(run_file: Path, overrides: tuple[str, ...]) -> None:
-    """Sample from the winner so far, judge, align and evaluate again.
+    """Sample from the winner, judge, align and evaluate again.
 
     Begins the round after the last one that was evaluated, or goes on with the one that was begun.
     """
