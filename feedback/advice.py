@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trueup.feedback import agreement, sample_size
+from trueup import sample_size
+from trueup.feedback import agreement
 from trueup.feedback.facts import Facts
 from trueup.run import enough
 

@@ -34,7 +34,8 @@ SCALE = 4  # the difference of the best and the worst rating
 class Dataset:
     """Pairs and rows with their split, demonstrations, and counts of what was used, and of what was not and why.
 
-    `became` says for each kind of judgement how many became what; its counts add up to all judgements.
+    `became` says for each kind of judgement how many became what; its counts add up to all judgements. `not_trained_on`
+    counts what people added to them, and nothing learns from: reasons and comments.
     """
 
     pairs: list[Row]
@@ -43,6 +44,7 @@ class Dataset:
     counts: dict[str, int]
     became: dict[str, dict[str, int]]
     num_prompts: int  # that have a judgement
+    not_trained_on: dict[str, int]
 
 
 class _Making:
@@ -195,6 +197,10 @@ def build(
         dict(counts),
         {kind: dict(+became[kind]) for kind in KINDS if +became[kind]},
         len(by_prompt),
+        {
+            "reasons": sum(len(one.reasons) for one in usable),
+            "comments": sum(bool(one.comment.strip()) for one in usable),
+        },
     )
 
 

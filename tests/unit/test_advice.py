@@ -15,7 +15,7 @@ from trueup.cli.main import main
 from trueup.feedback.advice import advise
 from trueup.feedback.facts import Facts, facts_of
 from trueup.feedback.judgement import Comparison, Judgement, Thumb
-from trueup.feedback.sample_size import to_know, to_show
+from trueup.sample_size import to_know, to_show
 
 
 def test_sample_sizes_of_textbooks() -> None:

@@ -21,7 +21,7 @@ WIDTH = 80
 @SET
 @with_json
 def advise(run_file: Path, overrides: tuple[str, ...]) -> None:
-    """Which method fits the judgements so far, and how many more a goal needs.
+    """Which method fits the judgements; how many more a goal needs.
 
     Plain rules on what was counted, each with its reason, its assumption and its source.
     """

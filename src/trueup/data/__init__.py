@@ -136,12 +136,15 @@ def asked(example: Example, *, every_turn: bool = False) -> Iterator[str]:
 
     With `every_turn` also what was asked before each earlier answer of the dialogue.
     """
-    texts = []
     turns = [turn for turn in example.prompt if turn["role"] != "system"]
     for number, turn in enumerate(turns, start=1):
-        texts.append(turn["content"])
         if number == len(turns) or (every_turn and turn["role"] == "user"):
-            yield same_text("\n".join(texts))
+            yield asked_by(turns[:number])
+
+
+def asked_by(messages: Messages) -> str:
+    """The prompt that ends with the last of these messages, in the form in which prompts are compared."""
+    return same_text("\n".join(turn["content"] for turn in messages if turn["role"] != "system"))
 
 
 def _readers(data: DataConfig, field: str, wanted: str, *, keeps_barred: bool = False) -> list[Reader]:

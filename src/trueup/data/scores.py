@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,12 +52,12 @@ class Scores:
             if self._source.score is not None and one.name != self._source.score:
                 self.left[f"another score: {one.name or 'without a name'}"] += 1
                 continue
-            who: dict[str, Any] = {"annotator": pseudonym(one.user), "updated_at": one.when, "comment": one.comment}
+            said = functools.partial(Verdict, annotator=pseudonym(one.user), updated_at=one.when, comment=one.comment)
             if one.correction:
-                found.append(Verdict("edit", one.correction, **who))
+                found.append(said("edit", one.correction))
             up = self._is_up(one.value)
             if up is not None:
-                found.append(Verdict("thumb", up, **who))
+                found.append(said("thumb", up))
             elif not one.correction:
                 self.left[NEITHER] += 1
         return found

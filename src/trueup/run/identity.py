@@ -50,7 +50,7 @@ def made_of(run: RunFile, stage: Stage, inputs: Mapping[str, Artifact], folder: 
         "inputs": {name: artifact.record().get("fingerprint") for name, artifact in inputs.items()},
     }
     if stage.on_base:
-        found["base"] = _base(run, folder, hashes)
+        found["base"] = base_made_of(run, folder, hashes)
     return found
 
 
@@ -124,7 +124,7 @@ def _contents(path: Path, hashes: Hashes) -> str:
     return hashes.of(path) if path.is_file() else "missing"
 
 
-def _base(run: RunFile, folder: Path, hashes: Hashes) -> dict[str, Any]:
+def base_made_of(run: RunFile, folder: Path, hashes: Hashes) -> dict[str, Any]:
     """Name and contents of the base: hashes of a folder's files, or the commit that the hub's cache holds.
 
     A base out of a Python package is what its name says.

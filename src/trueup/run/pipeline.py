@@ -36,6 +36,10 @@ class Pipeline(Chain):
         """The same stages and folder with other settings."""
         return Pipeline(run, tuple(self.stages.values()), self.folder.parent, self.overrides)
 
+    def in_round(self, number: int) -> Pipeline:
+        """The same run in another round."""
+        return self.with_run(self.run.model_copy(update={"round": number}))
+
     def execute(
         self, name: str, rebuild: bool = False, *, use_stale: bool = False, discard_labels: bool = False
     ) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +13,20 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PositiveInt,
     ValidationError,
+    WithJsonSchema,
     create_model,
     field_validator,
     model_validator,
 )
 
 from trueup.errors import ConfigError
-from trueup.run import faults
+from trueup.run import faults, naming
 from trueup.run.address import clean
 from trueup.run.base import beside
 from trueup.run.loading import MAX_BYTES, parse, set_override
 from trueup.run.section import AlignmentSection, Section
-
-MAX_NAME = 100  # characters: a folder bears the name, and file systems take 255 bytes
 
 
 class ModelConfig(Section):
@@ -241,13 +242,19 @@ class RunFile(Section):
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})  # shared values, for anchors
 
-    name: str = Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})
+    name: str = Field(json_schema_extra={"pattern": f"^{naming.NAME}$"})
     """The name of the run: what it makes is in `runs/<name>` beside the run file. At most 100 letters, digits, '.', '_'
     and '-'."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """The number that everything random is drawn from: fresh adapters, the order of the data, splits, and sampling."""
     round: int = Field(default=1, ge=1, le=10_000)
     """The number of the round: round 2 samples from the winner of round 1 and aligns it further, and so on."""
+    variant: str = Field(default="", json_schema_extra={"pattern": f"^({naming.NAME})?$"})
+    """The name of a second try of the same round: what aligns, judges and exports builds in folders of its own, such as
+    `dpo@beta-0.3`, on the same labels. The option `--as` of these commands sets it. None by default."""
+    winner: dict[PositiveInt, str] = Field(default={})
+    """What the round after a round starts from, by the number of that round, such as `{1: dpo@beta-0.3}`. By default
+    the adapter whose win rate has the highest lower end; without evaluations, the only one, or that of `method`."""
     method: str = ""
     """How to align: the name of the stage that makes the aligned adapter."""
     model: ModelConfig = ModelConfig()
@@ -259,12 +266,18 @@ class RunFile(Section):
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
-        plain = name.isascii() and name[:1].isalnum() and all(c.isalnum() or c in "._-" for c in name)
-        if not plain or len(name) > MAX_NAME:
-            raise ValueError(
-                f"at most {MAX_NAME} letters, digits, '.', '_' and '-', beginning with a letter or a digit"
-            )
+        if not naming.is_name(name):
+            raise ValueError(naming.IN_WORDS)
         return name
+
+    @field_validator("variant")
+    @classmethod
+    def _names_a_variant(cls, variant: str) -> str:
+        if variant and not naming.is_name(variant):
+            raise ValueError(naming.IN_WORDS)
+        if ".old-" in variant or variant.endswith(".partial"):
+            raise ValueError("a name without .old- and .partial, which folders that are put aside or half-built bear")
+        return variant
 
     def section(self, stage: str) -> Section:
         """The section of one stage."""
@@ -279,7 +292,21 @@ def model(sections: dict[str, type[Section]]) -> type[RunFile]:
     if methods:
         said = RunFile.model_fields["method"].description
         fields["method"] = (Literal[methods], Field(default=methods[0], description=said))
+        pattern = rf"({'|'.join(methods)})(@{naming.NAME})?"
+        adapter = Annotated[
+            str,
+            AfterValidator(functools.partial(_is_aligned, pattern)),
+            WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"}),
+        ]
+        said = RunFile.model_fields["winner"].description
+        fields["winner"] = (dict[PositiveInt, adapter], Field(default={}, description=said))
     return create_model("RunFile", __base__=RunFile, **fields)
+
+
+def _is_aligned(pattern: str, winner: str) -> str:
+    if not re.fullmatch(pattern, winner):
+        raise ValueError("a stage that aligns, or its variant, such as dpo or dpo@beta-0.3")
+    return winner
 
 
 def load(

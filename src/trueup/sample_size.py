@@ -17,10 +17,8 @@ def to_show(rate: float, above: float, *, level: float = LEVEL, power: float = P
 
     if not 0 < above < rate < 1:
         raise ValueError(f"shares {above} and {rate}, expected 0 < above < rate < 1")
-    reach: float = norm.ppf((1 + level) / 2) * math.sqrt(above * (1 - above)) + norm.ppf(power) * math.sqrt(
-        rate * (1 - rate)
-    )
-    return math.ceil((reach / (rate - above)) ** 2)
+    reach = norm.ppf((1 + level) / 2) * math.sqrt(above * (1 - above)) + norm.ppf(power) * math.sqrt(rate * (1 - rate))
+    return math.ceil(float((reach / (rate - above)) ** 2))
 
 
 def to_know(within: float, *, share: float = 0.5, level: float = LEVEL) -> int:
@@ -30,5 +28,4 @@ def to_know(within: float, *, share: float = 0.5, level: float = LEVEL) -> int:
     """
     from scipy.stats import norm
 
-    z: float = norm.ppf((1 + level) / 2)
-    return math.ceil(z**2 * share * (1 - share) / within**2)
+    return math.ceil(float(norm.ppf((1 + level) / 2)) ** 2 * share * (1 - share) / within**2)
