@@ -173,7 +173,7 @@ def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("part", choices=("pairs", "thumbs"))
     made.add_argument("out", type=Path)
-    made.add_argument("--rows", type=int, default=450, help="of the file of judgements")
+    made.add_argument("--rows", type=int, default=600, help="of the file of judgements")
     made.add_argument("--demonstrations", type=int, default=24)
     made.add_argument("--epochs", type=float, default=1)
     made.add_argument("--max-length", type=int, default=192, help="tokens; longer pairs are left out, and counted")
