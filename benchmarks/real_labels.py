@@ -32,7 +32,7 @@ data:
   preferences: {preferences}
 sft: {{num_train_epochs: 1, per_device_train_batch_size: 4, max_length: 256}}
 collect: {{held_out_fraction: {held_out}}}
-reward: {{num_train_epochs: {epochs}, max_length: {length}, save_steps: 5}}
+reward: {{kind: {kind}, num_train_epochs: {epochs}, max_length: {length}, save_steps: 5}}
 kto: {{num_train_epochs: {epochs}, max_length: {length}, save_steps: 5}}
 """
 
@@ -67,7 +67,13 @@ def pairs(out: Path, asked: argparse.Namespace) -> Row:
 
     demonstrations(out, asked.demonstrations)
     write(out / "pandalm.jsonl", common.rows_of("pandalm_testset_v1.jsonl.gz", asked.rows))
-    settings = {"held_out": 0.3, "epochs": asked.epochs, "length": asked.max_length, "base": asked.base}
+    settings = {
+        "held_out": 0.3,
+        "epochs": asked.epochs,
+        "length": asked.max_length,
+        "base": asked.base,
+        "kind": asked.kind,
+    }
     (out / "run.yaml").write_text(RUN.format(name="pandalm", method="dpo", preferences="pandalm.jsonl", **settings))
     metrics = run(out, "sft", "collect", "reward")
     frozen = Feedback(out / "runs" / "pandalm" / "round-1" / "collect")
@@ -98,7 +104,13 @@ def thumbs(out: Path, asked: argparse.Namespace) -> Row:
         else _through_label_studio(out, pulled, asked.port)
     )
     demonstrations(out, asked.demonstrations)
-    settings = {"held_out": 0.15, "epochs": asked.epochs, "length": asked.max_length, "base": asked.base}
+    settings = {
+        "held_out": 0.15,
+        "epochs": asked.epochs,
+        "length": asked.max_length,
+        "base": asked.base,
+        "kind": asked.kind,
+    }
     (out / "run.yaml").write_text(RUN.format(name="oasst", method="kto", preferences="pulled.jsonl", **settings))
     metrics = run(out, "sft", "collect", "kto")
     frozen = json.loads((out / "runs" / "oasst" / "round-1" / "collect" / "record.json").read_text())["metrics"]
@@ -177,6 +189,7 @@ def main() -> None:
     made.add_argument("--demonstrations", type=int, default=24)
     made.add_argument("--epochs", type=float, default=1)
     made.add_argument("--max-length", type=int, default=192, help="tokens; longer pairs are left out, and counted")
+    made.add_argument("--kind", choices=("lora", "head"), default="lora", help="of the reward model")
     made.add_argument("--base", default=common.BASE)
     made.add_argument("--port", type=int, default=0, help="of Label Studio; by default one that is free")
     asked = made.parse_args()
