@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from trueup.feedback.api import Api, attempts
@@ -12,11 +13,12 @@ from trueup.feedback.connection import Connection
 from trueup.feedback.faults import AGAIN, RequestError, unexpected
 from trueup.feedback.listing import Listing, Task
 from trueup.feedback.tasks import surplus, uid_of
-from trueup.progress import bars
+from trueup.progress import bars, track
 
 BODY_BYTES = 500_000  # of one import: nginx takes a million by default
 BODY_TASKS = 200  # of one import: it is done before a killed run can be started again
 LOST_ANSWER_S = 1.0  # until a server that did not answer is asked what it has done, doubled with each attempt
+AT_ONCE = 4  # requests, where each is about one task
 MAX_TITLE = 50  # characters; Label Studio refuses longer ones
 
 
@@ -75,6 +77,36 @@ class Client:
             raise unexpected(f"Label Studio, {self.url}, {doing}", settings, "a project with maximum_annotations")
         if now < annotations_per_task:
             self._api.get(doing, lambda sdk: sdk.projects.update(project, maximum_annotations=annotations_per_task))
+
+    def give_to(self, project: int, people: Mapping[str, int]) -> int:
+        """Have each task of `people` (by uid) given to so many people; return how many tasks that changed.
+
+        Label Studio's own share of overlapping tasks is drawn anew with each import, so each task has its own number.
+        A number is lowered no further than to the project's.
+        """
+        doing = f"project {project}"
+        settings = self._api.get(doing, lambda sdk: sdk.projects.with_raw_response.get(project))
+        least = settings.get("maximum_annotations") if isinstance(settings, dict) else None
+        changed = []
+        for task in (task for page in self._listing.counted(project) for task in page):
+            uid, now = uid_of(task), task.get("overlap")
+            if (
+                uid is not None
+                and uid in people
+                and now != (wanted := max(people[uid], least if isinstance(least, int) else 1))
+            ):
+                enough = (task.get("total_annotations") or 0) >= wanted
+                changed.append((str(task["id"]), wanted, enough))
+        if not changed:
+            return 0
+
+        def change(one: tuple[str, int, bool]) -> None:
+            number, wanted, enough = one  # saying it twice does no harm
+            self._api.get(f"task {number}", lambda sdk: sdk.tasks.update(number, overlap=wanted, is_labeled=enough))
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(track("collect", "people for each task", pool.map(change, changed), len(changed)))
+        return len(changed)
 
     def screen(self, project: int) -> str:
         """The labelling screen that the project has."""

@@ -19,8 +19,8 @@ Query = dict[str, Any]
 # What is needed of tasks and of what is in them, in a fraction of the time that all fields take; and texts as they are,
 # where one looks like the address of a file.
 ANNOTATION = "id,result,completed_by,was_cancelled,lead_time,ground_truth,created_at,updated_at"
-JUDGED: Query = {"include": f"{ANNOTATION},data,annotations", "resolve_uri": False}
-COUNTS: Query = {"include": "id,data,total_annotations,cancelled_annotations", "resolve_uri": False}
+JUDGED: Query = {"include": f"{ANNOTATION},data,annotations,overlap", "resolve_uri": False}
+COUNTS: Query = {"include": "id,data,total_annotations,cancelled_annotations,overlap", "resolve_uri": False}
 
 
 class Listing:

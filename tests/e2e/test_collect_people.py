@@ -182,7 +182,7 @@ def test_verdicts_changed_after_the_snapshot_are_noticed(labelling: Labelling) -
     labelling.admin.ask("DELETE", f"/api/annotations/{made['1a']}/")
     labelling.admin.judge(labelling.tasks["1a"], "down")
     said = collect.since(config, labelling.context, frozen, completions=completions)
-    assert said == "Label Studio holds newer verdicts (1 new, 2 changed, 1 deleted); to take them: --rebuild"
+    assert said == "Label Studio holds newer verdicts (1 new, 2 changed, 1 deleted); to take them: --refresh"
     labelling.go()
     chosen = {row["prompt_id"]: row["chosen_uid"] for split in ("train", "held_out") for row in frozen.pairs(split)}
     assert chosen == {"0": "0b", "2": "2a", "3": "3a"}
@@ -410,7 +410,7 @@ def test_a_personal_access_token_works(personal: str, labelling: Labelling) -> N
     assert len(client.pull(labelling.project)) == 8
 
 
-def test_the_command_says_that_newer_verdicts_are_there_and_rebuild_takes_them(labelling: Labelling) -> None:
+def test_the_command_says_that_newer_verdicts_are_there_and_refresh_takes_them(labelling: Labelling) -> None:
     folder = labelling.context.run_dir
     sampled = folder / "runs" / "people" / "round-1" / "sample"
     sampled.mkdir(parents=True)
@@ -433,8 +433,13 @@ def test_the_command_says_that_newer_verdicts_are_there_and_rebuild_takes_them(l
         labelling.admin.ask("PATCH", f"/api/annotations/{made[uid]}/", json={"result": thumb})
     code, said = typed()
     assert (code, "complete already" in said) == (0, True)
-    assert "newer verdicts (2 changed); to take them: --rebuild" in said
-    assert typed("--rebuild")[0] == 0
+    assert "newer verdicts (2 changed); to take them: --refresh" in said
+    assert typed("--refresh", "--watch")[0] == 0
     pairs = read_jsonl(folder / "runs" / "people" / "round-1" / "collect" / "pairs.jsonl")
     assert {row["prompt_id"]: row["chosen_uid"] for row in pairs}["0"] == "0b"
     assert "newer verdicts" not in typed()[1]
+    before = len(list((folder / "runs" / "people" / "round-1").iterdir()))
+    code, said = typed("--refresh")
+    assert (code, "collect: nothing is newer than this" in said) == (0, True)
+    assert len(list((folder / "runs" / "people" / "round-1").iterdir())) == before  # nothing was built again
+    assert "collect.adjudicate" not in typed()[1]
