@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ Row = dict[str, Any]
 SIDES = ("a", "b")
 COMPARED = (*SIDES, "tie", "both_bad")
 RATINGS = range(1, 6)
+UNNAMED = re.compile(r"(unnamed )?\d+\.\d+")  # what a person of whom a file says nothing is called, and was earlier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,11 @@ class Judgement:
     def about(self) -> tuple[str, ...]:
         """The completions (uids) that it is about."""
         return (self.uid,)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the source says who gave it, so that two judgements can be known to be of one person."""
+        return self.annotation_id is not None or UNNAMED.fullmatch(self.annotator) is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.feedback.judgement import Comparison, Judgement, Thumb
-from trueup.feedback.quality import disputed, of_known_people
+from trueup.feedback.quality import disputed
 from trueup.page import Page
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def write(
     number = sum(one["num_judgements"] for one in people.values())
     edits = sum(one["num_edits"] for one in people.values())
     written = f", and wrote {_counted(edits, 'better answer')}" if edits else ""
-    if not of_known_people(judgements):
+    if unnamed := found["num_unnamed"]:
         page.text(
-            f"{_counted(number, 'judgement')} from files. trueup does not read from a file who gave which judgement. "
-            "A preferred answer was better than one other answer, and not good by itself. "
-            "So nothing is said of people here, and of how far they agree."
+            f"{_counted(unnamed, 'judgement')} from files that do not say who gave which. Nothing is said of the "
+            "people who gave these, or of how far they agree: docs/data.md says how a file names them."
         )
-        _leanings(page, found | {"people": {}})
+    if not people:
+        _leanings(page, found)
     else:
         page.text(f"{_counted(len(people), 'person', 'people')} gave {_counted(number, 'judgement')}{written}.")
         _agreement(page, found)

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from trueup.feedback.adjudication import disputed
 from trueup.feedback.asking import Asked
 from trueup.feedback.checks import set_apart
-from trueup.feedback.judgement import Judgement, Thumb, from_row, to_row
+from trueup.feedback.files import judgements_of
+from trueup.feedback.judgement import Judgement, from_row, to_row
 from trueup.feedback.project import Project
 from trueup.feedback.qualification import Qualification
 from trueup.feedback.questions import numbered
-from trueup.feedback.votes import votes_of
 
 Row = dict[str, Any]
 
@@ -53,9 +53,8 @@ class Files:
         return 0
 
     def pull(self) -> Pulled:
-        votes, completions = votes_of(self.judged)
-        thumbs: list[Judgement] = [Thumb(uid=v.uid, annotator=v.annotator, up=v.up) for v in votes]
-        return Pulled(thumbs, completions, [to_row(one) for one in thumbs], self.notes)
+        judgements, completions = judgements_of(self.judged)
+        return Pulled(judgements, completions, [to_row(one) for one in judgements], self.notes)
 
     def note(self, line: str) -> None:
         """Nobody is waited for, and the error itself says it."""

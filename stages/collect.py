@@ -46,9 +46,11 @@ class Qualification(Section):
 class Config(Section):
     """What people are asked, and how much is labelled before the snapshot is frozen."""
 
-    interface: Literal["thumbs", "pairwise", "rating", "edit"] = "thumbs"
+    interface: Literal["thumbs", "pairwise", "rating", "edit", "use"] = "thumbs"
     """What people give: `thumbs`, each answer good or bad; `pairwise`, the better one of two answers to a prompt;
-    `rating`, each answer from 1 to 5; `edit`, each answer as it should be. Thumbs take a better answer, too."""
+    `rating`, each answer from 1 to 5; `edit`, each answer as it should be. Thumbs take a better answer, too. With `use`
+    nobody is asked: what people said in `trueup chat` and to `trueup serve`, which counts beside the others as well, is
+    all there is."""
     guidelines: str | None = None
     """What people should go by, shown on the screen: a text, or the path of a text file beside the run file. Their
     version is kept with every judgement. None by default."""
@@ -96,7 +98,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     from trueup.feedback.screens import read_guidelines, version
 
     if completions is None:
-        return _ready_made(config, context)
+        return _ready_made(config, context) if context.run.data.preferences else _of_use(config, context)
     gold = _refuse(config, context)
     guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
     seed, settings, store = context.run.seed, context.run.labelstudio, context.run_dir / "store"
@@ -185,16 +187,29 @@ def _frozen(config: Config, context: Context, source: Source, next_step: str) ->
 
     Raises FeedbackError, with the `next_step`, where nothing can be learned from it.
     """
-    from trueup.feedback import adjudication, examples
+    from trueup.data.leaks import of_held_out
+    from trueup.feedback import adjudication, examples, sources, use
 
+    from_files = isinstance(source, sources.Files)
+    source = use.Beside(source, use.Use(context.run_dir / "store"), of_held_out(context.run.data))
     number, pulled = source.publish(), source.pull()
     judgements, settled = adjudication.settle(pulled.judgements)
-    made = examples.build(judgements, pulled.completions, held_out=config.held_out_fraction, seed=context.run.seed)
+    made = examples.build(
+        judgements,
+        pulled.completions,
+        held_out=config.held_out_fraction,
+        seed=context.run.seed,
+        sides_are_thumbs=from_files,
+    )
     made.counts.update(settled)
     if fault := examples.one_sided(pulled.judgements, made, next_step):
         source.note(f"{fault.found}; {fault.expected}")
         raise fault
-    for name, rows in (("annotations", pulled.lines), ("pairs", made.pairs), ("rows", made.rows)):
+    used = [row for row in pulled.completions if row.get("source") == use.SOURCE]
+    others = [row for row in pulled.completions if row.get("source") != use.SOURCE]
+    files = {"annotations": pulled.lines, "pairs": made.pairs, "rows": made.rows}
+    files |= {use.FILE.removesuffix(".jsonl"): used} if used else {}
+    for name, rows in (files | ({"completions": others} if from_files else {})).items():
         write_jsonl(context.out / f"{name}.jsonl", rows)
     if pulled.checks:
         write_jsonl(context.out / CHECKS, pulled.checks)
@@ -203,10 +218,10 @@ def _frozen(config: Config, context: Context, source: Source, next_step: str) ->
 
 def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str]) -> Metrics:
     """Figures of what people said in this round, of what they were `asked`."""
-    from trueup.feedback import checks, quality, tasks
+    from trueup.feedback import checks, quality, tasks, use
     from trueup.feedback.judgement import Thumb
 
-    rows = pulled.completions
+    rows = [row for row in pulled.completions if row.get("source") != use.SOURCE]
     said = [one for one in pulled.judgements if one.uid in asked and not one.adjudicated]
     ups = [one.up for one in said if isinstance(one, Thumb)]
     return {
@@ -217,6 +232,7 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[st
         **({"share_up": sum(ups) / len(ups)} if ups else {}),
         "counts": dataset.counts,
         "became": dataset.became,
+        "not_trained_on": dataset.not_trained_on,
         "judged_under_guidelines": dict(Counter(one.guidelines or "none" for one in said)),
         **pulled.notes,
         "better_answers": _better_answers(context, dataset),
@@ -229,7 +245,7 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
-    from trueup.feedback import sources
+    from trueup.feedback import quality, sources
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
@@ -239,8 +255,38 @@ def _ready_made(config: Config, context: Context) -> Metrics:
         "num_prompts": dataset.num_prompts,
         "counts": dataset.counts,
         "became": dataset.became,
+        "num_annotators": len({one.annotator for one in pulled.judgements if one.is_named}),
         **pulled.notes,
+        "better_answers": _better_answers(context, dataset),
+        **quality.figures(pulled.judgements, pulled.completions),
     }
+
+
+def _of_use(config: Config, context: Context) -> Metrics:
+    """What people said in use, where nobody is asked for more. Raises FeedbackError where nobody said anything."""
+    from trueup.feedback import sources, use
+
+    if not use.Use(context.run_dir / "store").num_judgements():
+        raise FeedbackError(
+            "collect.interface: use",
+            found="nobody has said anything of an answer yet",
+            expected="judgements given in use",
+            next_step="trueup chat RUN.yaml, or trueup serve RUN.yaml",
+        )
+    next_step = "say what you think of more answers (trueup chat RUN.yaml), then run the same command again"
+    _, pulled, dataset = _frozen(config, context, sources.Files([], {}), next_step)
+    return {
+        "num_prompts": dataset.num_prompts,
+        "counts": dataset.counts,
+        "became": dataset.became,
+        **pulled.notes,
+        "better_answers": _better_answers(context, dataset),
+    }
+
+
+def unused(config: Config, run: RunFile) -> tuple[str, ...]:
+    """No completions, where nobody is asked about any."""
+    return ("completions",) if config.interface == "use" else ()
 
 
 def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
@@ -258,7 +304,14 @@ def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
 
 
 def since(config: Config, context: Context, made: Feedback, completions: Completions | None = None) -> str:
-    """What people changed in Label Studio since the snapshot `made`, in a sentence; empty when nothing."""
+    """What people said or changed since the snapshot `made`, in sentences; empty when nothing."""
+    from trueup.feedback import use
+
+    new = use.since(use.Use(context.run_dir / "store"), made.record().get("metrics", {}))
+    return "; ".join(filter(None, [new, _since_in_label_studio(config, context, made, completions)]))
+
+
+def _since_in_label_studio(config: Config, context: Context, made: Feedback, completions: Completions | None) -> str:
     from trueup.feedback import server
     from trueup.feedback.project import Project
     from trueup.feedback.questions import questions
@@ -288,6 +341,7 @@ def _lines(path: Path) -> list[Metrics]:
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How people judged, the pairs that gives, and the prompts that give none."""
+    from trueup.feedback import use
     from trueup.feedback.examples import in_words
 
     counts, became = metrics["counts"], metrics.get("became", {})
@@ -300,6 +354,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
     return [
         f"{judged}, {unusable:,} more cannot be used: {counts['pairs']:,} pairs; {without:,} prompts give none",
+        *use.in_words(metrics.get("from_use", {})),
         *_set_aside(metrics),
         *enough.few(metrics.get("num_prompts", enough.JUDGED_PROMPTS), enough.JUDGED_PROMPTS, "judged prompts"),
     ]
@@ -357,6 +412,7 @@ STAGE = Stage(
     makes=Feedback,
     run=run,
     needs={"completions": "sample"},
+    unused=unused,
     unless="preferences",
     on_base=False,
     how_far=how_far,

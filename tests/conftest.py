@@ -27,6 +27,13 @@ if not torch.cuda.is_available() and device.signs():
 # A shell's background job ignores SIGINT, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONG = ("faults", "e2e", "gpu_emulated", "distributed", "notebooks")  # the folders whose files take longest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files come first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: not set(LONG) & set(item.path.parts))
+
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:

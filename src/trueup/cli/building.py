@@ -13,9 +13,10 @@ from trueup import ranks
 from trueup.cli.completion import as_yaml
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
-from trueup.cli.options import DEVICE, RUN_FILE, SET, open_run
+from trueup.cli.options import AS, DEVICE, RUN_FILE, SET, open_run
 from trueup.cli.out_of_memory import saying_what_fits
 from trueup.errors import ConfigError
+from trueup.run.chain import ALIGNED
 from trueup.run.stage import Stage
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def command_of(stage: Stage) -> click.Command:
     @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
     @_refresh(stage)
     @_flags(stage)
+    @_own_variant(stage)
     @DEVICE
     @with_json
     def command(
@@ -93,6 +95,11 @@ def command_of(stage: Stage) -> click.Command:
     return command
 
 
+def _own_variant(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """--as, for the stages of which each variant has its own."""
+    return AS if stage.alignment or ALIGNED in stage.needs.values() else lambda command: command
+
+
 def _as_text(value: str | bool) -> str:
     """An option's value as --set takes it; what YAML would read as nothing is in quotes, to be refused by name."""
     return f'"{value}"' if isinstance(value, str) and value.strip() in ("", "~", "null") else as_yaml(value)
@@ -128,11 +135,16 @@ def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]
 @click.command()
 @RUN_FILE
 @SET
+@AS
 @DEVICE
 @with_json
 def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     """All stages in order, skipping what is complete."""
-    pipeline = open_run(run_file, overrides)
+    play(open_run(run_file, overrides), run_file)
+
+
+def play(pipeline: Pipeline, run_file: Path) -> None:
+    """Build every stage of a run that is not complete, in order, and say what came of it."""
     if lines := pipeline.missing_files():
         again = "put the files there or correct the data section, then: trueup run RUN.yaml"
         raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trueup.run import naming
 from trueup.run.artifacts import Adapter, Artifact, RewardModel
 from trueup.run.run_file import RunFile
 from trueup.run.section import AlignmentSection, Section
@@ -52,6 +53,11 @@ class Context:
     def run_file_dir(self) -> Path:
         """The folder that holds the run file and runs/."""
         return self.run_dir.parents[1]
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage that is being built, by its folder."""
+        return naming.stage_of(self.out.name)
 
     @property
     def checkpoints(self) -> Path:
