@@ -18,6 +18,7 @@ PPO = "src/trueup/online/ppo/"
 EMULATED = "tests/gpu_emulated/test_"
 FINITE = "tests/unit/test_finite.py::test_"
 DOCUMENT = "tests/unit/test_document.py::test_"
+ASKING = "tests/unit/test_asking.py::test_"
 
 # (bug, module of trueup.export, old, new, test file of tests/gguf)
 GGUF = (
@@ -757,6 +758,30 @@ BUGS = [
         '"chosen": known[chosen]["completion"],\n            "rejected": known[rejected]["completion"],',
         '"chosen": known[rejected]["completion"],\n            "rejected": known[chosen]["completion"],',
         (JUDGEMENTS + "::test_each_judgement_is_there_with_its_side_and_its_weight",),
+    ),
+    Bug(
+        "repetitions trained on as second votes",
+        "data",
+        "feedback/checks.py",
+        "elif uid in repeated:",
+        "elif False:",
+        (ASKING + "a_repetition_is_no_second_vote",),
+    ),
+    Bug(
+        "prompts that join change who was drawn",
+        "data",
+        "feedback/asking.py",
+        "(name not in stay, name not in first, _draw(seed, name))",
+        "(name not in first, _draw(seed, name))",
+        (ASKING + "a_share_is_drawn_by_the_seed_and_stays_when_names_join",),
+    ),
+    Bug(
+        "an adjudicator who is not heard",
+        "data",
+        "feedback/adjudication.py",
+        "settled.append(said)",
+        "settled.append(one)",
+        (ASKING + "an_adjudicated_verdict_wins_in_pairs_and_everything_is_counted",),
     ),
     Bug(
         "votes for counted as votes against",
