@@ -55,6 +55,11 @@ def test_nobody_has_a_threshold_without_thumbs() -> None:
     assert counting.single([], 1.0) == ([], [])
 
 
+def test_a_side_of_a_comparison_says_nothing_of_a_threshold() -> None:
+    rows: list[dict[str, Any]] = [{"kind": "thumb"}, {"kind": "comparison"}, {"kind": "rating"}, {}]
+    assert counting.thumbs_in(rows) == [{"kind": "thumb"}, {"kind": "rating"}, {}]  # the last of an earlier version
+
+
 @pytest.mark.parametrize(("labels", "said"), [([], "no pairs to train on"), ([True, True], "only thumbs up")])
 def test_what_tells_nothing_apart_is_refused(labels: list[bool], said: str) -> None:
     with pytest.raises(FeedbackError, match=said):

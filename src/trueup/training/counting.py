@@ -33,6 +33,14 @@ def disputed(pairs: Iterable[Row], how: Disputed) -> list[Row]:
     return made
 
 
+def thumbs_in(rows: Iterable[Row]) -> list[Row]:
+    """The rows of `collect` that say whether an answer is good: thumbs, and ratings that are one to KTO.
+
+    A comparison, whose sides are rows for KTO as well, says only which answer is better.
+    """
+    return [row for row in rows if row.get("kind") != "comparison"]
+
+
 def single(thumbs: Sequence[Row], weight: float) -> tuple[list[Row], list[str]]:
     """Thumbs of `collect` as `thumb_loss` takes them, each of this `weight`, and the people by their number `person`.
 
