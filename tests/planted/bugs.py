@@ -9,6 +9,7 @@ VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py
 RANKS = "tests/distributed/test_equal.py::"
 GPU = "tests/unit/test_gpu_decoder.py"
 STAGES, ROUNDS = "tests/contract/test_stages.py", "tests/e2e/test_rounds.py"
+SPEAKER, TALK = "src/trueup/talk/speaker.py", "tests/talk/test_"
 ADAPTERS, JUDGEMENTS = "tests/wiring/test_adapters.py", "tests/wiring/test_judgements.py"
 
 TRAINING = "src/trueup/training/"
@@ -760,9 +761,9 @@ BUGS = [
     Bug(
         "votes for counted as votes against",
         "data",
-        "feedback/votes.py",
-        "up, annotator = voter < ups,",
-        "up, annotator = voter >= ups,",
+        "feedback/files.py",
+        "[Verdict(kind, yes)] * ups + [Verdict(kind, no)] * downs",
+        "[Verdict(kind, no)] * ups + [Verdict(kind, yes)] * downs",
         (JUDGEMENTS + "::test_votes_for_and_against_are_counted",),
     ),
     Bug(
@@ -836,6 +837,22 @@ BUGS = [
         "return 1 / ratio, 1.0",
         "return 1.0, 1 / ratio",
         (STEP + "kto",),
+    ),
+    Bug(
+        "each judgement of a file is another person's",
+        "data",
+        "feedback/files.py",
+        "name = verdict.annotator or unnamed",
+        "name = unnamed",
+        ("tests/unit/test_people_in_files.py::test_two_people_in_either_form",),
+    ),
+    Bug(
+        "a model's score of a trace read as a person's thumb",
+        "data",
+        "src/trueup/data/scores.py",
+        "if one.by_model:",
+        "if False:",
+        ("tests/unit/test_traces.py::test_langfuse_observations_with_the_scores_beside_them",),
     ),
     # --- evaluation
     Bug(
@@ -1569,5 +1586,86 @@ BUGS = [
         "return _capability(query.device) >= (8, 0) and query.shape[-1] <= 256",
         "return True",
         ("tests/gpu_emulated/test_speed.py",),
+    ),
+    # --- use
+    Bug(
+        "a stop text is shown",
+        "use",
+        "src/trueup/talk/spoken.py",
+        "self.text[: min(places)], True",
+        "self.text, True",
+        (TALK + "spoken.py::test_half_a_character_waits_and_a_stop_text_is_never_shown",),
+    ),
+    Bug(
+        "whichever model is asked for, one adapter answers",
+        "use",
+        SPEAKER,
+        "with adapters.using(self._model, name):",
+        'with adapters.using(self._model, "default"):',
+        (TALK + "serve.py::test_an_adapter_by_name_answers_as_transformers_does",),
+    ),
+    Bug(
+        "what sampled as another model samples as this one",
+        "use",
+        SPEAKER,
+        "self._engine is None or self._engine[0] != model.name",
+        "self._engine is None",
+        (TALK + "serve.py::test_base_and_sft_differ",),
+    ),
+    Bug(
+        "the seed of a request ignored",
+        "use",
+        SPEAKER,
+        "how.seed % SEEDS, hear=hear)",
+        "0, hear=hear)",
+        (TALK + "serve.py::test_a_seed_repeats_an_answer_and_without_one_it_is_told",),
+    ),
+    Bug(
+        "data.system left out of a conversation",
+        "use",
+        SPEAKER,
+        "messages = in_context(self.run.data, asked)",
+        "messages = asked",
+        (TALK + "serve.py::test_the_system_message_of_the_run_comes_first_and_that_is_stated",),
+    ),
+    Bug(
+        "an answer goes on when its client has gone",
+        "use",
+        "src/trueup/talk/desk.py",
+        "            gone.set()",
+        "            pass",
+        (TALK + "serve.py::test_a_client_that_goes_away_stops_the_answer",),
+    ),
+    Bug(
+        "the Host header not looked at",
+        "use",
+        "src/trueup/talk/guard.py",
+        "if self.loopback and not",
+        "if False and not",
+        (TALK + "serve.py::test_pages_of_other_sites_cannot_ask",),
+    ),
+    Bug(
+        "any key opens",
+        "use",
+        "src/trueup/talk/guard.py",
+        '!= "bearer" or not same',
+        '!= "bearer"',
+        (TALK + "serve.py::test_a_key_is_needed_where_there_is_one",),
+    ),
+    Bug(
+        "a blind vote is kept for the other side",
+        "use",
+        "src/trueup/talk/blind.py",
+        "comparison(*_uids(a, b)",
+        "comparison(*_uids(b, a)",
+        (TALK + "chat.py::test_a_blind_vote_is_a_comparison_that_collect_takes_in",),
+    ),
+    Bug(
+        "judgements in use train on held-out prompts",
+        "use",
+        "feedback/use.py",
+        "if any(self.is_held_out",
+        "if False and any(self.is_held_out",
+        (TALK + "use.py::test_judgements_about_held_out_prompts_are_left_out",),
     ),
 ]

@@ -53,7 +53,7 @@ def train(
     if prepared is not None:
         metrics["preflight"] = preflight.check(trainer, prepared, context, base.warnings(context.run.model))
     common.make_ready(trainer, start, with_entropy=with_entropy)
-    if getattr(getattr(context.run, common.stage_of(context), None), "activation_offloading", False):
+    if getattr(getattr(context.run, context.stage, None), "activation_offloading", False):
         saving.install(trainer)
     if weighted:  # after the preflight, which compares what TRL's own collator makes
         trainer.data_collator = Weights(trainer.data_collator)
