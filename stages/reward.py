@@ -58,6 +58,11 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     train, apart = (counting.disputed(feedback.pairs(split), config.disputed_pairs) for split in ("train", "held_out"))
     thumbs, people = counting.single(singles if config.thumbs_weight else [], config.thumbs_weight)
     counting.refuse_one_sided(train, thumbs)
+    everything = [row for split in ("train", "held_out") for row in feedback.rows(split)]
+    aside = {
+        "pairs": {"held out": len(apart)},
+        "thumbs": {"held out": len(held_out_singles)} | counting.no_thumbs(everything),
+    }
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
     chat = Chat(tokenizer)
     paired, held_out = (token_rows.pairs(chat, some, config.max_length, whole=True) for some in (train, apart))
@@ -105,9 +110,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         "num_pairs": len(paired.rows),
         "num_thumbs": len(alone.rows),
         "thresholds": dict(zip(people, found, strict=True)),
-        "became": counting.became(
-            train, singles, paired.rows, alone.rows, {"pairs": len(apart), "thumbs": len(held_out_singles)}
-        ),
+        "became": counting.became(train, singles, paired.rows, alone.rows, aside),
         "num_dropped_too_long": len(prepared.found.ids.get("too_long", [])),
         "num_held_out": len(held_out.rows),
         "num_held_out_left_out": held_out.total - len(held_out.rows),

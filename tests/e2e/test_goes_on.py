@@ -67,7 +67,10 @@ def test_a_stopped_stage_ends_where_the_uninterrupted_one_does(
     write_jsonl(
         tmp_path / "pairs.jsonl", [row | {"chosen": WORDS[-1 - i], "rejected": "no"} for i, row in enumerate(shared)]
     )
-    rows = [row | {"completion": WORDS[-1 - i], "label": i % 2 == 0, "uid": str(i)} for i, row in enumerate(shared)]
+    rows = [
+        row | {"completion": WORDS[-1 - i], "label": i % 2 == 0, "uid": str(i), "annotator": "x"}
+        for i, row in enumerate(shared)
+    ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     stage, policy = next(stage for stage in STAGES if stage.name == name), Adapter(sharp.path("sft"))
     inputs = {"policy": policy, "sft": policy, "feedback": Feedback(tmp_path)}
