@@ -54,7 +54,7 @@ def test_sides_of_comparisons_and_thumbs_of_earlier_versions_are_set_aside_and_c
     rows: list[dict[str, Any]] = [{"kind": kind, "annotator": "x"} for kind in ("thumb", "comparison", "rating")]
     rows += [{"kind": "thumb"}, {}]  # they may be sides of pairs from a file
     assert counting.thumbs_in(rows) == [rows[0], rows[2]]
-    assert counting.no_thumbs(rows) == {"a side of a comparison": 1, "of a snapshot that says nobody's name": 2}
+    assert counting.no_thumbs(rows) == {"a side of a comparison": 1, "of a snapshot that does not say who gave it": 2}
 
 
 @pytest.mark.parametrize(("labels", "said"), [([], "no pairs to train on"), ([True, True], "only thumbs up")])

@@ -45,7 +45,7 @@ def thumbs_in(rows: Iterable[Row]) -> list[Row]:
 def no_thumbs(rows: Iterable[Row]) -> dict[str, int]:
     """How many rows of `collect` are not among `thumbs_in`, by why."""
     found = Counter(
-        "a side of a comparison" if row.get("kind") == "comparison" else "of a snapshot that says nobody's name"
+        "a side of a comparison" if row.get("kind") == "comparison" else "of a snapshot that does not say who gave it"
         for row in rows
         if row.get("kind") == "comparison" or "annotator" not in row
     )
