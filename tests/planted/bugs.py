@@ -279,8 +279,8 @@ BUGS = [
         "one threshold for all people",
         "mathematics",
         TRAINERS,
-        "person.clamp(min=0), chosen)",
-        "person.clamp(min=0) * 0, chosen)",
+        "person.clamp(min=0), chosen, counts)",
+        "person.clamp(min=0) * 0, chosen, counts)",
         (STEP + "reward_on_disputed_pairs_and_thumbs",),
     ),
     Bug(
