@@ -157,11 +157,9 @@ def _goal(facts: Facts) -> Advice | None:
         return None
     needed = sample_size.to_show(rate, above)
     has = "" if facts.num_held_out is None else f" There are {facts.num_held_out:,}."
-    assumed = (
-        f"the {rate:.0%} that the judge of this run found are the truth"
-        if known
-        else f"the true win rate is {rate:.0%}"
-    )
+    assumed = f"the true win rate is {rate:.0%}"
+    if known:
+        assumed += ", as the judge of this run found"
     return Advice(
         "goal",
         needed,

@@ -280,6 +280,7 @@ def _ready_made(config: Config, context: Context) -> Metrics:
         "num_prompts": dataset.num_prompts,
         "counts": dataset.counts,
         "became": dataset.became,
+        "not_trained_on": dataset.not_trained_on,
         "num_annotators": len({one.annotator for one in pulled.judgements if one.is_named}),
         **pulled.notes,
         "better_answers": _better_answers(context, dataset),
