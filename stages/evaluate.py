@@ -159,7 +159,7 @@ def run(
         return figures
     write_json(context.out / "report.json", figures)
     title = f"{context.run.name}: SFT against {context.run.method}"
-    made = records(context.run_dir, context.run.round, before="evaluate")
+    made = records(context.run_dir, context.run.round, before="evaluate", variant=context.run.variant)
     drawn = curves.write(context.run_dir, context.run.name)
     report.write(
         context.out / "report.html",

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from trueup.run.identity import VERSION, MadeOf, sections
+from trueup.run.identity import SCORED, VERSION, MadeOf, sections
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Stage
@@ -157,9 +157,9 @@ def _rows(name: str, then: list[dict[str, Any]], now: list[dict[str, Any]]) -> l
         elif before["path"] != after["path"] and not after["files"]:
             said.append(_change(f"data.{name}", before["path"], after["path"]))
         said += [
-            _change(f"{k} of {after['path']}", before[k], after[k])
-            for k in ("weight", "columns")
-            if before[k] != after[k]
+            _change(f"{k} of {after['path']}", before.get(k), after.get(k))
+            for k in ("weight", "columns", *SCORED)
+            if before.get(k) != after.get(k)
         ]
     return said or [f"the {name} changed"]
 

@@ -5,31 +5,68 @@ from __future__ import annotations
 from typing import Any
 
 NOT_MET = "NOT met"
+FEWEST = 10  # prompts that a claim takes: see evaluation.intervals
 
 
-def verdict(win_rate: dict[str, float], over: str = "SFT") -> str:
-    """One sentence from a win rate with its interval: better, worse, or not shown."""
-    low, high = win_rate["low"], win_rate["high"]
+def verdict(win_rate: dict[str, float], over: str = "SFT", judge: dict[str, Any] | None = None) -> str:
+    """One sentence from a win rate with its interval: better, worse, or not shown; and who says so, if known.
+
+    `judge` is that of an evaluation's figures. One that is not shown to be right more often than not has no verdict,
+    and neither have too few prompts.
+    """
+    number, low, high = win_rate["num_prompts"], win_rate["low"], win_rate["high"]
+    won = f"it wins {win_rate['estimate']:.1%} of its comparisons with {over} (95 % interval {low:.1%} to {high:.1%}"
+    won += f", {number} held-out prompts)" + (f", judged by {judge['name']}" if judge else "")
+    if judge and judge["can_tell"] is False:
+        return f"The aligned model is neither shown better nor worse, for this judge cannot tell: {won}."
+    if judge and number < FEWEST:
+        few = f"{number} held-out prompts are too few for a claim, and {FEWEST} at least are needed"
+        return f"The aligned model is neither shown better nor worse: {few}; {won}."
     found = "better" if low > 0.5 else "worse" if high < 0.5 else "neither better nor worse, as far as this shows"
-    return (
-        f"The aligned model is {found}: it wins {win_rate['estimate']:.1%} of its comparisons with {over} "
-        f"(95 % interval {low:.1%} to {high:.1%}, {win_rate['num_prompts']} held-out prompts)."
-    )
+    return f"The aligned model is {found}: {won}."
 
 
-def won_by(figures: dict[str, Any]) -> dict[str, float]:
-    """The win rate over SFT in the figures of an evaluation, whoever judged: a reward model or reward functions."""
-    judges = ("reward_model", "reward_functions")
-    found: dict[str, float] = next(figures[name] for judge in judges if (name := f"win_rate_by_{judge}") in figures)
+def trusted(judge: dict[str, Any]) -> str:
+    """How far a judge can be trusted, a sentence."""
+    trust = judge["trust"]
+    if trust is None:
+        return "People judged." if judge["kind"] == "people" else "Nothing says how often this judge is right."
+    number, prompts = trust["num_pairs"], trust["num_prompts"]
+    if not number:
+        return "This judge answered nothing of what people had judged, so that nothing says how often it is right."
+    right = f"It is right on {trust['estimate']:.1%} (95 % interval {trust['low']:.1%} to {trust['high']:.1%}) of "
+    right += f"{number:,} {trust['on']}, of {prompts} prompts"
+    if prompts < FEWEST:
+        return f"{right}: too few to say so of a judge, {FEWEST} prompts at least are needed."
+    return f"{right}{'' if judge['can_tell'] else ', which chance may do as well'}."
+
+
+def judge_of(figures: dict[str, Any]) -> dict[str, Any] | None:
+    """Who judged, by `kind` and `name`, with `trust` and `can_tell`; None in records of earlier versions."""
+    found: dict[str, Any] | None = figures.get("judge")
     return found
 
 
-def answer_to_goal(goal: dict[str, float | None], win_rate: dict[str, float], kl: float) -> dict[str, Any]:
-    """Each wanted figure, the found one and whether it is met; a win rate is met by its lower bound."""
+def won_by(figures: dict[str, Any]) -> dict[str, float]:
+    """The win rate over SFT that the figures of an evaluation begin with; in earlier versions, that of what judged."""
+    names = ("win_rate", "win_rate_by_reward_model", "win_rate_by_reward_functions")
+    found: dict[str, float] = next(figures[name] for name in names if name in figures)
+    return found
+
+
+def answer_to_goal(
+    goal: dict[str, float | None], win_rate: dict[str, float], kl: float, judge: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Each wanted figure, the found one and whether it is met.
+
+    A win rate is met by its lower bound, by a judge that can tell, on prompts enough.
+    """
     answer: dict[str, Any] = {}
     if goal["win_rate"] is not None:
         wanted = goal["win_rate"]
-        answer["win_rate"] = {"wanted_at_least": wanted, "found": win_rate, "met": win_rate["low"] >= wanted}
+        decides = judge is None or (judge["can_tell"] is not False and win_rate["num_prompts"] >= FEWEST)
+        answer["win_rate"] = {"wanted_at_least": wanted, "found": win_rate}
+        answer["win_rate"] |= {"met": decides and win_rate["low"] >= wanted}
     if goal["kl"] is not None:
         answer["kl"] = {"wanted_at_most": goal["kl"], "found": kl, "met": kl <= goal["kl"]}
     return answer
