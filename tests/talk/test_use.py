@@ -54,7 +54,7 @@ def test_what_was_said_joins_what_the_source_gives(tmp_path: Path) -> None:
         "lines_that_cannot_be_read": 0,
     }
     assert [line["source"] for line in pulled.lines[len(alone.lines) :]] == ["use"] * 3
-    assert use.since(kept, {}) == "given in use since: 3 judgements; to take them: --rebuild"
+    assert use.since(kept, {}) == "given in use since: 3 judgements; to take them: --refresh"
     assert use.since(kept, pulled.notes) == ""
 
 
