@@ -215,7 +215,7 @@ def _frozen(config: Config, context: Context, source: Source, next_step: str) ->
     from trueup.data.leaks import of_held_out
     from trueup.feedback import adjudication, examples, sources, use
 
-    from_files = isinstance(source, sources.Files)
+    from_files = isinstance(source, sources.Files) and bool(source.judged)
     source = use.Beside(source, use.Use(context.run_dir / "store"), of_held_out(context.run.data))
     number, pulled = source.publish(), source.pull()
     judgements, settled = adjudication.settle(pulled.judgements)

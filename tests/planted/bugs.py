@@ -1668,10 +1668,10 @@ BUGS = [
         "return True",
         ("tests/gpu_emulated/test_speed.py",),
     ),
-    # --- use
+    # --- talk
     Bug(
         "a stop text is shown",
-        "use",
+        "talk",
         "src/trueup/talk/spoken.py",
         "self.text[: min(places)], True",
         "self.text, True",
@@ -1679,7 +1679,7 @@ BUGS = [
     ),
     Bug(
         "whichever model is asked for, one adapter answers",
-        "use",
+        "talk",
         SPEAKER,
         "with adapters.using(self._model, name):",
         'with adapters.using(self._model, "default"):',
@@ -1687,7 +1687,7 @@ BUGS = [
     ),
     Bug(
         "what sampled as another model samples as this one",
-        "use",
+        "talk",
         SPEAKER,
         "self._engine is None or self._engine[0] != model.name",
         "self._engine is None",
@@ -1695,7 +1695,7 @@ BUGS = [
     ),
     Bug(
         "the seed of a request ignored",
-        "use",
+        "talk",
         SPEAKER,
         "how.seed % SEEDS, hear=hear)",
         "0, hear=hear)",
@@ -1703,7 +1703,7 @@ BUGS = [
     ),
     Bug(
         "data.system left out of a conversation",
-        "use",
+        "talk",
         SPEAKER,
         "messages = in_context(self.run.data, asked)",
         "messages = asked",
@@ -1711,7 +1711,7 @@ BUGS = [
     ),
     Bug(
         "an answer goes on when its client has gone",
-        "use",
+        "talk",
         "src/trueup/talk/desk.py",
         "            gone.set()",
         "            pass",
@@ -1719,7 +1719,7 @@ BUGS = [
     ),
     Bug(
         "the Host header not looked at",
-        "use",
+        "talk",
         "src/trueup/talk/guard.py",
         "if self.loopback and not",
         "if False and not",
@@ -1727,7 +1727,7 @@ BUGS = [
     ),
     Bug(
         "any key opens",
-        "use",
+        "talk",
         "src/trueup/talk/guard.py",
         '!= "bearer" or not same',
         '!= "bearer"',
@@ -1735,7 +1735,7 @@ BUGS = [
     ),
     Bug(
         "a blind vote is kept for the other side",
-        "use",
+        "talk",
         "src/trueup/talk/blind.py",
         "comparison(*_uids(a, b)",
         "comparison(*_uids(b, a)",
@@ -1743,7 +1743,7 @@ BUGS = [
     ),
     Bug(
         "judgements in use train on held-out prompts",
-        "use",
+        "talk",
         "feedback/use.py",
         "if any(self.is_held_out",
         "if False and any(self.is_held_out",
