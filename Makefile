@@ -20,11 +20,11 @@ demo: setup
 	@echo 'The command trueup is in $(VENV)/bin: `source $(VENV)/bin/activate` puts it on the PATH of this shell.'
 
 test: setup lint $(LLAMA)
-	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile -m 'not slow'
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # Those marked slow as well: the same things in other shapes.
 test-all: setup lint $(LLAMA)
-	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # llama.cpp, for the tests of GGUF files; compiled once, some minutes. Without a C++ compiler those tests are skipped.
 $(LLAMA): | $(STAMP)

@@ -31,7 +31,7 @@ def credentials(data_dir: Path) -> dict[str, Any]:
         return {}
     except (ValueError, RecursionError):
         known = None
-    names = ("url", "email", "password", "token", "host", "address")
+    names = ("url", "email", "password", "token", "host", "address", "database")
     if not isinstance(known, dict) or not all(isinstance(known.get(name, ""), str) for name in names):
         raise ServerError(
             str(path),

@@ -14,6 +14,7 @@ from trueup.run import environments
 VERSION = "1.23.2"
 WHAT = "Label Studio's environment"  # in messages
 DATABASE = "label_studio.sqlite3"
+INSIDE = Path(__file__).with_name("inside")  # modules that Label Studio loads
 
 
 def folder() -> Path:
@@ -30,14 +31,18 @@ def empty_database(folder: Path) -> Path:
     made = folder / "empty.sqlite3"
     if not made.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            env = variables(Path(scratch), {"email": "", "password": "", "token": "", "url": ""})
-            script = next(folder.glob("lib/python3*/site-packages/label_studio/manage.py"), folder / "manage.py")
-            environments.run([str(folder / "bin/python"), str(script), "migrate", "--no-input"], WHAT, env)
+            migrate(folder, variables(Path(scratch), {"email": "", "password": "", "token": ""}))
             database = Path(scratch) / DATABASE
             with closing(sqlite3.connect(database)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
             database.replace(made)
     return made
+
+
+def migrate(folder: Path, env: dict[str, str]) -> None:
+    """Make or update the tables of the database that `env` tells of. Raises ServerError where that fails."""
+    script = next(folder.glob("lib/python3*/site-packages/label_studio/manage.py"), folder / "manage.py")
+    environments.run([str(folder / "bin/python"), str(script), "migrate", "--no-input"], WHAT, env)
 
 
 def variables(data_dir: Path, known: dict[str, Any]) -> dict[str, str]:
@@ -59,6 +64,9 @@ def variables(data_dir: Path, known: dict[str, Any]) -> dict[str, str]:
             "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir),
             "LABEL_STUDIO_HOST": "",  # its pages then work under every address by which a browser came
             "DJANGO_DB": "sqlite",
+            "DJANGO_SETTINGS_MODULE": "trueup_settings",
+            "PYTHONPATH": str(INSIDE),
+            "CSRF_TRUSTED_ORIGINS": known.get("address", ""),  # a proxy may pass on another host's name
             "COLLECT_ANALYTICS": "false",
             "LATEST_VERSION_CHECK": "false",
             "SENTRY_DSN": "",

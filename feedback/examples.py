@@ -13,7 +13,7 @@ from typing import Any
 
 from trueup.errors import FeedbackError
 from trueup.feedback import pairing
-from trueup.feedback.judgement import KINDS, Comparison, Edit, Judgement, Rating, Thumb
+from trueup.feedback.judgement import KINDS, SIDES, Comparison, Edit, Judgement, Rating, Thumb
 from trueup.feedback.preferences import single_rows, split_prompts
 from trueup.feedback.votes import Vote, votes_in
 
@@ -23,6 +23,7 @@ REPLACED = "replaced by a later one of the same person"
 UNKNOWN = "about completions that are not known"
 PAIRS, ROWS, BOTH, NOTHING = "pairs", "rows", "pairs and rows", "nothing to learn"
 TIES, BOTH_BAD, CONTRADICTED, SAME_TEXT = "ties", "both bad: two rows", "contradicted", "of identical texts"
+EMPTY = "of an empty answer"
 DEMONSTRATIONS, EDITED = "demonstrations", "pairs and demonstrations"
 
 UP_FROM, DOWN_TO = 4, 2  # a rating from 4 is a thumb up to KTO, one down to 2 a thumb down; 3 says neither
@@ -33,7 +34,8 @@ SCALE = 4  # the difference of the best and the worst rating
 class Dataset:
     """Pairs and rows with their split, demonstrations, and counts of what was used, and of what was not and why.
 
-    `became` says for each kind of judgement how many became what; its counts add up to all judgements.
+    `became` says for each kind of judgement how many became what; its counts add up to all judgements. `not_trained_on`
+    counts what people added to them, and nothing learns from: reasons and comments.
     """
 
     pairs: list[Row]
@@ -42,6 +44,7 @@ class Dataset:
     counts: dict[str, int]
     became: dict[str, dict[str, int]]
     num_prompts: int  # that have a judgement
+    not_trained_on: dict[str, int]
 
 
 class _Making:
@@ -60,17 +63,27 @@ class _Making:
         paired = _in(made)
         self.became["thumb"].update(BOTH if vote.uid in paired else ROWS for vote in votes)
 
-    def comparisons(self, said: list[Comparison]) -> None:
+    def comparisons(self, said: list[Comparison], *, sides_are_thumbs: bool) -> None:
         """A pair's margin is (for - against) / all who compared the two, ties and both bad among them."""
         margins = pairing.margins_compared(said)
-        same = {pair for pair in margins if self._text(pair[0]) == self._text(pair[1])}
-        agreed = {pair: margin for pair, margin in margins.items() if margin > 0 and pair not in same}
+        unlearnable = {frozenset(pair): why for pair in margins if (why := self._why_not(pair))}
+        agreed = {pair: m for pair, m in margins.items() if m > 0 and frozenset(pair) not in unlearnable}
         bad = {(one.annotator, uid): Vote(uid, one.annotator, False) for one in said for uid in _both_bad(one)}
+        sides = [one for one in said if sides_are_thumbs and one.preferred in SIDES]
+        votes = [
+            Vote(uid, one.annotator, uid == {"a": one.a, "b": one.b}[one.preferred])
+            for one in sides
+            for uid in one.about
+            if frozenset(one.about) not in unlearnable
+        ]
         made = pairing.weighted(agreed, self.known)
-        self._add("comparison", made, single_rows(list(bad.values()), self.known, Counter()))
+        self._add("comparison", made, single_rows([*bad.values(), *votes], self.known, Counter()))
         paired = {frozenset(pair) for pair in agreed}
         for one in said:
-            self.became["comparison"][_fate(one, paired, {frozenset(pair) for pair in same})] += 1
+            fate = _fate(one, paired, unlearnable)
+            self.became["comparison"][
+                {PAIRS: BOTH, CONTRADICTED: ROWS}.get(fate, fate) if sides_are_thumbs else fate
+            ] += 1
 
     def ratings(self, said: list[Rating]) -> None:
         """Of two answers the one with the higher mean is chosen; the margin is the difference, as a share of SCALE."""
@@ -110,6 +123,11 @@ class _Making:
             self.demonstrations.append({"messages": [*self.known[one.uid]["messages"], answer], "uid": one.uid})
         self.became["edit"].update({EDITED: len(changed), DEMONSTRATIONS: len(said) - len(changed)})
 
+    def _why_not(self, pair: tuple[str, str]) -> str:
+        """Why nothing can be learned from the two; empty where something can."""
+        texts = {self._text(uid) for uid in pair}
+        return SAME_TEXT if len(texts) == 1 else "" if all(texts) else EMPTY
+
     def _text(self, uid: str) -> str:
         text: str = self.known[uid]["completion"]
         return text
@@ -120,12 +138,18 @@ class _Making:
 
 
 def build(
-    judgements: Sequence[Judgement], completions: Iterable[Row], *, held_out: float = 0.15, seed: int = 0
+    judgements: Sequence[Judgement],
+    completions: Iterable[Row],
+    *,
+    held_out: float = 0.15,
+    seed: int = 0,
+    sides_are_thumbs: bool = False,
 ) -> Dataset:
     """Split by prompt, then make examples of each person's last judgement of each kind on each completion or pair.
 
     The pairs that one kind of judgement gives for a prompt share its weight evenly, so that a prompt on which all agree
-    weighs 1. Raises FeedbackError when no judgement is about `completions`.
+    weighs 1. With `sides_are_thumbs` the preferred side of a comparison is a thumb up to KTO as well, and the other one
+    a thumb down. Raises FeedbackError when no judgement is about `completions`.
     """
     known = {row["uid"]: row for row in completions}
     last = last_judgements(judgements)
@@ -157,7 +181,8 @@ def build(
         said = by_prompt[prompt_id]
         if votes := votes_in(said):
             making.thumbs(votes)
-        making.comparisons([one for one in said if isinstance(one, Comparison)])
+        compared = [one for one in said if isinstance(one, Comparison)]
+        making.comparisons(compared, sides_are_thumbs=sides_are_thumbs)
         making.ratings([one for one in said if isinstance(one, Rating)])
         making.edits([one for one in said if isinstance(one, Edit)])
         pairs += [common | pair for pair in making.pairs]
@@ -172,6 +197,10 @@ def build(
         dict(counts),
         {kind: dict(+became[kind]) for kind in KINDS if +became[kind]},
         len(by_prompt),
+        {
+            "reasons": sum(len(one.reasons) for one in usable),
+            "comments": sum(bool(one.comment.strip()) for one in usable),
+        },
     )
 
 
@@ -217,10 +246,10 @@ def _both_bad(one: Comparison) -> tuple[str, ...]:
     return one.about if one.preferred == "both_bad" else ()
 
 
-def _fate(one: Comparison, paired: set[frozenset[str]], same: set[frozenset[str]]) -> str:
+def _fate(one: Comparison, paired: set[frozenset[str]], unlearnable: Mapping[frozenset[str], str]) -> str:
     if one.preferred == "both_bad":
         return BOTH_BAD
     if one.preferred == "tie":
         return TIES
     sides = frozenset(one.about)
-    return PAIRS if sides in paired else SAME_TEXT if sides in same else CONTRADICTED
+    return PAIRS if sides in paired else unlearnable.get(sides, CONTRADICTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ Row = dict[str, Any]
 SIDES = ("a", "b")
 COMPARED = (*SIDES, "tie", "both_bad")
 RATINGS = range(1, 6)
+UNNAMED = re.compile(r"(unnamed )?\d+\.\d+")  # what a person of whom a file says nothing is called, and was earlier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Judgement:
     guidelines: str = ""  # the version that the screen showed; empty where it showed none
     reasons: tuple[str, ...] = ()
     comment: str = ""
+    adjudicated: bool = False  # whether it settles what others dispute
 
     @property
     def verdict(self) -> Any:
@@ -36,6 +39,11 @@ class Judgement:
     def about(self) -> tuple[str, ...]:
         """The completions (uids) that it is about."""
         return (self.uid,)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the source says who gave it, so that two judgements can be known to be of one person."""
+        return self.annotation_id is not None or UNNAMED.fullmatch(self.annotator) is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +114,7 @@ _SHAPES: dict[str, Any] = {
     "lead_time": int | float | None,
     "guidelines": str,
     "comment": str,
+    "adjudicated": bool,
     "up": bool,
     "a": str,
     "b": str,
@@ -118,7 +127,8 @@ _ALLOWED: dict[str, Any] = {"preferred": COMPARED, "rating": RATINGS}
 
 def to_row(judgement: Judgement) -> Row:
     """The judgement as one line of a file."""
-    return {"kind": judgement.kind} | asdict(judgement) | {"reasons": list(judgement.reasons)}
+    row = {"kind": judgement.kind} | asdict(judgement) | {"reasons": list(judgement.reasons)}
+    return row if judgement.adjudicated else {name: value for name, value in row.items() if name != "adjudicated"}
 
 
 def from_row(row: Any) -> list[Judgement]:
@@ -151,7 +161,7 @@ def _read(kind: type[Judgement], row: Row) -> Judgement:
                 raise ValueError(f"reasons is {value!r}")
             values["reasons"] = tuple(value)
             continue
-        truth = isinstance(value, bool) and field.name != "up"  # a bool is an int to Python
+        truth = isinstance(value, bool) and _SHAPES[field.name] is not bool  # a bool is an int to Python
         if truth or not isinstance(value, _SHAPES[field.name]) or value not in _ALLOWED.get(field.name, [value]):
             raise ValueError(f"{field.name} is {value!r}")
         values[field.name] = value

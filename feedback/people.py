@@ -8,21 +8,19 @@ import os
 import re
 import secrets
 import shlex
-import sqlite3
 import unicodedata
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from trueup.errors import ServerError
-from trueup.feedback import environment, server, signup
+from trueup.feedback import database, server, signup
 from trueup.feedback.connection import connect
 
 FILE = "people.json"
 DOMAIN = "trueup.local"  # of the e-mail addresses: logins, to which no mail is sent
 LONGEST_NAME = 100  # characters
-DATABASE_PATIENCE_S = 30  # while the server writes
 
 
 @dataclass(frozen=True)
@@ -105,22 +103,20 @@ def remove(data_dir: Path, who: str) -> Person:
                 next_step="trueup people list, then name the e-mail or the id",
             )
         person = people[found[0]]
-        _lock_out(data_dir / environment.DATABASE, person)
+        _lock_out(data_dir, person)
         people[found[0]] = replace(person, removed=True, password="")
     return people[found[0]]
 
 
-def _lock_out(database: Path, person: Person) -> None:
+def _lock_out(data_dir: Path, person: Person) -> None:
     """Have every login, session and token of the account refused, and give back the task it has open.
 
     Label Studio has no request for this: one that was removed from its organization can still log in, and deleting the
     account takes its id off its judgements.
     """
-    if not database.exists():
-        raise ServerError(str(database), found="no such file", next_step="look whether --data-dir is the right folder")
-    with closing(sqlite3.connect(database, timeout=DATABASE_PATIENCE_S)) as connection, connection:
-        connection.execute("DELETE FROM tasks_tasklock WHERE user_id = ?", (person.id,))
-        connection.execute("UPDATE htx_user SET is_active = 0 WHERE id = ? AND email = ?", (person.id, person.email))
+    give_back = ("DELETE FROM tasks_tasklock WHERE user_id = %s", (person.id,))
+    refuse = ("UPDATE htx_user SET is_active = %s WHERE id = %s AND email = %s", (False, person.id, person.email))
+    database.execute(data_dir, [give_back, refuse])
 
 
 @contextmanager

@@ -31,6 +31,7 @@ def single_rows(votes: list[Vote], known: dict[str, Row], counts: Counter[str]) 
             "label": vote.up,
             "weight": agree[(vote.uid, vote.up)] / totals[vote.uid],
             "uid": vote.uid,
+            "annotator": vote.annotator,
             **pairing.as_sampled(known[vote.uid], "completion"),
         }
         for vote in sorted(votes, key=lambda v: (v.uid, v.annotator))

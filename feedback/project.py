@@ -5,19 +5,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trueup.feedback import people, server
+from trueup.feedback import people, reach, server
 from trueup.feedback.annotations import parse
-from trueup.feedback.api import RequestError
-from trueup.feedback.client import Client, Task, Watch
+from trueup.feedback.client import Client
 from trueup.feedback.connection import connect, is_ours
+from trueup.feedback.faults import RequestError
 from trueup.feedback.judgement import from_row
+from trueup.feedback.listing import Task
+from trueup.feedback.qualification import Qualification
 from trueup.feedback.screens import screen
 from trueup.feedback.standing import Standing, standing
 from trueup.feedback.store import Store
+from trueup.feedback.watch import Watch
 from trueup.progress import bars, spinner
 from trueup.run.artifacts import write_json
 from trueup.run.run_file import LabelStudioConfig
@@ -32,12 +35,18 @@ SPEED_OF_LAST_S = 3600  # by which time left is told: people pause
 class Project:
     """A run's project on a server, and the store of what was said there. Each interface has a project of its own."""
 
-    def __init__(self, settings: LabelStudioConfig, folder: Path, interface: str = "thumbs") -> None:
-        """Connect to the server, which is not started here. Raises ServerError without an address or a token."""
+    def __init__(
+        self, settings: LabelStudioConfig, folder: Path, interface: str = "thumbs", *, adjudicates: bool = False
+    ) -> None:
+        """Connect to the server, which is not started here. Raises ServerError without an address or a token.
+
+        One that `adjudicates` is a second project of the run's, for what people dispute in the first.
+        """
         connection = connect(settings.data_dir, settings.url)
-        self.settings, self.interface = settings, interface
+        self.settings, self.interface, self._alone = settings, interface, adjudicates
         self.notes: list[str] = []
-        self.store, self.client = Store(folder, interface), Client(connection)
+        name = f"{interface}-adjudication" if adjudicates else interface
+        self.store, self.client = Store(folder, name), Client(connection)
         self._server = OURS if settings.url is None else connection.url
         ours = is_ours(settings.data_dir, connection.url)  # an address written out may be our own server's
         self._data_dir = settings.data_dir if ours else None
@@ -87,17 +96,27 @@ class Project:
         else:
             self.notes = ["the screen was changed in Label Studio and is left alone: it may show other guidelines"]
 
-    def labels(self, known: tuple[int, str], asked: Sequence[str], *, each: int, wanted: int) -> Standing:
+    def labels(
+        self,
+        known: tuple[int, str],
+        asked: Sequence[str],
+        *,
+        each: int | Mapping[str, int],
+        wanted: int,
+        qualification: Qualification | None = None,
+    ) -> Standing:
         """Where people stand when `wanted` of the completions `asked` (uids) have `each` verdicts; `known` from `make`.
 
-        Raises Waiting before that, unless the settings say to wait and people are still given enough.
+        `each` may be another number for each uid. What people judged who lack the `qualification` is given to others as
+        well. Raises Waiting before that, unless the settings say to wait and
+        people are still given enough.
         """
         number, key = known
         address = f"{self.client.url}/projects/{number}/data?labeling=1"
         if self.settings.url is None:
-            address = address.replace(self.client.url, server.address_of(self.settings.data_dir), 1)
+            address = address.replace(self.client.url, reach.address_of(self.settings.data_dir), 1)
             address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
-        watch, whole = Watch(self.client, number), True
+        watch, whole, in_vain = Watch(self.client, number), True, dict[str, int]()
         with bars("collect", speed_of_last_s=SPEED_OF_LAST_S) as bar:
             task = bar.add_task("judgements", total=wanted)
             while True:
@@ -111,7 +130,13 @@ class Project:
                     wanted=wanted,
                     interface=self.interface,
                     people=self.people(),
+                    alone=self._alone,
+                    qualification=qualification,
                 )
+                if now.in_vain != in_vain:
+                    in_vain = now.in_vain
+                    wants = each if isinstance(each, Mapping) else dict.fromkeys(asked, each)
+                    self.client.give_to(number, {uid: wants[uid] + more for uid, more in in_vain.items()})
                 notes = [*self.notes, *now.notes(address, len(asked))]
                 self.note_progress(now, notes)
                 bar.update(task, completed=min(now.labelled, wanted))

@@ -19,38 +19,36 @@ Better = tuple[str, str, str]  # (annotator, the completion that this person lik
 def figures(judgements: Iterable[Judgement], completions: Iterable[Row]) -> dict[str, Any]:
     """Agreement and each person's figures, for a record; edits count as written, and nothing else is made of them.
 
-    `completions` have uid, prompt_id and completion. Of each person's judgements of one thing the last counts.
+    `completions` have uid, prompt_id and completion. Of each person's judgements of one thing the last counts. What was
+    given by people whom nobody names counts for the leaning to length alone.
     """
-    last = list({(one.annotator, one.kind, one.uid): one for one in judgements}.values())
+    every = list({(one.annotator, one.kind, one.uid): one for one in judgements}.values())
+    last = [one for one in every if one.is_named]
     verdicts = [one for one in last if not isinstance(one, Edit)]
-    labels = [Label(one.unit, one.annotator, one.value) for one in map(_labelled, verdicts)]
+    labels = _labels(verdicts)
     measurement: Any = "ordinal" if any(isinstance(one, Rating) for one in verdicts) else "nominal"
     known = {row["uid"]: row for row in completions}
-    told_apart = list(_told_apart(verdicts, known))
+    told_apart = list(_told_apart([one for one in every if not isinstance(one, Edit)], known))
     return {
         **agreement.raw_agreement(labels),
         "alpha": agreement.krippendorff_alpha(labels, measurement),
         "kappa": agreement.cohens_kappa(labels),
         "dawid_skene": agreement.dawid_skene(labels),
         "num_disputed": len(disputed(verdicts)),
+        "num_unnamed": len(every) - len(last),
         "people": _people(last, told_apart, known),
         "prefers_longer": agreement.share(_longer(told_apart, known)),
         "prefers_side_a": agreement.share(_side_a(verdicts)),
     }
 
 
-def of_known_people(judgements: Iterable[Judgement]) -> bool:
-    """Whether a source says who gave these: files do not, and each of their judgements is a person's of its own."""
-    return any(one.annotation_id is not None for one in judgements)
-
-
 def disputed(verdicts: Sequence[Judgement]) -> dict[str, list[Judgement]]:
-    """What people judged differently, by uid, the most judged first."""
+    """What named people judged differently, by uid, the most judged first."""
     by_unit: dict[str, list[Judgement]] = defaultdict(list)
     for one in verdicts:
-        if not isinstance(one, Edit):
+        if one.is_named and not isinstance(one, Edit):
             by_unit[one.uid].append(one)
-    found = {unit: some for unit, some in by_unit.items() if len({_labelled(one).value for one in some}) > 1}
+    found = {unit: some for unit, some in by_unit.items() if len({one.value for one in _labels(some)}) > 1}
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
@@ -76,13 +74,24 @@ def _people(last: list[Judgement], told_apart: list[Better], known: dict[str, Ro
     return found
 
 
-def _labelled(one: Judgement) -> Label:
-    """The verdict as a value that two people share whatever side they saw an answer on."""
-    if isinstance(one, Comparison):
-        return Label(one.uid, one.annotator, {"a": one.a, "b": one.b}.get(one.preferred, one.preferred))
-    if isinstance(one, Thumb):
-        return Label(one.uid, one.annotator, "up" if one.up else "down")
-    return Label(one.uid, one.annotator, int(one.verdict))
+def _labels(verdicts: Iterable[Judgement]) -> list[Label]:
+    """The verdicts as values that two people share whatever side they saw an answer on.
+
+    Of two answers, `a` is the one that the first person saw on side A. All things have the same few values, since
+    agreement by chance is told from how often each value is given.
+    """
+    first: dict[str, str] = {}
+    found = []
+    for one in verdicts:
+        value: str | int
+        if isinstance(one, Comparison):
+            a = first.setdefault(one.uid, one.a)
+            turned = {"a": "b", "b": "a"} if a != one.a else {}
+            value = turned.get(one.preferred, one.preferred)
+        else:
+            value = ("up" if one.up else "down") if isinstance(one, Thumb) else int(one.verdict)
+        found.append(Label(one.uid, one.annotator, value))
+    return found
 
 
 def _told_apart(verdicts: Iterable[Judgement], known: dict[str, Row]) -> Iterable[Better]:
@@ -114,4 +123,6 @@ def _longer(told_apart: Iterable[Better], known: dict[str, Row]) -> list[bool]:
 
 
 def _side_a(verdicts: Iterable[Judgement]) -> list[bool]:
-    return [one.preferred == "a" for one in verdicts if isinstance(one, Comparison) and one.preferred in ("a", "b")]
+    """Of what was chosen on our screen: a file does not say on which side people saw an answer."""
+    compared = [one for one in verdicts if isinstance(one, Comparison) and one.annotation_id is not None]
+    return [one.preferred == "a" for one in compared if one.preferred in ("a", "b")]

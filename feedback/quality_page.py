@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.feedback.judgement import Comparison, Judgement, Thumb
-from trueup.feedback.quality import disputed, of_known_people
+from trueup.feedback.quality import disputed
 from trueup.page import Page
 
 if TYPE_CHECKING:
@@ -28,18 +28,19 @@ def write(
     number = sum(one["num_judgements"] for one in people.values())
     edits = sum(one["num_edits"] for one in people.values())
     written = f", and wrote {_counted(edits, 'better answer')}" if edits else ""
-    if not of_known_people(judgements):
+    if unnamed := found["num_unnamed"]:
         page.text(
-            f"{_counted(number, 'judgement')} from files. trueup does not read from a file who gave which judgement. "
-            "A preferred answer was better than one other answer, and not good by itself. "
-            "So nothing is said of people here, and of how far they agree."
+            f"{_counted(unnamed, 'judgement')} from files that do not say who gave which. Nothing is said of the "
+            "people who gave these, or of how far they agree: docs/data.md says how a file names them."
         )
-        _leanings(page, found | {"people": {}})
+    if not people:
+        _leanings(page, found)
     else:
         page.text(f"{_counted(len(people), 'person', 'people')} gave {_counted(number, 'judgement')}{written}.")
         _agreement(page, found)
         _people(page, people)
         _leanings(page, found)
+        _checked(page, found)
         _accuracy(page, found["dawid_skene"])
         _disputed(page, judgements, completions)
     return page.write(path)
@@ -132,6 +133,35 @@ def _lean(share: dict[str, Any], what: str) -> str:
         f"In {share['estimate']:.0%} of {_counted(share['num'], 'case')} {what} (95 % interval {share['low']:.0%} to "
         f"{share['high']:.0%}). {end}"
     )
+
+
+def _checked(page: Page, found: dict[str, Any]) -> None:
+    """Gold questions and repetitions, where some were asked."""
+    if gold := found.get("gold"):
+        page.heading("Who is right on gold questions?")
+        everybody = gold["all"]
+        page.text(
+            f"{_percent(everybody)} of {_counted(everybody['num'], 'answer')} to questions whose answer was known were "
+            "right. People were not told which questions these are, and nothing is trained on them."
+        )
+        page.table(["person", "right", "of"], _share_rows(gold["people"]))
+    if again := found.get("repeated"):
+        page.heading("Does each person say the same again?")
+        if (everybody := again["all"]) is None:
+            page.text("Nobody judged a question twice: of each repetition the question itself was judged by others.")
+            return
+        page.text(
+            f"In {_percent(everybody)} of {_counted(everybody['num'], 'case')} a person who was asked a question once "
+            "more, without being told, gave the same verdict. The second one is no further vote. "
+            f"{_counted(again['num_by_others'], 'repetition was', 'repetitions were')} judged by somebody who had not "
+            "judged the question itself."
+        )
+        page.table(["person", "the same again", "of"], _share_rows(again["people"]))
+
+
+def _share_rows(people: dict[str, Any]) -> list[list[Any]]:
+    most = sorted(people.items(), key=lambda item: -item[1]["num"])[:MOST_PEOPLE]
+    return [[name, _percent(share), share["num"]] for name, share in most]
 
 
 def _accuracy(page: Page, found: dict[str, Any]) -> None:

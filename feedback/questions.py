@@ -13,10 +13,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Questions:
-    """Tasks in the order in which people are given them, and how many completions nobody is asked about, by reason."""
+    """Tasks in order, the prompt of each, and how many completions nobody is asked about, by reason."""
 
     tasks: list[Row]
     not_asked: dict[str, int]
+    prompts: dict[str, str]  # uid of a task -> prompt_id
 
     @property
     def uids(self) -> list[str]:
@@ -25,10 +26,14 @@ class Questions:
 
 def questions(completions: list[Row], interface: str, seed: int) -> Questions:
     """One task for each completion; with `pairwise`, tasks as `pairs` chooses them. Each says its place: "12 of 80"."""
-    if interface != "pairwise":
-        return Questions(_numbered([tasks.to_task(row) for row in completions]), {})
-    asked, not_asked = pairs(completions, seed)
-    return Questions(_numbered([tasks.to_pair_task(a, b) for a, b in asked]), not_asked)
+    not_asked: dict[str, int] = {}
+    if interface == "pairwise":
+        asked, not_asked = pairs(completions, seed)
+        made = [(a["prompt_id"], tasks.to_pair_task(a, b)) for a, b in asked]
+    else:
+        made = [(row["prompt_id"], tasks.to_task(row)) for row in completions]
+    prompts = {task["data"]["uid"]: prompt for prompt, task in made}
+    return Questions(numbered([task for _, task in made]), not_asked, prompts)
 
 
 def pairs(completions: list[Row], seed: int) -> tuple[list[tuple[Row, Row]], dict[str, int]]:
@@ -61,5 +66,6 @@ def _draw(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
 
 
-def _numbered(made: list[Row]) -> list[Row]:
+def numbered(made: list[Row]) -> list[Row]:
+    """The tasks, each with its place among them."""
     return [{"data": task["data"] | {"place": f"{n} of {len(made)}"}} for n, task in enumerate(made, start=1)]

@@ -1,14 +1,12 @@
-"""A Label Studio server of our own: isolated environment, SQLite, telemetry off, admin without a click."""
+"""A Label Studio server of our own: isolated environment, telemetry off, admin without a click."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,13 +15,12 @@ from typing import Any
 
 import httpx
 
-from trueup.errors import PortTakenError, ServerError
-from trueup.feedback import environment, keys
+from trueup.errors import ServerError
+from trueup.feedback import database, environment, keys, reach
 from trueup.feedback.connection import Connection, connect, credentials
 
 START_LIMIT_S = 180
 STOP_LIMIT_S = 10
-LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 - what people may choose
 
 
 def start(
@@ -32,24 +29,29 @@ def start(
     progress: Callable[[str], None] = lambda text: None,
     *,
     host: str | None = None,
-    address: str | None = None,
+    public_url: str | None = None,
+    database_url: str | None = None,
 ) -> Connection:
     """Start the server, or find it running, and await /health. Raises ServerError when the port is taken.
 
-    It listens on `host`, and people elsewhere are told `address`; by default both are as at the last start, and this
-    machine alone at the first.
+    It listens on `host`, and people elsewhere are told `public_url`; by default both are as at the last start, and this
+    machine alone at the first. Its data are in a file of SQLite's, or in the PostgreSQL at `database_url`.
     """
+    public_url = reach.public(public_url) if public_url is not None else None
+    database_url = database.clean(database_url) if database_url is not None else None
     process = None  # ours to watch: the system shows a new process's command line a moment after it began
     if is_running(data_dir):
         _close_to_others(data_dir)
-        _refuse_change(data_dir, host, address)
+        _refuse_change(data_dir, host, public_url, database_url)
     else:
-        host = host or credentials(data_dir).get("host", LOOPBACK)
-        _refuse_taken(port, host)
+        host = host or credentials(data_dir).get("host", reach.LOOPBACK)
+        reach.refuse_taken(port, host)
         progress("making Label Studio's environment, once")
         folder = environment.folder()
         progress("making Label Studio's database; the first takes about a minute")
-        process = _launch(folder, data_dir, port, host, address)
+        if used := database_url or credentials(data_dir).get("database"):
+            database.check(data_dir, used)
+        process = _launch(folder, data_dir, _chosen(data_dir, port, host, public_url, database_url))
     connection, began = connect(data_dir), time.monotonic()
     while (process.poll() is None if process else is_running(data_dir)) and time.monotonic() - began < START_LIMIT_S:
         try:
@@ -63,21 +65,22 @@ def start(
     raise ServerError(connection.url, found="Label Studio did not start", next_step=f"read {data_dir / 'server.log'}")
 
 
-def _launch(folder: Path, data_dir: Path, port: int, host: str, address: str | None) -> subprocess.Popen[bytes]:
+def _launch(folder: Path, data_dir: Path, known: dict[str, Any]) -> subprocess.Popen[bytes]:
     keys.install(folder)
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    known, database = _credentials(data_dir, port, host, address), data_dir / environment.DATABASE
-    if not database.exists():
-        aside = data_dir / f"{environment.DATABASE}.tmp"
+    env = environment.variables(data_dir, known) | database.variables(known.get("database"))
+    if known.get("database"):
+        environment.migrate(folder, env)
+    elif not (kept := data_dir / environment.DATABASE).exists():
+        aside = kept.with_name(f"{environment.DATABASE}.tmp")
         shutil.copyfile(environment.empty_database(folder), aside)
-        aside.replace(database)
+        aside.replace(kept)
     _close_to_others(data_dir)
-    command = [str(folder / "bin/label-studio"), "start", "--no-browser", "--internal-host", host]
+    command = [str(folder / "bin/label-studio"), "start", "--no-browser", "--internal-host", known["host"]]
     with (data_dir / "server.log").open("ab") as log:
         return subprocess.Popen(
-            [*command, "--port", str(port), "--data-dir", str(data_dir)],
+            [*command, "--port", known["url"].rpartition(":")[2], "--data-dir", str(data_dir)],
             cwd=data_dir,  # by which it is found again, wherever the folder has moved
-            env=environment.variables(data_dir, known),
+            env=env,
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
@@ -109,18 +112,6 @@ def login(data_dir: Path) -> dict[str, str]:
     return {key: known[key] for key in ("url", "email", "password")}
 
 
-def address_of(data_dir: Path) -> str:
-    """Where people reach our server: from other machines, if it listens to them."""
-    known = credentials(data_dir)
-    found: str = known.get("address") or known.get("url", "")
-    return found
-
-
-def listens_to_others(data_dir: Path) -> bool:
-    """True when our server takes requests of other machines."""
-    return not _is_loopback(credentials(data_dir).get("host", LOOPBACK))
-
-
 def is_running(data_dir: Path) -> bool:
     """True while a Label Studio of this folder runs: not of a copy of it, nor of what it was copied from."""
     return _process(data_dir) is not None
@@ -132,11 +123,20 @@ def stop(data_dir: Path) -> bool:
     if pid is None:
         return False
     os.killpg(pid, signal.SIGTERM)
-    while _process(data_dir) == pid:
+    while not _has_ended(pid):
         if time.monotonic() - began > STOP_LIMIT_S:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.1)
     return True
+
+
+def _has_ended(pid: int) -> bool:
+    """True when nothing of the process is left, its port included: that closes after its command line has gone."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state in "ZX"
 
 
 def _process(data_dir: Path) -> int | None:
@@ -155,61 +155,29 @@ def _process(data_dir: Path) -> int | None:
     return None
 
 
-def _refuse_change(data_dir: Path, host: str | None, address: str | None) -> None:
+def _refuse_change(data_dir: Path, host: str | None, public_url: str | None, database_url: str | None) -> None:
     known = credentials(data_dir)
-    now = known.get("host", LOOPBACK)
-    if (host or now) != now or (address or known.get("address")) != known.get("address"):
+    now = known.get("host", reach.LOOPBACK)
+    wanted = {"host": host or now, "address": public_url, "database": database_url}
+    if any(value is not None and value != known.get(name, now) for name, value in wanted.items()):
+        kept = f", its data in {known['database']}" if known.get("database") else ""
         raise ServerError(
             known["url"],
-            found=f"it runs already, listening on {now}",
+            found=f"it runs already, listening on {now}, for people at {reach.address_of(data_dir)}{kept}",
             next_step="trueup labelstudio stop, then start it again",
         )
 
 
-def _refuse_taken(port: int, host: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except socket.gaierror:
-            raise _no_address(host) from None
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise _no_address(host) from None
-            raise PortTakenError(
-                f"{host}:{port}",
-                found="the port is taken",
-                next_step=f"take another one: labelstudio.port: {port + 1} in the run file, "
-                f"or --port {port + 1} of trueup labelstudio start and trueup demo",
-            ) from None
-
-
-def _no_address(host: str) -> ServerError:
-    return ServerError(
-        "--host",
-        found=f"{host!r}, which is no IPv4 address of this machine",
-        expected=f"{LOOPBACK} for this machine alone, {EVERYWHERE} for every network it is in, or one of its addresses",
-        next_step=f"trueup labelstudio start --host {EVERYWHERE}",
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.")
-
-
-def _credentials(data_dir: Path, port: int, host: str, address: str | None) -> dict[str, Any]:
-    """Address, admin and token in a file only its owner can read; made once, host and port kept current."""
+def _chosen(data_dir: Path, port: int, host: str, public_url: str | None, database_url: str | None) -> dict[str, Any]:
+    """Address, admin and token in a file only its owner can read; made once, what was chosen kept current."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     path, known = data_dir / "credentials.json", credentials(data_dir)
     known.setdefault("email", "admin@trueup.local")
     known.setdefault("password", secrets.token_urlsafe(12))
     known.setdefault("token", secrets.token_hex(20))
-    reached = LOOPBACK if _is_loopback(host) or host == EVERYWHERE else host
-    name = socket.gethostname() if host == EVERYWHERE else reached
-    as_before = (
-        known.get("address") if known.get("host") == host and known.get("url", "").endswith(f":{port}") else None
-    )
-    known |= {"url": f"http://{reached}:{port}", "host": host}
-    known["address"] = (address or as_before or f"http://{name}:{port}").rstrip("/")
+    known |= reach.told(known, port, host, public_url)
+    if database_url:
+        known["database"] = database_url
     aside = path.with_name("credentials.json.tmp")
     aside.unlink(missing_ok=True)
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:

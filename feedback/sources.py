@@ -6,10 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trueup.feedback.judgement import Judgement, Thumb, from_row, to_row
+from trueup.feedback.adjudication import disputed
+from trueup.feedback.asking import Asked
+from trueup.feedback.checks import set_apart
+from trueup.feedback.files import judgements_of
+from trueup.feedback.judgement import Judgement, from_row, to_row
 from trueup.feedback.project import Project
-from trueup.feedback.questions import Questions
-from trueup.feedback.votes import votes_of
+from trueup.feedback.qualification import Qualification
+from trueup.feedback.questions import numbered
 
 Row = dict[str, Any]
 
@@ -22,6 +26,7 @@ class Pulled:
     completions: list[Row]
     lines: list[Row]  # the judgements as they are frozen, with whatever the source keeps beside them
     notes: dict[str, Any] = field(default_factory=dict)  # for the record: what was not used, and why
+    checks: list[Row] = field(default_factory=list)  # what was said of gold and repetitions, set apart
 
 
 class Source(Protocol):
@@ -48,9 +53,8 @@ class Files:
         return 0
 
     def pull(self) -> Pulled:
-        votes, completions = votes_of(self.judged)
-        thumbs: list[Judgement] = [Thumb(uid=v.uid, annotator=v.annotator, up=v.up) for v in votes]
-        return Pulled(thumbs, completions, [to_row(one) for one in thumbs], self.notes)
+        judgements, completions = judgements_of(self.judged)
+        return Pulled(judgements, completions, [to_row(one) for one in judgements], self.notes)
 
     def note(self, line: str) -> None:
         """Nobody is waited for, and the error itself says it."""
@@ -64,28 +68,66 @@ class LabelStudio:
         project: Project,
         name: str,
         completions: list[Row],
-        asked: Questions,
+        asked: Asked,
         *,
         each: int,
         fraction: float,
         guidelines: str = "",
+        qualification: Qualification | None = None,
+        adjudication: Project,
+        adjudicates: bool = False,
     ) -> None:
-        """`each` judgements are wanted of a `fraction` of the questions; people are shown `guidelines`."""
+        """`each` judgements are wanted of a `fraction` of the questions, of some more as `asked` says.
+
+        People are shown `guidelines`, and count once they have the `qualification`. What they dispute is asked once
+        more in the project `adjudication`, where it `adjudicates`; else the verdicts that are there are taken.
+        """
         self.project, self.asked = project, asked
+        self._adjudication, self._adjudicates, self._qualification = adjudication, adjudicates, qualification
         self._name, self._completions, self._each, self._guidelines = name, completions, each, guidelines
-        self._wanted = math.ceil(fraction * len(asked.tasks))
+        self._wanted = math.ceil(fraction * len(asked.people))
 
     def publish(self) -> int:
         """Raises ServerError as `Client.publish` does."""
+        self.project.store.remember_asked(self.asked.drawn)
         known = self._make()
-        return self.project.client.publish(known[0], self.asked.tasks)
+        number = self.project.client.publish(known[0], self.asked.tasks)
+        if self.project.store.asked():  # of some tasks more people are asked, or were in an earlier call
+            self.project.client.give_to(known[0], self.asked.people_of_all)
+        return number
 
     def pull(self) -> Pulled:
         """Raises Waiting until enough is judged, unless the settings say to wait for that."""
         known = self.project.known or self._make()
-        self._standing = found = self.project.labels(known, self.asked.uids, each=self._each, wanted=self._wanted)
-        judgements = [one for row in found.rows for one in from_row(row)]
-        return Pulled(judgements, self._completions, found.rows, found.counts())
+        self._standing = found = self.project.labels(
+            known,
+            list(self.asked.people),
+            each=self.asked.people,
+            wanted=self._wanted,
+            qualification=self._qualification,
+        )
+        rows, checks = set_apart(found.rows, self.project.store.asked())
+        checks = [row for row in checks if row.get("of", row["uid"]) in {*self.asked.people, *self.asked.right}]
+        checks += [row | {"check": "not qualified"} for row in found.held]
+        rows = self._adjudicated(rows)
+        judgements = [one for row in rows for one in from_row(row)]
+        return Pulled(judgements, self._completions, rows, found.counts(), checks)
+
+    def _adjudicated(self, rows: list[Row]) -> list[Row]:
+        """The lines with those of the adjudication last, and marked. Raises Waiting as `pull` does."""
+        adjudication, keys = self._adjudication, self.project.store.keys_of_adjudication()
+        said = [row for row in rows if row["project"] not in keys]
+        settled = [row | {"adjudicated": True} for row in rows if row["project"] in keys]
+        uids = [uid for uid in disputed(one for row in said for one in from_row(row)) if uid in self.asked.people]
+        if self._adjudicates and uids:
+            number, _ = adjudication.make(f"{self._name}: disputed", 1, self._guidelines)
+            tasks = {task["data"]["uid"]: task for task in self.asked.tasks}
+            adjudication.client.publish(number, numbered([tasks[uid] for uid in uids]))
+        if (known := adjudication.known) is not None:
+            found = adjudication.labels(known, uids, each=1, wanted=len(uids) if self._adjudicates else 0)
+            settled = [row for row in settled if row["project"] != known[1]]
+            settled += [row | {"adjudicated": True} for row in found.rows if row["project"] == known[1]]
+        return said + settled
 
     def _make(self) -> tuple[int, str]:
         return self.project.make(self._name, self._each, self._guidelines)

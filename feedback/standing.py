@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trueup.feedback.annotations import SKIPPED, UNKNOWN, Unusable, annotator_of, parse
 from trueup.feedback.judgement import Judgement
 from trueup.feedback.people import Person
+from trueup.feedback.qualification import Qualification
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import uid_of
 
@@ -31,10 +32,14 @@ class Standing:
     num_gone: int  # annotations pulled earlier and deleted in Label Studio since
     broken: list[str]  # lines of the store that cannot be read
     begun: int = 0  # completions with a verdict, and fewer than are wanted of each
-    each: int = 1  # verdicts wanted of each
+    each: int = 1  # verdicts wanted of each, or of some
     left: dict[str, int] = field(default_factory=dict)  # person -> how many more this person can still be given
     doubled: list[Any] = field(default_factory=list)  # ids of tasks that one person judged twice, and nobody else gets
     short_of_people: bool = False  # fewer people can judge than are wanted of each
+    overlap: str = ""  # the key that says how many are wanted of some
+    held: list[dict[str, Any]] = field(default_factory=list)  # the judgements of people who lack the qualification
+    lacking: dict[str, str] = field(default_factory=dict)  # person -> what of the qualification this person lacks
+    in_vain: dict[str, int] = field(default_factory=dict)  # uid -> how many annotations these people made of it
 
     @property
     def done(self) -> bool:
@@ -52,27 +57,35 @@ class Standing:
             "foreign_tasks": len(self.foreign),
             "labels_deleted_in_label_studio": self.num_gone,
             "store_lines_that_cannot_be_read": self.broken,
+            **(
+                {"not_qualified": self.lacking, "judgements_of_unqualified_people": len(self.held)}
+                if self.lacking
+                else {}
+            ),
         }
 
     def notes(self, address: str, total: int) -> list[str]:
         """What a person should know while the labels are not enough, a line each; `total` completions are asked."""
         lines = []
         if self.begun:
-            lines.append(
-                f"{self.begun} have a verdict, but not yet from as many people as annotations_per_completion asks"
-            )
+            lines.append(f"{self.begun} have a verdict, but not yet from as many people as are asked about them")
         if self.left:
             each_left = ", ".join(f"{who} {count:,}" for who, count in self.left.items())
             lines.append(f"still to judge, at most: {each_left}")
         if self.short_of_people:
             lines.append(
-                f"{self.each} people are asked about each, and fewer can judge: trueup people add NAME, or set "
-                "collect.annotations_per_completion to less"
+                f"{self.each} people are asked about {'some' if self.overlap else 'each'}, and fewer can judge: trueup "
+                f"people add NAME, or set collect.{self.overlap or 'annotations_per_completion'} to less"
             )
         if self.doubled:
             lines.append(
                 f"{len(self.doubled)} judged twice by one person, and so given to nobody else: the later "
                 f"judgement counts; delete the earlier one in Label Studio ({_named(self.doubled)})"
+            )
+        if self.lacking:
+            lines.append(
+                f"{len(self.held)} judgements do not count, of people who are not qualified yet: "
+                + "; ".join(f"{who}, {why}" for who, why in sorted(self.lacking.items()))
             )
         for why, found in _by_reason(self.unusable).items():
             lines.append(f"{len(found)} not counted: {why} ({_named([one.task for one in found])})")
@@ -98,16 +111,20 @@ def standing(
     store: Store,
     key: str,
     *,
-    each: int,
+    each: int | Mapping[str, int],
     wanted: int,
     interface: str = "thumbs",
     people: Sequence[Person] = (),
+    alone: bool = False,
+    qualification: Qualification | None = None,
 ) -> Standing:
     """Take the judgements of `tasks` into the store and count them for what was `asked` about (uids).
 
-    `each` verdicts are wanted of each. Label Studio gives a task out until so many annotations were submitted, with a
-    verdict or not, and whoever skipped it does not get it again. Where `people` with logins are known, they and all who
-    judged here are those who can be given something; elsewhere others may be there, who never judged yet.
+    `each` verdicts are wanted of each, or as many as it says of a uid. Label Studio gives a task out until so many
+    annotations were submitted, with a verdict or not, and whoever skipped it does not get it again. Where `people` with
+    logins are known, they and all who judged here are those who can be given something; elsewhere others may be there,
+    who never judged yet. `alone`: what people said in the run's other projects is no verdict here.
+    What people said who lack the `qualification` is kept, and counts once they have it.
     """
     parsed = [parse(task, interface) for task in tasks]
     found: list[Judgement] = [one for good, _ in parsed for one in good]
@@ -116,37 +133,50 @@ def standing(
     present = {one.annotation_id for one in found if one.annotation_id is not None}
     hidden = {one.uid for one in unusable if one.raw is None}  # tasks that the server cannot show: the store knows more
     current = store.current(present, key, hidden)
-    said = {(row["annotator"], row["uid"]) for row in current if row["kind"] == KIND_OF[interface]}
+    lacking = qualification.lacking(found) if qualification else {}
+    held = [row for row in current if row["annotator"] in lacking and row["uid"] in set(asked)]
+    current = [row for row in current if row["annotator"] not in lacking or row["uid"] not in set(asked)]
+    counted = [row for row in current if row["project"] == key or not alone]
+    said = {(row["annotator"], row["uid"]) for row in counted if row["kind"] == KIND_OF[interface]}
     verdicts, handled = Counter(uid for _, uid in said), Counter(one.uid for one in unusable)
     by_uid, submitted = _handled(found, unusable)
+    in_vain = Counter({uid: len({row["annotation_id"] for row in rows}) for uid, rows in _by_uid(held).items()})
+    submitted -= in_vain  # Label Studio counts them; the project has these tasks given to as many people more
     gone = {str(person.id) for person in people if person.removed}
     able = {str(person.id) for person in people if not person.removed}
     complete = bool(able)
     able |= {who for handlers in by_uid.values() for who in handlers if not who.startswith(UNKNOWN)} - gone
-    still = [uid for uid in asked if verdicts[uid] < each and submitted[uid] < each]
+    wants = dict.fromkeys(asked, each) if isinstance(each, int) else {uid: each[uid] for uid in asked}
+    most = max(wants.values(), default=1)
+    still = [uid for uid in asked if verdicts[uid] < wants[uid] and submitted[uid] < wants[uid]]
     open_to = {uid: able - by_uid.get(uid, set()) for uid in still}
     coming = [
         uid
         for uid in still
-        if len(open_to[uid]) >= each - verdicts[uid] or (not complete and verdicts[uid] + handled[uid] < each)
+        if len(open_to[uid]) >= wants[uid] - verdicts[uid]
+        or (not complete and verdicts[uid] + handled[uid] < wants[uid])
     ]
     names = {str(person.id): person.label for person in people}
     left = Counter(who for uid in coming for who in open_to[uid])
-    twice = {uid for uid in asked if verdicts[uid] < each <= submitted[uid]} & _judged_twice(found)
+    twice = {uid for uid in asked if verdicts[uid] < wants[uid] <= submitted[uid]} & _judged_twice(found)
     return Standing(
-        each=each,
-        left={names.get(who, f"person {who}"): left[who] for who in sorted(left)} if complete or each > 1 else {},
+        each=most,
+        left={names.get(who, f"person {who}"): left[who] for who in sorted(left)} if complete or most > 1 else {},
         doubled=[task.get("id") for task in tasks if uid_of(task) in twice],
-        short_of_people=complete and len(able) < each,
-        labelled=sum(verdicts[uid] >= each for uid in asked),
+        short_of_people=complete and len(able) < most,
+        overlap="overlap.people" if most > min(wants.values(), default=1) else "",
+        labelled=sum(verdicts[uid] >= wants[uid] for uid in asked),
         wanted=wanted,
         to_come=len(coming),
         rows=current,
+        held=held,
+        lacking={names.get(who, f"person {who}"): why for who, why in lacking.items()},
+        in_vain=dict(in_vain),
         unusable=unusable,
         foreign=[task.get("id") for task in tasks if uid_of(task) is None],
         num_gone=store.num_gone(present, key, hidden),
         broken=store.broken(),
-        begun=sum(0 < verdicts[uid] < each for uid in asked),
+        begun=sum(0 < verdicts[uid] < wants[uid] for uid in asked),
     )
 
 
@@ -161,6 +191,13 @@ def _handled(found: list[Judgement], unusable: list[Unusable]) -> tuple[dict[str
     submitted = Counter(uid for uid, _ in {(one.uid, one.annotation_id) for one in found})
     submitted.update(bad.uid for bad in unusable if bad.why != SKIPPED and bad.raw is not None)
     return by_uid, submitted
+
+
+def _by_uid(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["uid"], []).append(row)
+    return found
 
 
 def _judged_twice(found: list[Judgement]) -> set[str]:

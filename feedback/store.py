@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import FeedbackError
+from trueup.feedback.annotations import UNKNOWN
 from trueup.feedback.judgement import Judgement, from_row, to_row
 from trueup.run.address import canonical
 from trueup.run.artifacts import write_json
+from trueup.run.files import read_json
 
 Version = list[dict[str, Any]]  # the lines of one version of an annotation, one for each judgement in it
 
@@ -61,6 +63,11 @@ class Store:
         """The keys of the projects made at other addresses, which may be other names of one server."""
         return [known["key"] for known in self._projects().values() if known["id"] is not None and known["key"] != key]
 
+    def keys_of_adjudication(self) -> set[str]:
+        """The keys of the projects in which what people disputed was judged once more."""
+        found = [read_json(path) or {} for path in self.folder.glob("projects-*-adjudication.json")]
+        return {known["key"] for projects in found for known in projects.values() if _is_project(known)}
+
     def _known(self, server: str) -> dict[str, Any] | None:
         """What was noted of a server; of two spellings of its address, what was noted first."""
         one = canonical(server)
@@ -89,14 +96,29 @@ class Store:
             "(labels already pulled are kept)",
         )
 
+    def asked(self) -> dict[str, Any]:
+        """{overlap, right, repeated} of what was asked so far, as `asking.Asked.drawn` gives it; empty before that."""
+        found = read_json(self.folder / "asked.json") or {}
+        kinds = {"overlap": list, "right": dict, "repeated": dict}
+        return {name: found[name] for name, kind in kinds.items() if isinstance(found.get(name), kind)}
+
+    def remember_asked(self, drawn: dict[str, Any]) -> None:
+        """Note what is asked now, and keep what earlier gold questions and repetitions were."""
+        before = self.asked()
+        if drawn["overlap"] or drawn["right"] or drawn["repeated"] or before:
+            kept = {name: before.get(name, {}) | drawn[name] for name in ("right", "repeated")}
+            write_json(self.folder / "asked.json", drawn | kept)
+
     def append(self, judgements: Sequence[Judgement], key: str) -> int:
         """Add the annotations that are not as last seen; return their judgements. On disk (fsync) when this returns."""
         last = self._versions()
         seen = sorted(judgements, key=lambda one: (one.updated_at, one.annotation_id))
         new: Version = []
         for number, version in groupby(seen, key=lambda one: one.annotation_id):
-            rows = [{"project": key} | to_row(one) for one in version]
-            if last.get((key, number)) != rows:
+            rows, before = [{"project": key} | to_row(one) for one in version], last.get((key, number))
+            if before and rows[0]["annotator"].startswith(UNKNOWN):  # an account deleted since: who it was stays known
+                rows = [row | {"annotator": before[0]["annotator"]} for row in rows]
+            if before != rows:
                 new += rows
         self._cut_torn_line()
         with self.path.open("a", encoding="utf-8") as out:

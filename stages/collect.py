@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from trueup.errors import ConfigError, FeedbackError, TrueupError
 from trueup.run import enough
@@ -18,26 +18,72 @@ from trueup.run.stage import Context, Metrics, Stage
 
 if TYPE_CHECKING:
     from trueup.feedback.examples import Dataset
+    from trueup.feedback.gold import Gold
     from trueup.feedback.sources import Pulled, Source
 
 BETTER_ANSWERS = "better_answers.jsonl"
+CHECKS = "checks.jsonl"  # what was said of gold questions and repetitions
+
+
+class Overlap(Section):
+    """A part of the prompts whose questions more people judge, so that it is known how far people agree."""
+
+    share: float = Field(gt=0, le=1)
+    """The share of the prompts whose questions more people judge, from 0 to 1."""
+    people: int = Field(gt=1)
+    """How many people judge each question of these prompts."""
+
+
+class Qualification(Section):
+    """What a person has to know before this person's judgements count."""
+
+    gold: PositiveInt
+    """The number of gold questions that a person has to judge first."""
+    accuracy: float = Field(gt=0, le=1)
+    """The share of the gold questions that a person has to get right, from 0 to 1."""
 
 
 class Config(Section):
     """What people are asked, and how much is labelled before the snapshot is frozen."""
 
-    interface: Literal["thumbs", "pairwise", "rating", "edit"] = "thumbs"
+    interface: Literal["thumbs", "pairwise", "rating", "edit", "use"] = "thumbs"
     """What people give: `thumbs`, each answer good or bad; `pairwise`, the better one of two answers to a prompt;
-    `rating`, each answer from 1 to 5; `edit`, each answer as it should be. Thumbs take a better answer, too."""
+    `rating`, each answer from 1 to 5; `edit`, each answer as it should be. Thumbs take a better answer, too. With `use`
+    nobody is asked: what people said in `trueup chat` and to `trueup serve`, which counts beside the others as well, is
+    all there is."""
     guidelines: str | None = None
     """What people should go by, shown on the screen: a text, or the path of a text file beside the run file. Their
     version is kept with every judgement. None by default."""
     annotations_per_completion: PositiveInt = 1
     """People who judge each completion, or each pair of completions."""
+    overlap: Overlap | None = None
+    """A share of the prompts whose questions more people judge, such as `{share: 0.2, people: 3}`, so that it is known
+    how far people agree. None by default."""
+    gold: str | None = None
+    """A file of judged answers, beside the run file, whose questions come among the others and look like them: the
+    record says how often each person is right about them, and nothing is trained on them. None by default."""
+    qualification: Qualification | None = None
+    """When a person's judgements count, such as `{gold: 10, accuracy: 0.8}`: once this person has judged ten gold
+    questions, and 80 % of them rightly; what was judged before counts then as well. By default all judgements count."""
+    repeated_share: float = Field(default=0.0, ge=0, le=1)
+    """The share of the questions that come once more, further back, to see whether people say the same again; what they
+    say the second time is no further vote."""
+    adjudicate: bool = False
+    """Have what people dispute judged once more, in a project of its own, whose address you give to somebody you trust
+    to decide; the verdicts there win."""
     min_labelled_fraction: float = Field(default=1.0, ge=0, le=1)
     """The share of the completions, or of the pairs, that have to be judged before the judgements are frozen."""
     held_out_fraction: float = Field(default=0.15, ge=0, lt=1)
     """The share of the prompts whose judgements nothing is trained on, and that measure the reward model."""
+
+    @model_validator(mode="after")
+    def _overlaps(self) -> Self:
+        if self.overlap is not None and self.overlap.people <= self.annotations_per_completion:
+            raise ValueError(
+                f"overlap.people is {self.overlap.people}, expected more than annotations_per_completion "
+                f"({self.annotations_per_completion})"
+            )
+        return self
 
 
 def run(config: Config, context: Context, completions: Completions | None = None) -> Metrics:
@@ -45,36 +91,51 @@ def run(config: Config, context: Context, completions: Completions | None = None
 
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
-    from trueup.feedback import sources
-    from trueup.feedback.project import open_project
+    from trueup.feedback import qualification, sources
+    from trueup.feedback.asking import asking
+    from trueup.feedback.project import Project, open_project
     from trueup.feedback.questions import questions
     from trueup.feedback.screens import read_guidelines, version
 
     if completions is None:
-        return _ready_made(config, context)
-    _refuse(config, context)
+        return _ready_made(config, context) if context.run.data.preferences else _of_use(config, context)
+    gold = _refuse(config, context)
     guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
-    asked = questions(rows, config.interface, context.run.seed)
-    if not asked.tasks:
+    seed, settings, store = context.run.seed, context.run.labelstudio, context.run_dir / "store"
+    found = questions(rows, config.interface, seed)
+    if not found.tasks:
         raise FeedbackError(
             "collect",
             found="no prompt with two different answers",
             expected="pairs of answers for people to compare",
             next_step="sample more of them (sample.num_completions), or set collect.interface: rating",
         )
+    project, needed = open_project(settings, store, config.interface), config.qualification
+    asked = asking(
+        found,
+        config.annotations_per_completion,
+        seed,
+        overlap=(config.overlap.share, config.overlap.people) if config.overlap else None,
+        repeated_share=config.repeated_share,
+        gold=gold,
+        gold_among=2 * needed.gold if needed else None,
+        before=project.store.asked(),
+    )
     source = sources.LabelStudio(
-        open_project(context.run.labelstudio, context.run_dir / "store", config.interface),
+        project,
         f"trueup {context.run.name}",
         rows,
         asked,
         each=config.annotations_per_completion,
         fraction=config.min_labelled_fraction,
         guidelines=guidelines,
+        qualification=qualification.Qualification(gold.right, needed.gold, needed.accuracy) if needed else None,
+        adjudication=Project(settings, store, config.interface, adjudicates=True),
+        adjudicates=config.adjudicate,
     )
     number, pulled, dataset = _frozen(
         config, context, source, "change or add some in Label Studio, then run the same command again"
     )
-    found = _of_people(context, pulled, dataset, set(asked.uids))
     agreed = {str(person.id): person.name for person in source.project.people() if person.named}
     judged = {one.annotator for one in pulled.judgements}
     return {
@@ -82,13 +143,24 @@ def run(config: Config, context: Context, completions: Completions | None = None
         "num_published": number,
         "interface": config.interface,
         "guidelines": version(guidelines),  # on the screen now; the judgements may be of earlier ones
-        "completions_not_asked_about": asked.not_asked,
-        **found,
+        "completions_not_asked_about": found.not_asked,
+        "asked": {
+            "questions": len(asked.people),
+            "of_several_people": sum(n > config.annotations_per_completion for n in asked.people.values()),
+            "gold": len(asked.right),
+            "repeated": len(asked.repeated),
+        },
+        **_of_people(context, pulled, dataset, set(asked.people)),
     }
 
 
-def _refuse(config: Config, context: Context) -> None:
-    """Raises ConfigError where the method could learn nothing from what people are asked for."""
+def _refuse(config: Config, context: Context) -> Gold:
+    """The gold questions. Raises ConfigError and DataError where these do not fit what people are asked.
+
+    And ConfigError where the method could learn nothing from that.
+    """
+    from trueup.feedback.gold import Gold, read_gold
+
     if context.run.method == "kto" and not context.run.data.preferences and config.interface in ("pairwise", "edit"):
         raise ConfigError(
             "collect.interface",
@@ -96,6 +168,18 @@ def _refuse(config: Config, context: Context) -> None:
             expected="thumbs or rating",
             next_step="set collect.interface: thumbs, or method: dpo",
         )
+    run, needed = context.run, config.qualification
+    if run.data.preferences:
+        return Gold([], {})  # nobody is asked
+    gold = read_gold(config.gold, run.data, context.run_file_dir, config.interface, run.seed)
+    if needed is not None and len(gold.right) < needed.gold:
+        raise ConfigError(
+            "collect.qualification",
+            found=f"{len(gold.right)} gold questions",
+            expected=f"{needed.gold} or more in the file of collect.gold",
+            next_step="add some to it, or set collect.qualification.gold to less",
+        )
+    return gold
 
 
 def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
@@ -103,27 +187,42 @@ def _frozen(config: Config, context: Context, source: Source, next_step: str) ->
 
     Raises FeedbackError, with the `next_step`, where nothing can be learned from it.
     """
-    from trueup.feedback import examples
+    from trueup.data.leaks import of_held_out
+    from trueup.feedback import adjudication, examples, sources, use
 
+    from_files = isinstance(source, sources.Files)
+    source = use.Beside(source, use.Use(context.run_dir / "store"), of_held_out(context.run.data))
     number, pulled = source.publish(), source.pull()
+    judgements, settled = adjudication.settle(pulled.judgements)
     made = examples.build(
-        pulled.judgements, pulled.completions, held_out=config.held_out_fraction, seed=context.run.seed
+        judgements,
+        pulled.completions,
+        held_out=config.held_out_fraction,
+        seed=context.run.seed,
+        sides_are_thumbs=from_files,
     )
+    made.counts.update(settled)
     if fault := examples.one_sided(pulled.judgements, made, next_step):
         source.note(f"{fault.found}; {fault.expected}")
         raise fault
-    for name, rows in (("annotations", pulled.lines), ("pairs", made.pairs), ("rows", made.rows)):
+    used = [row for row in pulled.completions if row.get("source") == use.SOURCE]
+    others = [row for row in pulled.completions if row.get("source") != use.SOURCE]
+    files = {"annotations": pulled.lines, "pairs": made.pairs, "rows": made.rows}
+    files |= {use.FILE.removesuffix(".jsonl"): used} if used else {}
+    for name, rows in (files | ({"completions": others} if from_files else {})).items():
         write_jsonl(context.out / f"{name}.jsonl", rows)
+    if pulled.checks:
+        write_jsonl(context.out / CHECKS, pulled.checks)
     return number, pulled, made
 
 
 def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str]) -> Metrics:
     """Figures of what people said in this round, of what they were `asked`."""
-    from trueup.feedback import quality, tasks
+    from trueup.feedback import checks, quality, tasks, use
     from trueup.feedback.judgement import Thumb
 
-    rows = pulled.completions
-    said = [one for one in pulled.judgements if one.uid in asked]
+    rows = [row for row in pulled.completions if row.get("source") != use.SOURCE]
+    said = [one for one in pulled.judgements if one.uid in asked and not one.adjudicated]
     ups = [one.up for one in said if isinstance(one, Thumb)]
     return {
         "num_texts_cleaned": tasks.num_cleaned(rows),
@@ -133,10 +232,12 @@ def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[st
         **({"share_up": sum(ups) / len(ups)} if ups else {}),
         "counts": dataset.counts,
         "became": dataset.became,
+        "not_trained_on": dataset.not_trained_on,
         "judged_under_guidelines": dict(Counter(one.guidelines or "none" for one in said)),
         **pulled.notes,
         "better_answers": _better_answers(context, dataset),
         **quality.figures(said, rows),
+        **checks.figures(pulled.checks, said),
     }
 
 
@@ -144,7 +245,7 @@ def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
-    from trueup.feedback import sources
+    from trueup.feedback import quality, sources
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
@@ -154,8 +255,38 @@ def _ready_made(config: Config, context: Context) -> Metrics:
         "num_prompts": dataset.num_prompts,
         "counts": dataset.counts,
         "became": dataset.became,
+        "num_annotators": len({one.annotator for one in pulled.judgements if one.is_named}),
         **pulled.notes,
+        "better_answers": _better_answers(context, dataset),
+        **quality.figures(pulled.judgements, pulled.completions),
     }
+
+
+def _of_use(config: Config, context: Context) -> Metrics:
+    """What people said in use, where nobody is asked for more. Raises FeedbackError where nobody said anything."""
+    from trueup.feedback import sources, use
+
+    if not use.Use(context.run_dir / "store").num_judgements():
+        raise FeedbackError(
+            "collect.interface: use",
+            found="nobody has said anything of an answer yet",
+            expected="judgements given in use",
+            next_step="trueup chat RUN.yaml, or trueup serve RUN.yaml",
+        )
+    next_step = "say what you think of more answers (trueup chat RUN.yaml), then run the same command again"
+    _, pulled, dataset = _frozen(config, context, sources.Files([], {}), next_step)
+    return {
+        "num_prompts": dataset.num_prompts,
+        "counts": dataset.counts,
+        "became": dataset.became,
+        **pulled.notes,
+        "better_answers": _better_answers(context, dataset),
+    }
+
+
+def unused(config: Config, run: RunFile) -> tuple[str, ...]:
+    """No completions, where nobody is asked about any."""
+    return ("completions",) if config.interface == "use" else ()
 
 
 def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
@@ -173,7 +304,14 @@ def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
 
 
 def since(config: Config, context: Context, made: Feedback, completions: Completions | None = None) -> str:
-    """What people changed in Label Studio since the snapshot `made`, in a sentence; empty when nothing."""
+    """What people said or changed since the snapshot `made`, in sentences; empty when nothing."""
+    from trueup.feedback import use
+
+    new = use.since(use.Use(context.run_dir / "store"), made.record().get("metrics", {}))
+    return "; ".join(filter(None, [new, _since_in_label_studio(config, context, made, completions)]))
+
+
+def _since_in_label_studio(config: Config, context: Context, made: Feedback, completions: Completions | None) -> str:
     from trueup.feedback import server
     from trueup.feedback.project import Project
     from trueup.feedback.questions import questions
@@ -184,16 +322,26 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
     if settings.url is None and not server.is_running(settings.data_dir):
         return "Label Studio is not running, and so was not asked for newer verdicts"
     try:
-        project = Project(settings, context.run_dir / "store", config.interface)
         asked = questions(completions.rows(), config.interface, context.run.seed).uids
-        changes = project.changes(asked, read_jsonl(made.path / "annotations.jsonl"))
+        frozen = [row for name in ("annotations.jsonl", CHECKS) for row in _lines(made.path / name)]
+        store = context.run_dir / "store"
+        changes = ", of disputes ".join(
+            found
+            for adjudicates in (False, True)
+            if (found := Project(settings, store, config.interface, adjudicates=adjudicates).changes(asked, frozen))
+        )
     except TrueupError as error:
         return f"Label Studio could not be asked for newer verdicts: {error.found}"
-    return f"Label Studio holds newer verdicts ({changes}); to take them: --rebuild" if changes else ""
+    return f"Label Studio holds newer verdicts ({changes}); to take them: --refresh" if changes else ""
+
+
+def _lines(path: Path) -> list[Metrics]:
+    return list(read_jsonl(path)) if path.exists() else []
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How people judged, the pairs that gives, and the prompts that give none."""
+    from trueup.feedback import use
     from trueup.feedback.examples import in_words
 
     counts, became = metrics["counts"], metrics.get("became", {})
@@ -206,6 +354,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
     return [
         f"{judged}, {unusable:,} more cannot be used: {counts['pairs']:,} pairs; {without:,} prompts give none",
+        *use.in_words(metrics.get("from_use", {})),
         *_set_aside(metrics),
         *enough.few(metrics.get("num_prompts", enough.JUDGED_PROMPTS), enough.JUDGED_PROMPTS, "judged prompts"),
     ]
@@ -215,16 +364,33 @@ def _set_aside(metrics: Metrics) -> list[str]:
     """What people did in Label Studio that no stage uses, a line each."""
     better = metrics.get("better_answers") or {}
     written, paired = better.get("num_written", 0), better.get("num_pairs", 0)
+    unqualified = metrics.get("judgements_of_unqualified_people", 0)
     foreign, deleted = metrics.get("foreign_tasks", 0), metrics.get("labels_deleted_in_label_studio", 0)
     broken = len(metrics.get("store_lines_that_cannot_be_read", ()))
+    asked, counts = metrics.get("asked") or {}, metrics.get("counts", {})
+    disputed = metrics.get("num_disputed", 0) if not counts.get("adjudicated") and "interface" in metrics else 0
+    settled, overruled = counts.get("adjudicated", 0), counts.get("overruled_by_adjudication", 0)
     lines = {
+        _of_checks(metrics, "gold", "right", asked.get("gold", 0)): asked.get("gold", 0),
+        _of_checks(metrics, "repeated", "the same again", asked.get("repeated", 0)): asked.get("repeated", 0),
+        f"disputed: {disputed:,}; to have one person settle them: --adjudicate": disputed,
+        f"adjudicated: {settled:,}, which overruled {overruled:,} judgements and upheld "
+        f"{counts.get('upheld_by_adjudication', 0):,}": settled,
         f"better answers written by people: {written:,}, {paired:,} of them pairs with the original; sft trains on "
         f"them once {BETTER_ANSWERS} there is in data.demonstrations": written,
+        f"judgements of people who are not qualified, which do not count: {unqualified:,}": unqualified,
         f"tasks that trueup did not publish, left alone: {foreign:,}": foreign,
         f"annotations that were deleted in Label Studio and do not count: {deleted:,}": deleted,
         f"lines of the store that cannot be read: {broken:,}": broken,
     }
     return [line for line, number in lines.items() if number]
+
+
+def _of_checks(metrics: Metrics, kind: str, what: str, number: int) -> str:
+    """How often people were right on gold, or said the same again."""
+    share = (metrics.get(kind) or {}).get("all")
+    found = f"{share['estimate']:.0%} of {share['num']:,} judgements {what}" if share else "nobody judged them"
+    return f"{kind} questions: {number:,}, {found}"
 
 
 def how_far(run_dir: Path) -> str:
@@ -238,10 +404,15 @@ def how_far(run_dir: Path) -> str:
 STAGE = Stage(
     alone=True,
     name="collect",
+    flags=("adjudicate",),
+    refreshed_by=("adjudicate",),
+    shorthands={"watch": ("labelstudio.wait=true", "Stay until people are done, and show how far they are.")},
+    apart=("adjudicate",),
     config=Config,
     makes=Feedback,
     run=run,
     needs={"completions": "sample"},
+    unused=unused,
     unless="preferences",
     on_base=False,
     how_far=how_far,

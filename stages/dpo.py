@@ -1,7 +1,7 @@
 """dpo: (Adapter, Feedback) -> Adapter. The policy it starts from is the reference."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -44,6 +44,10 @@ class Config(AlignmentSection, TrainerSection):
     max_length: PositiveInt = 512
     """The maximum length of prompt and answer together, on either side of a pair, in tokens; longer ones are cut there
     and counted, and left out where nothing of an answer remains."""
+    disputed_pairs: Literal["weight", "scale", "soft"] = "weight"
+    """How a pair counts on which people disagree, by its margin, the share of people for it minus the share against:
+    `weight`, its loss times the margin; `scale`, the difference of its log-ratios times the margin (GDPO); `soft`, a
+    label on both sides (conservative DPO)."""
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
@@ -53,11 +57,11 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
 
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
-    from trueup.training import common, steps
+    from trueup.training import common, counting, steps
     from trueup.training.losses import mean_one
     from trueup.training.trainers import WeightedDPOTrainer
 
-    args = common.arguments(DPOConfig, context, config, precompute_ref_log_probs=False)
+    args = common.arguments(DPOConfig, context, config, ours=("disputed_pairs",), precompute_ref_log_probs=False)
     if args.loss_type != ["sigmoid"]:
         raise ConfigError(
             "dpo.trainer.loss_type",
@@ -65,7 +69,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             expected="sigmoid: pairs are weighted, and TRL's other losses know no weights",
             next_step="leave loss_type out",
         )
-    pairs = mean_one(feedback.pairs("train"))
+    pairs = mean_one(counting.disputed(feedback.pairs("train"), config.disputed_pairs))
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.pairs(Chat(tokenizer), pairs, config.max_length)
     prepared.refuse("dpo")

@@ -151,7 +151,7 @@ def left_out(config: Config) -> list[str]:
 
 def lineage(context: Context) -> list[dict[str, Any]]:
     """The records of the stages that the exported weights come from, in order; exports are none of them."""
-    found = records(context.run_dir, context.run.round, before="export")
+    found = records(context.run_dir, context.run.round, before="export", variant=context.run.variant)
     return [record for record in found if record["stage"] != "export"]
 
 

@@ -1,8 +1,9 @@
 """reward: (Adapter, Feedback) -> RewardModel. An adapter with a score head on the 4-bit base, started from SFT."""
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, RewardModel
@@ -12,10 +13,10 @@ from trueup.run.stage import FITS_BY, Context, Metrics, Stage
 
 
 class Config(TrainerSection):
-    """The training of the reward model on pairs. The keys are those of trl.RewardConfig."""
+    """The training of the reward model on pairs and thumbs. Most keys are those of trl.RewardConfig."""
 
     arguments_of = "trl.trainer.reward_config.RewardConfig"
-    set_elsewhere: ClassVar = {"center_rewards_coefficient": "the loss is Bradley and Terry's alone"}
+    set_elsewhere: ClassVar = {"center_rewards_coefficient": "thumbs say where 0 is, and nothing else does"}
 
     learning_rate: PositiveFloat = 1e-4
     """The learning rate of AdamW at the first step, without a unit; it falls linearly to 0."""
@@ -28,26 +29,40 @@ class Config(TrainerSection):
     max_length: PositiveInt = 512
     """The maximum length of prompt and answer together, on either side of a pair, in tokens; longer pairs are left out
     and counted."""
+    kind: Literal["lora", "head"] = "lora"
+    """What is trained: `lora`, an adapter and a score head; `head`, a score head alone on the policy as it is, by
+    logistic regression whose penalty is cross-validated, for few labels and in less time."""
+    disputed_pairs: Literal["weight", "scale", "soft"] = "weight"
+    """How a pair counts on which people disagree, by its margin, the share of people for it minus the share against:
+    `weight`, its loss times the margin; `scale`, the difference of its scores times the margin (GDPO); `soft`, a label
+    on both sides (conservative DPO)."""
+    thumbs_weight: NonNegativeFloat = 0.0
+    """The weight of each single thumb beside the pairs, those of one prompt weighing 1 together, without a unit; each
+    person has a threshold, which is learned. 0 trains on pairs alone."""
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
-    """Minimize the Bradley-Terry loss over the training pairs; measure accuracy on held-out prompts."""
+    """Minimize the loss of the training pairs and thumbs; measure accuracy on held-out prompts."""
     from datasets import Dataset
     from trl import RewardConfig
 
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
     from trueup.evaluation import intervals
-    from trueup.training import common, passes, steps
+    from trueup.training import common, counting, frozen_head, passes, steps, thresholds
     from trueup.training.losses import mean_one
     from trueup.training.trainers import WeightedRewardTrainer
 
-    args = common.arguments(RewardConfig, context, config)
-    train, apart = mean_one(feedback.pairs("train")), feedback.pairs("held_out")
+    args = common.arguments(RewardConfig, context, config, ours=("kind", "disputed_pairs", "thumbs_weight"))
+    singles = feedback.rows("train")
+    train, apart = (counting.disputed(feedback.pairs(split), config.disputed_pairs) for split in ("train", "held_out"))
+    thumbs, people = counting.single(singles if config.thumbs_weight else [], config.thumbs_weight)
+    counting.refuse_one_sided(train, thumbs)
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
-    prepared, held_out = (
-        token_rows.pairs(Chat(tokenizer), some, config.max_length, whole=True) for some in (train, apart)
-    )
+    chat = Chat(tokenizer)
+    paired, held_out = (token_rows.pairs(chat, some, config.max_length, whole=True) for some in (train, apart))
+    alone = token_rows.scored(chat, thumbs, config.max_length)
+    prepared = token_rows.together(paired, alone)
     prepared.refuse("reward")
     trainer = WeightedRewardTrainer(
         model=model,
@@ -56,6 +71,8 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         train_dataset=Dataset.from_list(mean_one(prepared.rows)),
         eval_dataset=Dataset.from_list(held_out.rows) if held_out.rows else None,
     )
+    if people:
+        thresholds.install(trainer.model, len(people))
 
     def accuracy(trainer: Any) -> Metrics:
         if not held_out.rows:
@@ -67,9 +84,30 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             "held_out_accuracy_by_prompt": intervals.win_rate(right, prompts),
         }
 
-    metrics = steps.train(trainer, context, prepared=prepared, start=policy, weighted=True, measure=accuracy)
+    found: list[float] = []
+
+    def save(model: Any, out: Path) -> None:
+        if people:
+            found.extend(thresholds.take(model))
+        common.save_adapter(model, out)
+
+    metrics = steps.train(
+        trainer,
+        context,
+        prepared=prepared,
+        start=policy,
+        weighted=True,
+        learn=frozen_head.learn if config.kind == "head" else None,
+        measure=accuracy,
+        save=save,
+    )
     return metrics | {
-        "num_pairs": len(prepared.rows),
+        "num_pairs": len(paired.rows),
+        "num_thumbs": len(alone.rows),
+        "thresholds": dict(zip(people, found, strict=True)),
+        "became": counting.became(
+            train, singles, paired.rows, alone.rows, {"pairs": len(apart), "thumbs": len(feedback.rows("held_out"))}
+        ),
         "num_dropped_too_long": len(prepared.found.ids.get("too_long", [])),
         "num_held_out": len(held_out.rows),
         "num_held_out_left_out": held_out.total - len(held_out.rows),
@@ -79,16 +117,21 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How often the reward model is right on held-out prompts, and whether that is shown to be better than chance."""
     number, accuracy = metrics["num_held_out"], metrics.get("held_out_accuracy")
+    alone = f" and {thumbs:,} thumbs" if (thumbs := metrics.get("num_thumbs")) else ""
+    trained = f"{metrics['num_pairs']:,} pairs{alone} trained"
+    unused = metrics.get("became", {}).get("thumbs", {}).get("nothing", 0)
+    without = [f"{unused:,} thumbs taught it nothing: they are in no pair (see reward.thumbs_weight)"] if unused else []
     if accuracy is None:
-        return [f"{metrics['num_pairs']:,} pairs trained", "warning: no pair is held out: nothing says how good it is"]
+        return [trained, *without, "warning: no pair is held out: nothing says how good it is"]
     by_prompt = metrics.get("held_out_accuracy_by_prompt")
     if by_prompt is None:  # a record of an earlier version
-        return [f"{metrics['num_pairs']:,} pairs trained; right on {accuracy:.1%} of {number:,} held-out pairs"]
+        return [f"{trained}; right on {accuracy:.1%} of {number:,} held-out pairs"]
     low, high = by_prompt["low"], by_prompt["high"]
     chance = [f"warning: {number:,} held-out pairs do not show that it is better than chance"] if low <= 0.5 else []
     return [
-        f"{metrics['num_pairs']:,} pairs trained; right on {accuracy:.1%} of {number:,} held-out pairs "
+        f"{trained}; right on {accuracy:.1%} of {number:,} held-out pairs "
         f"(95 % interval {low:.1%} to {high:.1%}, by prompt)",
+        *without,
         *chance,
     ]
 

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
 import torch
 from tiny import make_run
 
 from trueup.feedback import server
+from trueup.feedback.api import ATTEMPTS
 from trueup.models import device
 from trueup.run.pipeline import Pipeline
+
+stamina.set_testing(True, attempts=ATTEMPTS)  # which takes the pauses between attempts away
 
 torch.set_num_threads(1)  # on a busy machine, two threads wait for each other longer than a tiny model takes
 
@@ -22,6 +26,13 @@ if not torch.cuda.is_available() and device.signs():
 
 # A shell's background job ignores SIGINT, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONG = ("faults", "e2e", "gpu_emulated", "distributed", "notebooks")  # the folders whose files take longest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files come first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: not set(LONG) & set(item.path.parts))
 
 
 @pytest.fixture(scope="session")

@@ -14,3 +14,14 @@ window.addEventListener("change", (event) => {
     event.target.blur();
   }
 });
+// Lines between fences of ``` or ~~~ are code, and get a class. Text stays text: nothing in it is ever run or formatted.
+new MutationObserver(() => {
+  for (const box of document.querySelectorAll(".rl .lsf-richtext__container")) {
+    let inside = false;
+    for (const line of box.querySelectorAll(".lsf-richtext__line")) {
+      const fence = /^\s*(```|~~~)/.test(line.textContent);
+      line.classList.toggle("rl-code", inside || fence);
+      if (fence) inside = !inside;
+    }
+  }
+}).observe(document, { childList: true, subtree: true, characterData: true });

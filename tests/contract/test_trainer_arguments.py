@@ -38,7 +38,12 @@ def test_names_read_from_the_sources_are_the_dataclass_s_own(name: str) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_section_s_own_keys_are_arguments_or_named_as_ours(name: str) -> None:
     known = trainer_arguments.names(TRAINED[name].arguments_of)
-    ours = {"sft": {"held_out_fraction"}, "grpo": SECTIONS["ppo"].model_fields.keys() - known | {"num_reward_samples"}}
+    ours = {
+        "sft": {"held_out_fraction"},
+        "reward": {"kind", "disputed_pairs", "thumbs_weight"},
+        "dpo": {"disputed_pairs"},
+        "grpo": SECTIONS["ppo"].model_fields.keys() - known | {"num_reward_samples"},
+    }
     assert TRAINED[name].model_fields.keys() - known - {"trainer"} <= set(ours.get(name, ()))
 
 

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from trueup.cli.main import main
-from trueup.run.run_file import model
+from trueup.run.run_file import Shot, Source, model
 from trueup.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_every_key_has_a_row_and_every_command_a_section() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", generated.configuration(), re.MULTILINE)
     wanted = [name for name, field in SHAPE.model_fields.items() if not fields(field.annotation)]
     wanted += [key for field in SHAPE.model_fields.values() for key in fields(field.annotation)]
-    assert sorted(rows) == sorted([*wanted, *("path", "weight", "columns"), *("prompt", "response")])
+    assert sorted(rows) == sorted([*wanted, *Source.model_fields, *Shot.model_fields])
     headings = re.findall(r"^#+ trueup (.+)$", generated.commands(), re.MULTILINE)
     leaves = [name for name, command in main.commands.items() if not isinstance(command, click.Group)]
     assert set(leaves) <= set(headings)

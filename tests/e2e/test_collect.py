@@ -9,9 +9,10 @@ import pytest
 
 from trueup.demo import hidden_preference, simulate
 from trueup.errors import FeedbackError, ServerError
-from trueup.feedback.client import Client, Watch
+from trueup.feedback.client import Client
 from trueup.feedback.connection import connect
 from trueup.feedback.store import Store
+from trueup.feedback.watch import Watch
 from trueup.run.artifacts import Completions, Feedback, write_json, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
@@ -144,7 +145,7 @@ def test_a_watch_pulls_what_changed_and_shows_what_was_deleted(
     admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
     connected = Client(admin)
-    monkeypatch.setattr("trueup.feedback.client.OVERLAP", timedelta(0))
+    monkeypatch.setattr("trueup.feedback.watch.OVERLAP", timedelta(0))
     watch = Watch(connected, project)
     tasks = watch.look()
     assert len(tasks) == 80

@@ -20,11 +20,12 @@ from trueup.demo import simulate
 from trueup.errors import ConfigError, FeedbackError
 from trueup.feedback import server
 from trueup.feedback.annotations import STAMP
-from trueup.feedback.client import Client, Watch
+from trueup.feedback.client import Client
 from trueup.feedback.connection import Connection, connect
 from trueup.feedback.screens import read_guidelines, screen, version
 from trueup.feedback.store import Store
 from trueup.feedback.tasks import CUT, to_task
+from trueup.feedback.watch import Watch
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_json, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
@@ -181,7 +182,7 @@ def test_verdicts_changed_after_the_snapshot_are_noticed(labelling: Labelling) -
     labelling.admin.ask("DELETE", f"/api/annotations/{made['1a']}/")
     labelling.admin.judge(labelling.tasks["1a"], "down")
     said = collect.since(config, labelling.context, frozen, completions=completions)
-    assert said == "Label Studio holds newer verdicts (1 new, 2 changed, 1 deleted); to take them: --rebuild"
+    assert said == "Label Studio holds newer verdicts (1 new, 2 changed, 1 deleted); to take them: --refresh"
     labelling.go()
     chosen = {row["prompt_id"]: row["chosen_uid"] for split in ("train", "held_out") for row in frozen.pairs(split)}
     assert chosen == {"0": "0b", "2": "2a", "3": "3a"}
@@ -374,13 +375,14 @@ def test_a_project_whose_creation_was_not_answered_is_found_again(labelling: Lab
 def test_a_watch_sees_votes_behind_a_task_of_the_future(labelling: Labelling, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(labelling.admin.connection)
     watch = Watch(client, labelling.project)
-    monkeypatch.setattr("trueup.feedback.client.WHOLE_EVERY", 3)
-    pulled = client.pull
+    monkeypatch.setattr("trueup.feedback.watch.WHOLE_EVERY", 3)
+    pages = client.pages
 
-    def ahead(project: int, since: str | None = None) -> list[dict[str, Any]]:
-        return [task | {"updated_at": "2999-01-01T00:00:00Z"} for task in pulled(project, since)]
+    def ahead(project: int, since: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        for page in pages(project, since):
+            yield [task | {"updated_at": "2999-01-01T00:00:00Z"} for task in page]
 
-    monkeypatch.setattr(client, "pull", ahead)
+    monkeypatch.setattr(client, "pages", ahead)
     watch.look()
     labelling.judge_all()
     looks = [sum(bool(task["annotations"]) for task in watch.look()) for _ in range(3)]
@@ -408,7 +410,7 @@ def test_a_personal_access_token_works(personal: str, labelling: Labelling) -> N
     assert len(client.pull(labelling.project)) == 8
 
 
-def test_the_command_says_that_newer_verdicts_are_there_and_rebuild_takes_them(labelling: Labelling) -> None:
+def test_the_command_says_that_newer_verdicts_are_there_and_refresh_takes_them(labelling: Labelling) -> None:
     folder = labelling.context.run_dir
     sampled = folder / "runs" / "people" / "round-1" / "sample"
     sampled.mkdir(parents=True)
@@ -431,8 +433,13 @@ def test_the_command_says_that_newer_verdicts_are_there_and_rebuild_takes_them(l
         labelling.admin.ask("PATCH", f"/api/annotations/{made[uid]}/", json={"result": thumb})
     code, said = typed()
     assert (code, "complete already" in said) == (0, True)
-    assert "newer verdicts (2 changed); to take them: --rebuild" in said
-    assert typed("--rebuild")[0] == 0
+    assert "newer verdicts (2 changed); to take them: --refresh" in said
+    assert typed("--refresh", "--watch")[0] == 0
     pairs = read_jsonl(folder / "runs" / "people" / "round-1" / "collect" / "pairs.jsonl")
     assert {row["prompt_id"]: row["chosen_uid"] for row in pairs}["0"] == "0b"
     assert "newer verdicts" not in typed()[1]
+    before = len(list((folder / "runs" / "people" / "round-1").iterdir()))
+    code, said = typed("--refresh")
+    assert (code, "collect: nothing is newer than this" in said) == (0, True)
+    assert len(list((folder / "runs" / "people" / "round-1").iterdir())) == before  # nothing was built again
+    assert "collect.adjudicate" not in typed()[1]

@@ -28,6 +28,7 @@ STOPPED: list[tuple[str, dict[str, Any], int, int]] = [
     ("dpo", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 5, 5),  # 3 steps an epoch
     ("kto", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 4, 4),
     ("reward", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 5, 5),
+    ("reward", BATCH | {"num_train_epochs": 3, "save_steps": 1, "thumbs_weight": 1}, 8, 8),  # 6 steps an epoch
     ("grpo", GRPO | {"max_steps": 9}, 7, 7),  # 5 steps an epoch: two prompts of ten a step
     ("grpo", GRPO | {"max_steps": 14, "num_iterations": 2}, 13, 12),
 ]
@@ -93,6 +94,7 @@ def test_a_stopped_stage_ends_where_the_uninterrupted_one_does(
     assert metrics["resumed_from_step"] == saved
     assert metrics["num_steps"] == whole["num_steps"] > step
     assert metrics["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-9)
+    assert metrics.get("thresholds") == whole.get("thresholds")
     assert metrics.get("eval_loss_by_epoch") == whole.get("eval_loss_by_epoch")
     first, second = saved_tensors(tmp_path / "whole"), saved_tensors(tmp_path / "stopped")
     assert first.keys() == second.keys()

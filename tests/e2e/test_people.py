@@ -7,7 +7,8 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from conftest import free_port
 from playwright.sync_api import expect, sync_playwright
 
 from trueup.cli.main import main
-from trueup.errors import ServerError
-from trueup.feedback import people, server
+from trueup.errors import ConfigError, ServerError
+from trueup.feedback import people, reach, server
 from trueup.feedback.client import Client
 from trueup.feedback.connection import connect
-from trueup.run.artifacts import Completions, read_jsonl, write_jsonl
+from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
 from trueup.run.run_file import LabelStudioConfig, load
 from trueup.run.stage import Context, Waiting
 from trueup.stages import STAGES, collect
@@ -35,7 +36,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data folder of a running server that listens to other machines, too."""
     folder = tmp_path_factory.mktemp("people")
-    server.start(folder, free_port(), host=server.EVERYWHERE)
+    server.start(folder, free_port(), host=reach.EVERYWHERE)
     yield folder
     assert server.stop(folder)
 
@@ -107,7 +108,7 @@ def test_a_host_that_is_not_ours_and_one_that_changes_while_it_runs(place: Path,
         with pytest.raises(ServerError, match="no IPv4 address of this machine"):
             server.start(tmp_path, free_port(), host=host)
     with pytest.raises(ServerError, match=r"listening on 0\.0\.0\.0"):
-        server.start(place, 1024, host=server.LOOPBACK)
+        server.start(place, 1024, host=reach.LOOPBACK)
     assert server.start(place, 1024) == connect(place)
 
 
@@ -120,9 +121,10 @@ def only(place: Path, *names: str) -> list[people.Person]:
 
 
 class Labelling:
-    """A published run of eight completions, two to a prompt, each of which two people are asked about."""
+    """A published run of eight completions, two to a prompt, each of which two people are asked about by default."""
 
-    def __init__(self, folder: Path, place: Path) -> None:
+    def __init__(self, folder: Path, place: Path, **config: Any) -> None:
+        self.config = config or {"annotations_per_completion": 2}
         rows = [
             {"uid": f"{n}{side}", "prompt_id": str(n), "completion": f"answer {side} to {n}", "finish": "eos"}
             | {"messages": [{"role": "user", "content": f"question {n}"}]}
@@ -141,16 +143,26 @@ class Labelling:
         self.project = int(self.address.partition("/projects/")[2].partition("/")[0])
         self.tasks = {t["data"]["uid"]: int(t["id"]) for t in Client(connect(place)).pull(self.project)}
 
-    def collect(self, *, wait: bool) -> dict[str, Any]:
+    def collect(self, *, wait: bool, **config: Any) -> dict[str, Any]:
         settings = LabelStudioConfig(data_dir=self.place, wait=wait, poll_s=0.3)
         run = self.run.model_copy(update={"labelstudio": settings})
+        # the run file is beside the run's folder: what it names, such as a file of gold, is looked for there
         context = Context(run=run, run_dir=self.folder, out=self.folder / "collect")
-        config = collect.Config(annotations_per_completion=2)
-        return collect.run(config, context, completions=Completions(self.folder))
+        chosen = collect.Config(**self.config | config)
+        return collect.run(chosen, context, completions=Completions(self.folder))
 
-    def waiting(self, *, wait: bool = False) -> str:
+    def newer(self) -> str:
+        """What collect says of a complete snapshot."""
+        settings = LabelStudioConfig(data_dir=self.place)
+        context = Context(
+            run=self.run.model_copy(update={"labelstudio": settings}), run_dir=self.folder, out=self.folder
+        )
+        frozen = Feedback(self.folder / "collect")
+        return collect.since(collect.Config(**self.config), context, frozen, completions=Completions(self.folder))
+
+    def waiting(self, *, wait: bool = False, **config: Any) -> str:
         with pytest.raises(Waiting) as waiting:
-            self.collect(wait=wait)
+            self.collect(wait=wait, **config)
         return str(waiting.value)
 
     def browser(self, person: people.Person) -> httpx.Client:
@@ -163,12 +175,25 @@ class Labelling:
         answer = self.browser(person).post(f"/api/tasks/{task}/annotations/", json={"result": [thumb]})
         assert answer.status_code == 201, answer.text[:300]
 
-    def judge_what_is_served(self, person: people.Person) -> list[int]:
+    def judge_again(self, person: people.Person, verdict: str) -> int:
+        """Change this person's verdicts in the project; returns how many."""
+        thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": [verdict]}}
+        made = [a for task in Client(connect(self.place)).pull(self.project) for a in task["annotations"]]
+        for annotation in made:
+            self.browser(person).patch(f"/api/annotations/{annotation['id']}/", json={"result": [thumb]})
+        return len(made)
+
+    def judge_what_is_served(
+        self, person: people.Person, verdict: Callable[[dict[str, Any]], str] | None = None, most: int = 1000
+    ) -> list[int]:
         """Thumbs up for the first answer to each prompt, down for the second; the tasks in the order given."""
         browser, given = self.browser(person), list[int]()
-        while (found := browser.get(f"/api/projects/{self.project}/next")).status_code == 200:
+        verdict = verdict or (lambda data: "up" if data["uid"].endswith("a") else "down")
+        while len(given) < most:
+            if (found := browser.get(f"/api/projects/{self.project}/next")).status_code != 200:
+                break
             given.append(int(found.json()["id"]))
-            self.judge(person, given[-1], "up" if found.json()["data"]["uid"].endswith("a") else "down")
+            self.judge(person, given[-1], verdict(found.json()["data"]))
         return given
 
 
@@ -251,3 +276,129 @@ def test_what_one_person_skips_is_given_to_the_others(place: Path, tmp_path: Pat
     assert f"still to judge, at most: person {dana.id} 1" in said
     assert labelling.judge_what_is_served(dana) == [skipped]
     assert labelling.collect(wait=False)["unusable_annotations"] == {"skipped": 1}
+
+
+def by_text(data: dict[str, Any]) -> str:
+    """Thumbs up for the first answer to each prompt and for what is gold, whatever task asks about it."""
+    return "up" if data["response"].startswith(("answer a", "good")) else "down"
+
+
+def test_three_people_are_served_an_overlap_and_collect_ends_by_itself(place: Path, tmp_path: Path) -> None:
+    three = only(place, "Ben", "Chris", "Dana")
+    labelling = Labelling(tmp_path, place, overlap={"share": 0.5, "people": 3})
+    assert "waiting 0/8" in labelling.waiting()
+    with ThreadPoolExecutor(1) as pool:
+        frozen = pool.submit(labelling.collect, wait=True)
+        given = [(person.id, task) for person in three * 16 for task in labelling.judge_what_is_served(person, most=1)]
+        metrics = frozen.result(timeout=60)
+    rows = list(read_jsonl(tmp_path / "collect" / "annotations.jsonl"))
+    people_of = {uid: {row["annotator"] for row in rows if row["uid"] == uid} for uid in labelling.tasks}
+    assert Counter(len(found) for found in people_of.values()) == {3: 4, 1: 4}
+    assert len(rows) == len(given) == len(set(given)) == 4 * 3 + 4
+    several = {uid[0] for uid, found in people_of.items() if len(found) == 3}
+    assert len(several) == 2 and several == {uid[0] for uid in people_of if len(people_of[uid]) == 3}
+    assert (metrics["asked"]["of_several_people"], metrics["num_compared"]) == (4, 4 * 3)
+    rows_of_more = [
+        {"uid": f"{n}{side}", "prompt_id": str(n), "completion": f"answer {side} to {n}", "finish": "eos"}
+        | {"messages": [{"role": "user", "content": f"question {n}"}]}
+        for n in range(8)
+        for side in "ab"
+    ]
+    write_jsonl(tmp_path / "completions.jsonl", rows_of_more)
+    assert "waiting 8/16" in labelling.waiting()
+    tasks = Client(connect(place)).pull(labelling.project)
+    overlaps = {task["data"]["uid"]: task["overlap"] for task in tasks}
+    assert Counter(overlaps.values()) == {3: 8, 1: 8}
+    assert {uid for uid in labelling.tasks if uid[0] in several} <= {uid for uid in overlaps if overlaps[uid] == 3}
+
+
+def test_an_overlap_does_not_wait_for_people_who_are_not_there(place: Path, tmp_path: Path) -> None:
+    two = only(place, "Ben", "Chris")
+    labelling = Labelling(tmp_path, place, overlap={"share": 0.5, "people": 3})
+    for person in two:
+        labelling.judge_what_is_served(person)
+    said = labelling.waiting(wait=True)
+    assert "waiting 4/8" in said and "4 have a verdict, but not yet from as many people" in said
+    assert (
+        "3 people are asked about some, and fewer can judge: trueup people add NAME, or set collect.overlap.p" in said
+    )
+    assert labelling.collect(wait=True, overlap={"share": 0.5, "people": 2})["num_compared"] == 4
+
+
+def test_gold_and_repetitions_are_judged_and_never_trained_on(place: Path, tmp_path: Path) -> None:
+    ben, chris = only(place, "Ben", "Chris")
+    folder = tmp_path / "runs" / "several"
+    folder.mkdir(parents=True)
+    gold = [{"prompt": f"gold {n}", "completion": f"{'good' if n else 'bad'} {n}", "label": n > 0} for n in range(4)]
+    write_jsonl(tmp_path / "gold.jsonl", gold)
+    labelling = Labelling(folder, place, gold="gold.jsonl", repeated_share=0.25)
+    assert len(labelling.tasks) == 8 + 4 + 2
+    listed = json.dumps([task["data"] for task in Client(connect(place)).pull(labelling.project)])
+    assert "label" not in listed and "right" not in listed
+    assert len(labelling.judge_what_is_served(ben, by_text)) == 14
+    served = labelling.judge_what_is_served(chris, lambda data: "up")
+    assert len(served) == 4  # gold alone is given to everybody
+    metrics = labelling.collect(wait=False)
+    assert metrics["asked"] == {"questions": 8, "of_several_people": 0, "gold": 4, "repeated": 2}
+    shares = {who: (share["estimate"], share["num"]) for who, share in metrics["gold"]["people"].items()}
+    assert shares == {str(ben.id): (1.0, 4), str(chris.id): (0.75, 4)}
+    assert (metrics["repeated"]["all"]["estimate"], metrics["repeated"]["all"]["num"]) == (1.0, 2)
+    assert metrics["became"] == {"thumb": {"pairs and rows": 8}}
+    trained = (folder / "collect" / "pairs.jsonl").read_text() + (folder / "collect" / "rows.jsonl").read_text()
+    assert "gold" not in trained and "good" not in trained
+    assert len(list(read_jsonl(folder / "collect" / "checks.jsonl"))) == 8 + 2
+    said = collect.says(metrics, labelling.run)
+    assert "gold questions: 4, 88% of 8 judgements right" in said
+    labelling.collect(wait=False)
+    assert len(Client(connect(place)).pull(labelling.project)) == 14  # published twice makes no duplicate
+
+
+def test_what_is_disputed_goes_to_an_adjudicator_whose_verdict_wins(place: Path, tmp_path: Path) -> None:
+    ben, chris, dana = only(place, "Ben", "Chris", "Dana")
+    labelling = Labelling(tmp_path, place)
+    labelling.judge_what_is_served(ben)
+    labelling.judge_what_is_served(
+        chris, lambda data: "up" if data["uid"] in ("0a", "1a", "2a", "3a", "3b") else "down"
+    )
+    metrics = labelling.collect(wait=False)
+    assert (metrics["num_disputed"], metrics["counts"]["pairs"]) == (1, 4)
+    assert any("disputed: 1; to have one person settle" in line for line in collect.says(metrics, labelling.run))
+    said = labelling.waiting(adjudicate=True)
+    assert "waiting 0/1" in said and f"/projects/{labelling.project}/" not in said
+    first, labelling.project = labelling.project, int(said.partition("/projects/")[2].partition("/")[0])
+    assert len(labelling.judge_what_is_served(dana, lambda data: "up")) == 1
+    for wanted in (True, False):  # once given, the verdict holds without asking for it again
+        metrics = labelling.collect(wait=False, adjudicate=wanted)
+        assert metrics["counts"]["adjudicated"] == metrics["counts"]["overruled_by_adjudication"] == 1
+        assert metrics["counts"]["upheld_by_adjudication"] == 1
+        assert metrics["num_annotators"] == 2 and sum(metrics["became"]["thumb"].values()) == 17
+        pairs = list(read_jsonl(tmp_path / "collect" / "pairs.jsonl"))
+        assert {pair["prompt_id"] for pair in pairs} == {"0", "1", "2"}  # of the fourth, both answers are good
+    assert labelling.newer() == ""
+    assert labelling.judge_again(dana, "down") == 1
+    assert labelling.newer().startswith("Label Studio holds newer verdicts (1 changed)")
+    tasks = Client(connect(place)).pull(labelling.project)
+    assert len(tasks) == 1 and len(Client(connect(place)).pull(first)) == 8
+
+
+def test_a_person_counts_once_gold_questions_were_judged_rightly(place: Path, tmp_path: Path) -> None:
+    ben, chris = only(place, "Ben", "Chris")
+    folder = tmp_path / "runs" / "several"
+    folder.mkdir(parents=True)
+    gold = [{"prompt": f"gold {n}", "completion": f"{'good' if n else 'bad'} {n}", "label": n > 0} for n in range(4)]
+    write_jsonl(tmp_path / "gold.jsonl", gold)
+    labelling = Labelling(folder, place, gold="gold.jsonl", qualification={"gold": 3, "accuracy": 0.8})
+    with pytest.raises(ConfigError, match=r"collect\.qualification: 4 gold questions"):
+        labelling.collect(wait=False, qualification={"gold": 5, "accuracy": 0.8})
+    assert len(labelling.judge_what_is_served(chris, lambda data: "up" if "gold" in str(data) else "down")) == 12
+    said = labelling.waiting()  # of the four gold questions one is wrong
+    assert f"8 judgements do not count, of people who are not qualified yet: person {chris.id}, 3 of 4 gold" in said
+    assert "waiting 0/8" in said and f"still to judge, at most: Ben ({ben.id}) 8" in said
+    assert len(labelling.judge_what_is_served(ben, by_text)) == 12  # what chris judged is given to ben all the same
+    metrics = labelling.collect(wait=True)
+    assert (metrics["num_annotators"], metrics["judgements_of_unqualified_people"]) == (1, 8)
+    assert metrics["became"] == {"thumb": {"pairs and rows": 8}}
+    checked = list(read_jsonl(folder / "collect" / "checks.jsonl"))
+    assert Counter(row["check"] for row in checked) == {"gold": 8, "not qualified": 8}
+    assert labelling.newer() == ""
+    assert labelling.collect(wait=False, qualification={"gold": 4, "accuracy": 0.75})["num_annotators"] == 2

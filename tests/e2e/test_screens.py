@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,10 @@ SCRIPT = "<img src=x onerror=\"document.title='owned'\"><script>document.title='
 ANSWERS = (
     ("Bring it in, please: we reseal seams.", f"{SCRIPT} Buy another."),
     ("Dry it first, then look for the seam that leaks. " * 12, "No."),
-    ("for seam in tent.seams:\n\tif seam.leaks:\n\t\tseam.seal()", "Ask somebody else."),
+    (
+        f"Like this:\n```python\nfor seam in tent.seams:\n\tseal(seam)  # {SCRIPT}\n```\nThen dry it.",
+        "Ask somebody else.",
+    ),
     ("אוטמים את התפרים בסיליקון.", "Please see the manual, page 12."),
 )
 
@@ -210,6 +214,15 @@ def test_what_is_clicked_and_typed_is_what_is_frozen(
         elif number == 1:
             said[on_screen] = by_hotkey(page, interface, labelling.texts[on_screen[0]])
         elif number == 2:
+            code = page.locator(".rl-card .rl-code")
+            expect(code).to_have_count(4)  # the two fences and what is between them
+            assert "seal(seam)  # <img" in code.nth(2).inner_text().replace("\u00a0", " ")
+            expect(code.nth(2)).to_have_css("font-family", re.compile("mono"))
+            expect(page.locator(".rl-card").get_by_text("Then dry it.")).not_to_have_css(
+                "font-family", re.compile("mono")
+            )
+            if SHOTS:
+                page.screenshot(path=f"{SHOTS}/{interface}-code.png")
             said[on_screen] = with_text(page, interface) or labelling.texts[on_screen[0]]
         else:
             page.get_by_test_id("bottombar-skip-button").click()

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from trueup.data.check import check, findings, summary
 from trueup.data.leaks import leaks
 from trueup.data.report import ReadReport
 from trueup.errors import TrueupError
+from trueup.feedback.files import judgements_of
+from trueup.feedback.judgement import to_row
 from trueup.run.run_file import COLUMNS, DataConfig, Source
 
 EXAMPLES = int(os.environ.get("TRUEUP_FUZZ", "40"))
@@ -78,7 +81,10 @@ SHAPES = """\
 messages|conversations|prompt completion|prompt response|instruction output|prompt|prompt chosen rejected
 chosen rejected|chosen rejected score_chosen score_rejected|prompt completion label|prompt completion up down
 instruction instances|instruction response1 response2 annotator1|text|system messages tools
-system_prompt prompt completion"""
+system_prompt prompt completion|kind annotator prompt completion up|prompt completion rating annotator lead_time
+prompt completion annotator_a annotator_b|prompt completion rating_a|messages feedback|messages score user
+request response score|id trace_id type input output scores|id timestamp input output scores userId
+id run_type inputs outputs feedback|id run_type inputs outputs feedback_stats"""
 KNOWN = st.sampled_from(SHAPES.replace("\n", "|").split("|")).flatmap(
     lambda names: st.fixed_dictionaries({name: st.one_of(TEXTS, TREES) for name in names.split()})
 )
@@ -110,7 +116,9 @@ def use(path: Path, content: bytes) -> None:
         except TrueupError as error:
             str(error).encode()
         else:
-            json.dumps(rows, ensure_ascii=False).encode()
+            json.dumps(rows, ensure_ascii=False, default=asdict).encode()
+            if field == "preferences":
+                json.dumps([to_row(one) for one in judgements_of(rows)[0]], ensure_ascii=False).encode()
             "\n".join(report.lines()).encode()
             json.dumps(report.as_metrics(), ensure_ascii=True)
     with contextlib.suppress(TrueupError):

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import jwt
 import pytest
+import stamina
 from fake_server import Answer, Asked, serving
 from label_studio_sdk import LabelStudio
 
 from trueup.errors import ServerError
-from trueup.feedback import api
-from trueup.feedback.api import Api, RequestError
+from trueup.feedback.api import ATTEMPTS, Api
 from trueup.feedback.client import BODY_BYTES, BODY_TASKS, Client
 from trueup.feedback.connection import Connection, connect
+from trueup.feedback.faults import RequestError
+from trueup.feedback.listing import PAGE, Listing
 
 TOKEN = "0123456789abcdef" * 2
 HTML = {"content-type": "text/html; charset=utf-8"}
@@ -39,7 +41,7 @@ def said(answer: Answer) -> str:
     ("answer", "found", "next_step"),
     [
         ((200, HTML, LOGIN), "status 200, and no JSON but an HTML page, 'Sign in - Example'", "login page"),
-        ((200, {}, b"[" * 200_000), "status 200, and no JSON", "labelstudio.url"),
+        ((200, {}, b"[" * 200_000), "status 200, and 200,000 bytes that are no whole JSON", "labelstudio.url"),
         ((200, {"content-type": "text/plain"}, b"OK"), r"no JSON but text \(text/plain\)", "labelstudio.url"),
         (
             (302, {"location": "https://sso.example.org/auth?ticket=abc123"}, b""),
@@ -80,8 +82,7 @@ def test_a_redirect_does_not_carry_the_token_elsewhere() -> None:
     assert elsewhere.asked == []
 
 
-def test_a_busy_server_is_asked_again_but_nothing_is_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "PAUSES_S", (0.0, 0.0))
+def test_a_busy_server_is_asked_again_but_nothing_is_sent_twice() -> None:
     codes = iter([502, 503, 200, 502])
     with serving(lambda asked: (next(codes), {}, b'{"a": 1}')) as fake:
         server = Api(Connection(fake.url, TOKEN))
@@ -250,3 +251,58 @@ def test_tasks_travel_in_parcels_that_a_proxy_lets_through_and_addresses_stay_sh
     assert max(len(parcel) for parcel in sent) <= BODY_TASKS
     assert max(len(asked.body) for asked in fake.asked) <= BODY_BYTES
     assert max(len(asked.path) for asked in fake.asked) < 1_000  # nginx takes 8,000 bytes with all headers
+
+
+@pytest.mark.parametrize(("said", "wait_s"), [("7", 7.0), ("3600", 30.0), ("soon", None), ("-1", None), ("", None)])
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_for(said: str, wait_s: float | None) -> None:
+    with serving(lambda asked: (429, {"retry-after": said}, b"")) as fake, pytest.raises(RequestError) as error:
+        Api(Connection(fake.url, TOKEN)).send("asking", listing)
+    assert error.value.wait_s == wait_s
+
+
+def test_what_a_server_says_to_the_question_is_not_asked_again() -> None:
+    with serving(lambda asked: (500, {}, b"")) as fake:
+        server = Api(Connection(fake.url, TOKEN))
+        with pytest.raises(RequestError, match="status 500"):
+            server.get("asking", listing, answers=(500,))
+        assert len(fake.asked) == 1
+        with pytest.raises(RequestError, match="status 500"):
+            server.get("asking", listing)
+    assert len(fake.asked) == 1 + ATTEMPTS
+
+
+def test_the_pauses_grow_and_end_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamina.set_testing(False)
+    pauses: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", pauses.append)
+    try:
+        with serving(lambda asked: (503, {}, b"")) as fake, pytest.raises(RequestError):
+            Api(Connection(fake.url, TOKEN)).get("asking", listing)
+    finally:
+        stamina.set_testing(True, attempts=ATTEMPTS)
+    assert pauses == [0.25, 0.5, 1.0]
+
+
+def test_a_task_that_moves_while_pages_are_read_is_found() -> None:
+    """Somebody deletes a task of the first page: those after it move up by one, the first of the second page too."""
+    there = [{"id": number} for number in range(PAGE + 10)]
+    asked_for: list[int] = []
+
+    def answer(asked: Asked) -> object:
+        page = int(asked.path.partition("&page=")[2].partition("&")[0])
+        if len(asked_for) == 1:
+            del there[3]
+        asked_for.append(page)
+        return {"tasks": there[PAGE * (page - 1) : PAGE * page], "total": len(there)}
+
+    with serving(project_of(answer)) as fake:
+        found = [task["id"] for page in Listing(Api(Connection(fake.url, TOKEN))).judged(1) for task in page]
+    assert sorted(found) == list(range(PAGE + 10)) and asked_for == [1, 2, 1, 2]
+
+
+def test_tasks_that_a_server_says_to_have_taken_and_has_not_are_missed() -> None:
+    with (
+        serving(project_of(lambda asked: {"tasks": [], "total": 0})) as fake,
+        pytest.raises(RequestError, match="1 of 1 tasks that it took are not there"),
+    ):
+        Client(Connection(fake.url, TOKEN)).publish(1, [{"data": {"uid": "a"}}])

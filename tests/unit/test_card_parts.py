@@ -183,6 +183,8 @@ def test_preferences_that_were_there_and_functions_are_no_annotators(round_dir: 
     assert story.judges([ready], round_dir, "dpo") == (
         "It learned from 20 preferences that existed before over 9 prompts; who gave them is not recorded."
     )
+    ready["metrics"] |= {"num_annotators": 3, "num_unnamed": 0}  # type: ignore[operator]
+    assert story.judges([ready], round_dir, "dpo").endswith("over 9 prompts; 3 annotators gave them.")
     grpo = {"stage": "grpo", "metrics": {}, "config": {"reward_functions": {"judge:short": 2.0}}}
     assert story.judges([grpo], round_dir, "grpo") == (
         "The method was rewarded by functions: `judge:short` (weight 2). Nobody's judgements are recorded in this run."

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from fake_server import Answer, Asked, serving
 
-from trueup.feedback import api
-from trueup.feedback.api import RequestError
+from trueup.feedback.faults import RequestError
 from trueup.feedback.project import Project
 from trueup.run.artifacts import write_json
 from trueup.run.run_file import LabelStudioConfig
@@ -19,7 +18,6 @@ TASK = {"id": 1, "data": {"uid": "u"}, "updated_at": "2026-11-27T10:00:00Z"}
 @pytest.mark.parametrize("away", [502, 503, 504, 429])
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_server_that_is_away(away: int, wait: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "PAUSES_S", ())
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "t" * 40)
     listings = 0
 
@@ -28,9 +26,9 @@ def test_a_server_that_is_away(away: int, wait: bool, tmp_path: Path, monkeypatc
         if not asked.path.startswith("/api/tasks"):
             return 200, {}, b"{}"
         listings += 1
-        annotations = [{"id": 5, "result": [THUMB]}] if listings > 5 else []
+        annotations = [{"id": 5, "result": [THUMB]}] if listings > 9 else []
         task = TASK | {"annotations": annotations}
-        return (away if 1 < listings < 5 else 200), {}, json.dumps({"tasks": [task], "total": 1}).encode()
+        return (away if 1 < listings < 9 else 200), {}, json.dumps({"tasks": [task], "total": 1}).encode()
 
     with serving(answer) as fake:
         write_json(tmp_path / "projects.json", {fake.url: {"id": 3, "key": "k"}})

@@ -45,7 +45,7 @@ def test_thumbs_of_two_people() -> None:
 
 def test_comparisons_agree_on_the_answer_and_not_on_the_side() -> None:
     def compared(who: str, a: str, b: str, preferred: str) -> Comparison:
-        return Comparison(uid="p1 p2", annotator=who, a=a, b=b, preferred=preferred)
+        return Comparison(uid="p1 p2", annotator=who, annotation_id=1, a=a, b=b, preferred=preferred)
 
     said = [compared("A", "p1", "p2", "a"), compared("B", "p2", "p1", "b"), compared("C", "p1", "p2", "tie")]
     found = quality.figures(said, COMPLETIONS)
@@ -96,4 +96,27 @@ def test_the_command_draws_what_was_frozen(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     page = (tmp_path / "runs" / "x" / "round-1" / "labels.html").read_text()
     assert "labels, as they were frozen" in page
-    assert "does not read from a file who gave which" in page and "Cohen" not in page
+    assert "from files that do not say who gave which" in page and "Cohen" not in page
+
+
+def test_people_who_agreed_are_named_and_the_others_are_ids(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": text, "label": up} for text, up in (("a", 1), ("b", 0))]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = tmp_path / "run.yaml"
+    run.write_text("name: x\nmodel: {base: nowhere}\ndata: {preferences: d.jsonl}\n")
+    assert CliRunner().invoke(main, ["collect", str(run)]).exit_code == 0
+    frozen = tmp_path / "runs" / "x" / "round-1" / "collect" / "annotations.jsonl"
+    given = [json.loads(line) for line in frozen.read_text().splitlines()]
+    from_screen = [row | {"annotator": who, "annotation_id": 7} for row in given for who in ("4", "5")]
+    frozen.write_text("".join(json.dumps(row) + "\n" for row in from_screen))
+    folder = tmp_path / "labelstudio"
+    folder.mkdir()
+    people = [
+        {"id": n, "name": name, "email": f"{name}@x", "password": "", "named": named}
+        for n, name, named in ((4, "Ann", True), (5, "Bo", False))
+    ]
+    (folder / "people.json").write_text(json.dumps({"people": people}))
+    done = CliRunner().invoke(main, ["labels", "report", str(run), "--json"])
+    assert done.exit_code == 0, done.output
+    assert set(json.loads(done.stdout)["people"]) == {"Ann (4)", "5"}
+    assert ">Bo" not in (tmp_path / "runs" / "x" / "round-1" / "labels.html").read_text()

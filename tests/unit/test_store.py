@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,12 @@ def test_labels_of_a_lost_project_stay_beside_those_of_its_successor(tmp_path: P
     store.append([verdict(1, False, "11:00")], "new")
     assert [(row["project"], row["up"]) for row in store.current({1}, "new")] == [("lost", True), ("new", False)]
     assert [row["project"] for row in store.current(set(), "new")] == ["lost"]
+
+
+def test_who_judged_stays_known_when_the_account_is_deleted(tmp_path: Path) -> None:
+    store, known = Store(tmp_path), verdict(1, True, "10:00")
+    store.append([known], "key")
+    assert store.append([replace(known, annotator="unknown-1")], "key") == 0
+    changed = replace(known, annotator="unknown-1", up=False, updated_at="10:05")
+    assert store.append([changed], "key") == 1
+    assert [(row["annotator"], row["up"]) for row in store.latest()] == [(known.annotator, False)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import observe
 import plain
@@ -61,13 +62,18 @@ def training_thumbs(
 def watched(run: Pipeline, stage: str, monkeypatch: pytest.MonkeyPatch, num_steps: int) -> list[observe.Step]:
     steps = observe.watch(monkeypatch, num_steps)
     with pytest.raises(observe.Enough):
-        run.execute(stage)
+        run.execute(stage, use_stale=True)  # judgements may have been changed by hand
     return steps
 
 
-@pytest.mark.parametrize("beta", [0.1, 0.6])
-def test_dpo(run_copy: Path, monkeypatch: pytest.MonkeyPatch, beta: float) -> None:
-    pairs = training_pairs(open_run(run_copy))
+@pytest.mark.parametrize(("beta", "disputed"), [(0.1, "weight"), (0.6, "weight"), (0.6, "scale"), (0.6, "soft")])
+def test_dpo(run_copy: Path, monkeypatch: pytest.MonkeyPatch, beta: float, disputed: str) -> None:
+    pairs, margin = training_pairs(open_run(run_copy)), 1.0
+    if disputed != "weight":
+        margin = 0.4  # of every pair: the weights stay as they are
+        path = open_run(run_copy).path("collect") / "pairs.jsonl"
+        disputed_rows = [row | {"margin": margin, "weight": margin * row["weight"]} for row in plain.rows(path)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in disputed_rows))
     size = next(n for n in (2, 3, 5, 1) if len(pairs) % n == 0)
     accumulation = len(pairs) // size
     assert accumulation > 1 and len({weight for *_, weight in pairs}) > 1
@@ -78,6 +84,7 @@ def test_dpo(run_copy: Path, monkeypatch: pytest.MonkeyPatch, beta: float) -> No
         "dpo.num_train_epochs=3",
         f"dpo.per_device_train_batch_size={size}",
         f"dpo.gradient_accumulation_steps={accumulation}",
+        f"dpo.disputed_pairs={disputed}",
     )
     steps = watched(run, "dpo", monkeypatch, 2)
     base, sft = run.run.model.base, run.path("sft")
@@ -89,8 +96,11 @@ def test_dpo(run_copy: Path, monkeypatch: pytest.MonkeyPatch, beta: float) -> No
             with torch.no_grad():
                 before = [plain.answer_logp(reference, tok, prompt, text) for text in (chosen, rejected)]
             now = [plain.answer_logp(policy, tok, prompt, text) for text in (chosen, rejected)]
-            margin = (now[0] - before[0]) - (now[1] - before[1])
-            loss = loss - weight * logsigmoid(beta * margin) / len(pairs)
+            apart = beta * ((now[0] - before[0]) - (now[1] - before[1]))
+            likely = logsigmoid(margin * apart if disputed == "scale" else apart)
+            if disputed == "soft":
+                likely = (1 + margin) / 2 * likely + (1 - margin) / 2 * logsigmoid(-apart)
+            loss = loss - weight * likely / len(pairs)
         loss.backward()
         assert sum(step.losses) == pytest.approx(loss.item(), abs=0.002)
         assert plain.differ(step.gradients, plain.gradients(policy)) < ROUNDING
@@ -185,6 +195,65 @@ def test_reward(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sft = {plain.plain_name(name): tensor for name, tensor in plain.saved(run.path("sft")).items()}
     for name, tensor in sft.items():  # it starts from the policy
         torch.testing.assert_close(steps[0].weights[name], tensor.float())
+
+
+@pytest.mark.parametrize("disputed", ["weight", "scale", "soft"])
+def test_reward_on_disputed_pairs_and_thumbs(run_copy: Path, monkeypatch: pytest.MonkeyPatch, disputed: str) -> None:
+    """The second step, with thresholds as they are by then; the first shows where they begin."""
+    margins = [1.0, 0.2, 0.6]  # of five, three and four people against the others of five
+    frozen = plain.rows(open_run(run_copy).path("collect") / "pairs.jsonl")
+    pairs = [row | {"margin": m, "weight": row["weight"] * m} for row, m in zip(frozen, margins * 99, strict=False)]
+    said = plain.rows(open_run(run_copy).path("collect") / "rows.jsonl")
+    thumbs = [row | {"annotator": "ab"[n % 2]} for n, row in enumerate(said)]  # each of both kinds
+    for name, rows in (("pairs", pairs), ("rows", thumbs)):
+        path = open_run(run_copy).path("collect") / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs, thumbs = ([row for row in some if row["split"] == "train"] for some in (pairs, thumbs))
+    monkeypatch.setattr("trueup.training.counting.FEWEST", 1)
+    run = open_run(
+        run_copy,
+        "reward.learning_rate=0.002",
+        "reward.num_train_epochs=3",
+        f"reward.per_device_train_batch_size={len(pairs) + len(thumbs)}",
+        "reward.gradient_accumulation_steps=1",
+        f"reward.disputed_pairs={disputed}",
+        "reward.thumbs_weight=0.3",
+    )
+    steps = watched(run, "reward", monkeypatch, 2)
+    tok = plain.tokenizer(run.run.model.base)
+    classifier = plain.classifier(run.run.model.base, run.path("sft"))
+
+    def score(row: dict[str, Any], side: str) -> torch.Tensor:
+        return plain.score(classifier, tok, [*row["prompt"], {"role": "assistant", "content": row[side]}])
+
+    for step in steps:
+        name = next(name for name in step.weights if name.endswith("thresholds"))
+        thresholds = (step.weights.pop(name) * 300).requires_grad_()
+        plain.put(classifier, step.weights)
+        if step is steps[0]:
+            assert not thresholds.any()
+            scores = [score(row, "chosen").item() for row in pairs]
+            scores += [score(row, "completion").item() for row in thumbs]
+            thresholds = torch.full((2,), sum(scores) / len(scores)).requires_grad_()
+        shares = [row["weight"] / row["margin"] for row in pairs]
+        weights = [row["weight"] for row in pairs] if disputed == "weight" else shares
+        total, loss = sum(weights) + 0.3 * len(thumbs), torch.tensor(0.0)
+        for row, weight in zip(pairs, weights, strict=True):
+            apart, m = score(row, "chosen") - score(row, "rejected"), row["margin"]
+            if disputed == "soft":
+                of_pair = (1 + m) / 2 * logsigmoid(apart) + (1 - m) / 2 * logsigmoid(-apart)
+            else:
+                of_pair = logsigmoid(m * apart if disputed == "scale" else apart)
+            loss = loss - weight / total * of_pair
+        for row in thumbs:
+            side = 1 if row["label"] else -1
+            above = score(row, "completion") - thresholds["ab".index(row["annotator"])]
+            loss = loss - 0.3 / total * logsigmoid(side * above)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert thresholds.grad is not None
+        assert sum(step.losses) == pytest.approx(loss.item(), abs=0.003)
+        torch.testing.assert_close(step.gradients.pop(name), 300 * thresholds.grad, rtol=0.05, atol=0.5)
+        assert plain.differ(step.gradients, plain.gradients(classifier)) < REWARD_ROUNDING
 
 
 def test_sft(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from trueup.chat.template import Chat, Refused
 from trueup.chat.tokens import IGNORED, KINDS, Sample, Special, common_prefix, faults
 from trueup.data.dialogue import Messages
 from trueup.errors import PreflightError
+from trueup.run import naming
 from trueup.run.files import read_json
 from trueup.run.stage import Checked, Context, Metrics
 
@@ -34,12 +35,12 @@ def check(trainer: Any, prepared: Prepared, context: Context, warnings: Sequence
     warnings, and the ids of samples that were cut or left out. For `trueup preflight` it ends here, by `Checked`.
     """
     tokenizer, limit = trainer.processing_class, trainer.args.max_length
-    refuse_beyond_context(_stage(context), tokenizer, "max_length", limit)
+    refuse_beyond_context(context.stage, tokenizer, "max_length", limit)
     special, found = special_tokens(tokenizer), prepared.found
     ids: list[str] = trainer.train_dataset["id"]
     if list(ids) != [row["id"] for row in prepared.rows]:
         found.note("all", "other", f"{len(ids)} rows for {len(prepared.rows)}")
-        refuse(_stage(context), found, prepared.total)
+        refuse(context.stage, found, prepared.total)
     step = max(1, len(ids) // NUM_CHECKED)
     looked_at = range(0, len(ids), step)
     shown: list[Sample] = []
@@ -96,7 +97,7 @@ def check_prompts(
     total = counts["num_samples"] + len(too_long)
     if counts["longest_tokens"]:
         longest = counts["longest_tokens"] + max_new_tokens
-        refuse_beyond_context(_stage(context), tokenizer, "the longest prompt and max_new_tokens together", longest)
+        refuse_beyond_context(context.stage, tokenizer, "the longest prompt and max_new_tokens together", longest)
     return _verdict(found, total, counts, tokenizer, shown, context, list(warnings))
 
 
@@ -187,16 +188,12 @@ def _faults_of(sample: Sample, special: Special, *, is_reward: bool) -> list[str
     return found
 
 
-def _stage(context: Context) -> str:
-    return context.out.name.removesuffix(".partial")
-
-
 def _shows_samples(context: Context) -> bool:
     """True for `trueup preflight`, and for the first stage of a run that looks at tokens: samples are shown once."""
     if context.only_preflight:
         return True
     made = [*context.run_dir.glob("*/record.json"), *context.run_dir.glob("round-*/*/record.json")]
-    others = [read_json(path) or {} for path in made if path.parent.name != _stage(context)]
+    others = [read_json(path) or {} for path in made if naming.stage_of(path.parent.name) != context.stage]
     return not any("preflight" in record.get("metrics", {}) for record in others)
 
 
@@ -222,8 +219,8 @@ def _verdict(
         "padding_is_end_token": tokenizer.pad_token_id == tokenizer.eos_token_id,
         "warnings": [found.line(kind, total) for kind in found.ids if kind not in stopping] + said,
     }
-    preflight_view.show(_stage(context), shown if _shows_samples(context) else [], tokenizer, metrics)
-    refuse(_stage(context), found, total)
+    preflight_view.show(context.stage, shown if _shows_samples(context) else [], tokenizer, metrics)
+    refuse(context.stage, found, total)
     if context.only_preflight:
         raise Checked(metrics)
     return metrics

@@ -12,6 +12,8 @@ from trueup.errors import PreflightError
 
 Row = dict[str, Any]
 
+CARRIED = ("weight", "scale", "soft", "person", "up")  # columns that say how a row counts in the loss
+
 
 @dataclass
 class Findings:
@@ -111,8 +113,8 @@ def demonstrations(
 def pairs(chat: Chat, rows: Iterable[Row], max_length: int, *, whole: bool = False) -> Prepared:
     """Rows {id, chosen_ids, rejected_ids, weight} of the pairs of `collect`; `prompt_ids` beside them for DPO.
 
-    `whole`, for the reward model: each side is the whole conversation, and a pair with a side longer than `max_length`
-    is left out, since a score is read at the end.
+    The columns `CARRIED` of a pair are kept. `whole`, for the reward model: each side is the whole conversation, and a
+    pair with a side longer than `max_length` is left out, since a score is read at the end.
     """
     prepared = Prepared()
     for number, row in enumerate(rows):
@@ -138,8 +140,48 @@ def pairs(chat: Chat, rows: Iterable[Row], max_length: int, *, whole: bool = Fal
                 if whole
                 else {"prompt_ids": chosen.prompt, "chosen_ids": chosen.answer, "rejected_ids": rejected.answer}
             )
-            _keep(prepared, sides, {"id": name, "weight": row["weight"]} | columns, max_length)
+            carried = {column: row[column] for column in CARRIED if column in row}
+            _keep(prepared, sides, {"id": name} | carried | columns, max_length)
     return prepared
+
+
+def scored(chat: Chat, rows: Iterable[Row], max_length: int) -> Prepared:
+    """Rows {id, chosen_ids, rejected_ids, weight, person, up} of thumbs, for the reward model.
+
+    Both sides are the answer, so that thumbs and pairs fit into one batch; it is computed once. As with pairs, what is
+    longer than `max_length` is left out.
+    """
+    prepared = Prepared()
+    for number, row in enumerate(rows):
+        name = f"{row['prompt_id']}/thumb {number}"
+        texts = [*row["prompt"], {"content": row["completion"]}]
+
+        def encode(row: Row = row) -> tuple[Encoded, ...]:
+            one = chat.encode(row)
+            return one, one
+
+        sides = _encoded(prepared, chat, name, texts, encode)
+        if sides is None:
+            continue
+        ids = sides[0].ids
+        if len(ids) > max_length:
+            prepared.found.note(name, "too_long")
+            continue
+        carried = {column: row[column] for column in CARRIED if column in row}
+        _keep(prepared, sides, {"id": name} | carried | {"chosen_ids": ids, "rejected_ids": ids}, max_length)
+    return prepared
+
+
+def together(first: Prepared, second: Prepared) -> Prepared:
+    """What one trainer is given of two kinds of rows."""
+    found = Findings()
+    for some in (first.found, second.found):
+        for kind, names in some.ids.items():
+            found.ids.setdefault(kind, []).extend(names)
+        for kind, details in some.details.items():
+            found.details.setdefault(kind, []).extend(details)
+    rows, encoded = [*first.rows, *second.rows], [*first.encoded, *second.encoded]
+    return Prepared(rows, encoded, found, first.total + second.total)
 
 
 def thumbs(chat: Chat, rows: Iterable[Row], max_length: int) -> Prepared:

@@ -6,6 +6,7 @@ Sampling, training, the reference proof, KL, reward scores and export all take t
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -153,6 +154,22 @@ class Chat:
         text = whole[len(before) :] if whole.startswith(before) else alone
         return text.removeprefix(self._lead).removesuffix(self._trail)
 
+    def settled(self, prompt: list[int], ids: list[int]) -> str:
+        """The beginning of what is `shown` of the `ids` sampled so far that no later token changes.
+
+        Half a character waits for its rest, and what may become the template's own text around the answer waits, too.
+        Byte tokens in a row wait for the token after them: one that fits nowhere makes all of them U+FFFD.
+        """
+        number = len(ids)
+        while number and self._waits(ids[number - 1]):
+            number -= 1
+        text = self.shown(prompt, ids[:number])
+        if self._lead.startswith(text):
+            return ""
+        text = text.rstrip("\ufffd")
+        begun = next((n for n in range(len(self._trail) - 1, 0, -1) if text.endswith(self._trail[:n])), 0)
+        return text[: len(text) - begun]
+
     def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
         """The text of `ids`, exactly as the tokenizer decodes it."""
         text: str = self.tokenizer.decode(
@@ -206,6 +223,14 @@ class Chat:
         labels[encoded.start :] = encoded.labels[encoded.start :]
         return replace(encoded, labels=labels)
 
+    def _waits(self, token: int) -> bool:
+        """Whether what is shown of a token depends on those after it: bytes do, and special tokens are left out."""
+        return token in self._special or bool(BYTE.fullmatch(self.tokenizer.convert_ids_to_tokens(token) or ""))
+
+    @functools.cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
+
     @functools.cached_property
     def _probe(self) -> tuple[str, str]:
         """(what the template writes before, and after, the content of a short conversation's answer)."""
@@ -233,3 +258,4 @@ class Chat:
 
 
 ANSWER = "trueup"  # an answer that no template contains
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of one byte, for characters that the vocabulary lacks

@@ -13,9 +13,10 @@ from trueup import ranks
 from trueup.cli.completion import as_yaml
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
-from trueup.cli.options import DEVICE, RUN_FILE, SET, open_run
+from trueup.cli.options import AS, DEVICE, RUN_FILE, SET, open_run
 from trueup.cli.out_of_memory import saying_what_fits
 from trueup.errors import ConfigError
+from trueup.run.chain import ALIGNED
 from trueup.run.stage import Stage
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def command_of(stage: Stage) -> click.Command:
     @click.option("--rebuild", is_flag=True, help="Build again, keeping the old folder aside.")
     @click.option("--use-stale", is_flag=True, help="Build on what came before although it is stale; recorded.")
     @click.option("--discard-labels", is_flag=True, help="With --rebuild: although people judged what is replaced.")
+    @_refresh(stage)
     @_flags(stage)
+    @_own_variant(stage)
     @DEVICE
     @with_json
     def command(
@@ -62,19 +65,24 @@ def command_of(stage: Stage) -> click.Command:
         rebuild: bool,
         use_stale: bool,
         discard_labels: bool,
+        refresh: bool = False,
         **flags: str | bool | None,
     ) -> None:
         given = {key: value for key, value in flags.items() if value is not None}
-        options = {f"{stage.name}.{key}={_as_text(value)}": _typed(key, value) for key, value in given.items()}
+        options = {stage.shorthands[key][0]: _typed(key, True) for key in stage.shorthands if given.pop(key, False)}
+        options |= {f"{stage.name}.{key}={_as_text(value)}": _typed(key, value) for key, value in given.items()}
         overrides += tuple(options)
         pipeline = open_run(run_file, overrides, options)
         for line in pipeline.missing_files(besides=stage.name):
             click.echo(f"warning: {line}", err=True)
+        rebuild |= bool(given.keys() & set(stage.refreshed_by)) or (refresh and bool(pipeline.since(stage.name)))
         with saying_what_fits(pipeline, stage.name):
             built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
         if not ranks.is_first():
             return
         _say_built(pipeline, stage.name, built)
+        if refresh and not built:
+            click.echo(f"{stage.name}: nothing is newer than this")
         afterwards = pipeline.afterwards(stage.name)
         for line in (*pipeline.says(stage.name), *afterwards):
             click.echo(f"  {line}")
@@ -85,6 +93,11 @@ def command_of(stage: Stage) -> click.Command:
         tell(run=pipeline.run.name, **_figures(pipeline, stage, built, afterwards), next=following_command)
 
     return command
+
+
+def _own_variant(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """--as, for the stages of which each variant has its own."""
+    return AS if stage.alignment or ALIGNED in stage.needs.values() else lambda command: command
 
 
 def _as_text(value: str | bool) -> str:
@@ -98,10 +111,18 @@ def _typed(key: str, value: str | bool) -> str:
     return option if isinstance(value, bool) else f"{option} {shlex.quote(value)}"
 
 
+def _refresh(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """--refresh, of a stage that can tell what is newer outside than what it made."""
+    words = "Build again where people changed or added something since; else leave it as it is."
+    return click.option("--refresh", is_flag=True, help=words) if stage.since is not None else lambda command: command
+
+
 def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options that are keys of a stage's section: `--to adapter,gguf` is `--set export.to=adapter,gguf`."""
+    """Options that are keys: `--to adapter,gguf` is `--set export.to=adapter,gguf`, and so are a stage's shorthands."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
+        for key, (_, words) in stage.shorthands.items():
+            command = click.option(f"--{key}", key, is_flag=True, default=None, help=words)(command)
         for key in reversed(stage.flags):
             field = stage.config.model_fields[key]
             name, is_flag = f"--{key.replace('_', '-')}", field.annotation is bool
@@ -114,11 +135,16 @@ def _flags(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]
 @click.command()
 @RUN_FILE
 @SET
+@AS
 @DEVICE
 @with_json
 def run(run_file: Path, overrides: tuple[str, ...]) -> None:
     """All stages in order, skipping what is complete."""
-    pipeline = open_run(run_file, overrides)
+    play(open_run(run_file, overrides), run_file)
+
+
+def play(pipeline: Pipeline, run_file: Path) -> None:
+    """Build every stage of a run that is not complete, in order, and say what came of it."""
     if lines := pipeline.missing_files():
         again = "put the files there or correct the data section, then: trueup run RUN.yaml"
         raise ConfigError(str(run_file), found="\n  ".join(lines), next_step=again)

@@ -31,10 +31,10 @@ def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
 
     todo = next((state for state in states if state.state != "complete"), None)
     if todo is None and any(line.endswith(NOT_MET) for line in pipeline.verdict_lines(states)):
-        later = (*pipeline.overrides, f"round={pipeline.run.round + 1}")
+        kept = tuple(one for one in pipeline.overrides if one.partition("=")[0] not in ("round", "variant"))
         return (
             "all is complete, and the goal is not met: docs/choosing.md says what else there is\n"
-            f"next: for another round of judgements: trueup sample {typed(run_file, later)}"
+            f"next: for another round of judgements: trueup next-round {typed(run_file, kept)}"
         )
     if todo is None:
         return "next: nothing, all is complete"

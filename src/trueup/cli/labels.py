@@ -62,7 +62,7 @@ def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, spl
         rows = exporting.kto(_of_split(frozen, "rows", split), people)
     else:
         given = [*_of_split(frozen, "rows", "all"), *_of_split(frozen, "pairs", "all")]
-        completions = _judged(pipeline, typed(run_file, overrides))[1]
+        completions = judged_so_far(pipeline, typed(run_file, overrides))[1]
         rows = exporting.judgements(annotations, completions, {row["prompt_id"]: row["split"] for row in given})
         rows = [row for row in rows if split in ("all", row["split"])]
     if out.suffix == ".parquet":
@@ -84,39 +84,86 @@ def report(run_file: Path, overrides: tuple[str, ...]) -> None:
 
     Of the judgements that collect froze, or, while people are still judging, of those that it has pulled so far.
     """
-    from trueup.feedback import quality, quality_page
+    from trueup.feedback import checks, quality, quality_page
     from trueup.feedback.judgement import from_row
 
     pipeline = open_run(run_file, overrides)
-    lines, completions, state = _judged(pipeline, typed(run_file, overrides))
-    judgements = [one for line in lines for one in from_row(line)]
-    found = quality.figures(judgements, completions)
+    lines, completions, state = judged_so_far(pipeline, typed(run_file, overrides))
+    lines, checked = (_with_names(rows, _names(pipeline)) for rows in (lines, _checks(pipeline)))
+    judgements = [one for line in lines for one in from_row(line) if not one.adjudicated]
+    found = quality.figures(judgements, completions) | checks.figures(checked, judgements)
     title = f"{pipeline.run.name}, round {pipeline.run.round}: labels, {state}"
     page = pipeline.path("collect").parent / "labels.html"
     quality_page.write(page, title, found, judgements, completions)
     click.echo(f"page: {page}")
-    said = found if quality.of_known_people(judgements) else {"prefers_longer": found["prefers_longer"]}
-    tell(page=str(page), state=state, **said)
+    told = found if found["people"] else {name: found[name] for name in ("prefers_longer", "num_unnamed")}
+    tell(page=str(page), state=state, **told)
 
 
-def _judged(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+def _names(pipeline: Pipeline) -> dict[str, str]:
+    """id -> "NAME (id)" of the people on our own server who agreed to be named."""
+    from trueup.feedback import people
+
+    settings = pipeline.run.labelstudio
+    known = people.everybody(settings.data_dir) if settings.url is None else []
+    return {str(person.id): person.label for person in known if person.named}
+
+
+def _with_names(lines: list[dict[str, Any]], names: dict[str, str]) -> list[dict[str, Any]]:
+    """Judgements of Label Studio, by those who agreed to be named under their names."""
+    return [
+        line
+        if line.get("annotation_id") is None
+        else line | {"annotator": names.get(line["annotator"], line["annotator"])}
+        for line in lines
+    ]
+
+
+def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
-    from trueup.feedback.store import Store
+    from trueup.feedback import use
     from trueup.run.artifacts import Completions, Feedback, read_jsonl
 
     frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
     if frozen.is_there():
         rows = {row["uid"]: row | {"messages": row["prompt"]} for row in _of_split(frozen, "rows", "all")}
-        completions = sampled.rows() if sampled.is_there() else list(rows.values())
+        judged = frozen.path / "completions.jsonl"  # of files; before these wrote it, what was trained on is known
+        given = list(read_jsonl(judged)) if judged.is_file() else list(rows.values())
+        completions = sampled.rows() if sampled.is_there() and not judged.is_file() else given
+        if (used := frozen.path / use.FILE).exists():
+            completions = [*read_jsonl(used), *completions]
         return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}
-    pulled = Store(pipeline.folder / "store").latest() if (pipeline.folder / "store").is_dir() else []
+    pulled = _pulled(pipeline)[0]
     if lines := [row for row in pulled if row["uid"] in asked or asked.issuperset((row.get("a"), row.get("b")))]:
         return lines, completions, "as far as they were pulled"
     raise StageError(
         str(frozen.path), found="nobody has judged yet", expected="judgements", next_step=f"trueup collect {run}"
     )
+
+
+def _pulled(pipeline: Pipeline) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(what people said of questions, of gold and repetitions) as far as it was pulled, without adjudications."""
+    from trueup.feedback.checks import set_apart
+    from trueup.feedback.store import Store
+
+    if not (pipeline.folder / "store").is_dir():
+        return [], []
+    store = Store(pipeline.folder / "store")
+    keys = store.keys_of_adjudication()
+    return set_apart((row for row in store.latest() if row["project"] not in keys), store.asked())
+
+
+def _checks(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """What was said of gold questions and repetitions: as it was frozen, or, before that, as far as it was pulled."""
+    from trueup.run.artifacts import Feedback, read_jsonl
+    from trueup.stages.collect import CHECKS
+
+    frozen = Feedback(pipeline.path("collect"))
+    if not frozen.is_there():
+        return _pulled(pipeline)[1]
+    return list(read_jsonl(frozen.path / CHECKS)) if (frozen.path / CHECKS).exists() else []
 
 
 def _of_split(frozen: Feedback, kind: str, split: str) -> list[dict[str, Any]]:

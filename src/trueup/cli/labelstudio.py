@@ -27,16 +27,27 @@ def labelstudio() -> None:
     help="The address that it listens on: 0.0.0.0 for other machines too. By default as last time; at first, this "
     "machine alone.",
 )
-@click.option("--address", help="How people reach it, if not at http://HOST:PORT. It is what they are told.")
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="How people reach it, if not at http://HOST:PORT: https://labels.example.org of a TLS proxy before it. It is "
+    "what they are told.",
+)
+@click.option(
+    "--database",
+    metavar="URL",
+    help="Keep its data in PostgreSQL, at postgresql://USER@HOST:PORT/NAME, and not in a file in its folder. The "
+    "password comes from PGPASSWORD or ~/.pgpass.",
+)
 @with_json
-def start(data_dir: Path, port: int, host: str | None, address: str | None) -> None:
-    """Start it, or find it running."""
+def start(data_dir: Path, port: int, host: str | None, public_url: str | None, database: str | None) -> None:
+    """Start it, or find it running. What was chosen is kept for the next start."""
     from trueup.feedback import server
     from trueup.progress import spinner
 
     try:
         with spinner("starting Label Studio") as say:
-            server.start(data_dir.resolve(), port, say, host=host, address=address)
+            server.start(data_dir.resolve(), port, say, host=host, public_url=public_url, database_url=database)
     except PortTakenError as error:
         another = port + 1 if port < 65535 else port - 1
         again = f"trueup labelstudio start --port {another}{_chosen(data_dir)}"
@@ -75,13 +86,16 @@ def _chosen(data_dir: Path) -> str:
 
 
 def _say_login(data_dir: Path) -> None:
-    from trueup.feedback import server
+    from trueup.feedback import reach, server
+    from trueup.feedback.connection import credentials
 
-    known = server.login(data_dir.resolve())
     folder = data_dir.resolve()
-    others = server.address_of(folder) if server.listens_to_others(folder) else None
+    known, address, data = server.login(folder), reach.address_of(folder), credentials(folder).get("database")
     tell(running=True, url=known["url"], email=known["email"], credentials=str(data_dir / "credentials.json"))
-    tell(address=others or server.address_of(folder))
-    if others:
-        click.echo(f"people elsewhere reach it at {others}, unencrypted: only in a network that you trust")
+    tell(address=address, database=data)
+    if reach.is_reached_by_others(folder):
+        warning = "" if address.startswith("https:") else ", unencrypted: only in a network that you trust"
+        click.echo(f"people elsewhere reach it at {address}{warning}")
+    if data:
+        click.echo(f"its data are in {data}")
     click.echo(f"running at {known['url']}\nlog in as {known['email']}, password in {data_dir / 'credentials.json'}")

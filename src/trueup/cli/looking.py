@@ -9,15 +9,17 @@ from typing import Any
 
 import click
 
+from trueup.cli.contest import contest, contest_table
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
-from trueup.cli.options import RUN_FILE, SET, open_run
+from trueup.cli.options import AS, RUN_FILE, SET, open_run
 from trueup.errors import ConfigError, StageError, TrueupError
 
 
 @click.command()
 @RUN_FILE
 @SET
+@AS
 @with_json
 def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     """What is complete, what is stale, and what to type next.
@@ -29,13 +31,18 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     from rich.text import Text
 
     pipeline = open_run(run_file, overrides)
-    table = Table("stage", "state", "why", title=Text(f"{pipeline.run.name}, round {pipeline.run.round}"))
+    of_variant = f", variant {pipeline.run.variant}" if pipeline.run.variant else ""
+    title = f"{pipeline.run.name}, round {pipeline.run.round}{of_variant}"
+    table = Table("stage", "state", "why", title=Text(title))
     colours = {"complete": "green", "stale": "red", "broken": "red", "partial": "yellow", "running": "cyan"}
     states = pipeline.states()
     for state in states:
         table.add_row(state.stage, Text(state.state, colours.get(state.state, "dim")), Text(state.why))
     console = Console()
     console.print(table)
+    tried = contest(pipeline)
+    if len(tried) > 1:
+        console.print(contest_table(tried))
     missing, verdict = pipeline.missing(), pipeline.verdict_lines(states)
     next_command = following(pipeline, run_file, states)
     drawn = pipeline.folder / "curves.html"
@@ -46,6 +53,8 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
         run=pipeline.run.name,
         round=pipeline.run.round,
         method=pipeline.run.method,
+        variant=pipeline.run.variant,
+        candidates=[asdict(row) for row in tried],
         stages=[asdict(state) | {"path": str(pipeline.path(state.stage))} for state in states],
         missing=missing,
         verdict=verdict,

@@ -8,6 +8,7 @@ import click
 
 from trueup import __version__, ranks
 from trueup.cli import building, looking
+from trueup.cli.advise import advise
 from trueup.cli.completion import completion
 from trueup.cli.data import data
 from trueup.cli.doctor import doctor
@@ -17,13 +18,20 @@ from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
 from trueup.cli.people import people
+from trueup.cli.rounds import lineage, next_round
 from trueup.cli.run_files import init, schema
+from trueup.cli.ship import ship
+from trueup.cli.talking import chat, serve
 from trueup.cli.vllm import vllm
 from trueup.run import alike
 from trueup.stages import STAGES
 
 METHODS = [stage.name for stage in STAGES if stage.alignment]
-ON_RANKS = {"run", *(stage.name for stage in STAGES if not stage.alone)}  # commands that several processes share
+ON_RANKS = {
+    "run",
+    "next-round",
+    *(stage.name for stage in STAGES if not stage.alone),
+}  # commands that several processes share
 
 
 @click.group(cls=Group, params=[debug_option()])
@@ -64,13 +72,19 @@ for stage in STAGES:
     main.add_command(building.command_of(stage))
 for command in (
     building.run,
+    next_round,
+    ship,
     looking.status,
     looking.plan,
     looking.preflight,
     looking.curves,
+    lineage,
+    chat,
+    serve,
     demo,
     data,
     labels,
+    advise,
     labelstudio,
     people,
     vllm,

@@ -29,22 +29,22 @@ def people() -> None:
 def add(name: str, name_in_records: bool, data_dir: Path) -> None:
     """Make a login for NAME, and print what to send to that person."""
     from trueup.feedback import people as logins
-    from trueup.feedback import server
+    from trueup.feedback import reach
 
     folder = data_dir.resolve()
     person = logins.add(folder, name, named=name_in_records)
-    address, kept = server.address_of(folder), data_dir / logins.FILE
+    address, kept = reach.address_of(folder), data_dir / logins.FILE
     tell(id=person.id, name=person.name, email=person.email, address=address, password_in=str(kept))
     click.echo(f"{person.name} can log in now. Send this:\n")
-    if not server.listens_to_others(folder):
+    if not reach.is_reached_by_others(folder):
         port = urlsplit(address).port
         click.echo(
             f"  on your machine, run:  ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{socket.gethostname()}"
         )
     click.echo(f"  address:   {address}\n  e-mail:    {person.email}   (a login; no mail is sent there)")
     click.echo(f"  password:  {person.password}\n\nthe password is also in {kept}")
-    if not server.listens_to_others(folder):
-        again = f"trueup labelstudio start --host {server.EVERYWHERE}"
+    if not reach.is_reached_by_others(folder):
+        again = f"trueup labelstudio start --host {reach.EVERYWHERE}"
         click.echo(
             "Label Studio listens on this machine alone, so others need the ssh command; a person at this machine does "
             f"not. Without ssh: trueup labelstudio stop, then {again}"

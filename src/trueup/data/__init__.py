@@ -73,18 +73,20 @@ def read_preferences(
 ) -> tuple[list[Row], dict[str, int]]:
     """(rows, counts of what could not be used and why) of the preferences the user already has.
 
-    Rows of {prompt_id, messages, completion, rejected, votes}: `rejected` is None for a thumb; `votes` counts people
-    (for, against) `completion`. Raises DataError on a broken file, and when no row says anything usable; other rows
-    that say nothing usable are counted. `report` is filled.
+    Rows of {prompt_id, messages, completion, rejected, votes, verdicts, sides, one_question}: `rejected` is None for
+    what is said of one answer; `votes` counts people (for, against) `completion`, and the others are as in `Example`,
+    of which those that are barred are here too where people are told apart. Raises DataError on a broken file, and when
+    no row says anything usable; other rows that say nothing usable are counted. `report` is filled.
     """
     rows: list[Row] = []
     report = ReadReport() if report is None else report
-    for reader in _readers(data, "preferences", "preferences"):
+    for reader in _readers(data, "preferences", "preferences", keeps_barred=True):
         for place, example in weighted(reader, seed):
             if example.has_tools:
                 raise _tools_refused(reader, place, "preferences")
             messages = in_context(data, example.prompt)
-            judged = {"completion": example.completion, "rejected": example.rejected, "votes": example.votes}
+            names = ("completion", "rejected", "votes", "verdicts", "sides", "one_question")
+            judged = {name: getattr(example, name) for name in names}
             rows.append({"prompt_id": identify(messages), "messages": messages} | judged)
         refuse(reader, BROKEN)
         report.add(reader)
@@ -108,7 +110,10 @@ def _tools_refused(reader: Reader, place: tuple[int, int], field: str) -> DataEr
 
 
 def in_context(data: DataConfig, prompt: Messages) -> Messages:
-    """System message, few-shot turns, prompt. A row's own system message stands in place of the run file's."""
+    """System message, few-shot turns, prompt. A row's own system message replaces the run file's.
+
+    A prompt that begins with the few-shot turns, as in traces and in exported labels, has them already.
+    """
     own = prompt[0]["role"] == "system"
     system = prompt[:1] if own else [{"role": "system", "content": data.system}] if data.system else []
     shots = [
@@ -116,7 +121,8 @@ def in_context(data: DataConfig, prompt: Messages) -> Messages:
         for shot in data.few_shot
         for role, text in (("user", shot.prompt), ("assistant", shot.response))
     ]
-    return [*system, *shots, *(prompt[1:] if own else prompt)]
+    rest = prompt[1:] if own else prompt
+    return [*system, *([] if shots == rest[: len(shots)] else shots), *rest]
 
 
 def identify(messages: Messages, tools: list[Any] | None = None) -> str:
@@ -130,18 +136,21 @@ def asked(example: Example, *, every_turn: bool = False) -> Iterator[str]:
 
     With `every_turn` also what was asked before each earlier answer of the dialogue.
     """
-    texts = []
     turns = [turn for turn in example.prompt if turn["role"] != "system"]
     for number, turn in enumerate(turns, start=1):
-        texts.append(turn["content"])
         if number == len(turns) or (every_turn and turn["role"] == "user"):
-            yield same_text("\n".join(texts))
+            yield asked_by(turns[:number])
 
 
-def _readers(data: DataConfig, field: str, wanted: str) -> list[Reader]:
+def asked_by(messages: Messages) -> str:
+    """The prompt that ends with the last of these messages, in the form in which prompts are compared."""
+    return same_text("\n".join(turn["content"] for turn in messages if turn["role"] != "system"))
+
+
+def _readers(data: DataConfig, field: str, wanted: str, *, keeps_barred: bool = False) -> list[Reader]:
     sources = data.sources(field)
     if not sources:
         raise DataError(
             f"data.{field}", found="not set", expected="a file, a folder, or a list of them", next_step="set it"
         )
-    return [Reader(source, wanted) for source in sources]
+    return [Reader(source, wanted, keeps_barred=keeps_barred) for source in sources]

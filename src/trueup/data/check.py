@@ -96,6 +96,8 @@ def findings(survey: Survey) -> list[Finding]:
     ):
         if count:
             found.append(Finding("warning", kind, count, []))
+    for kind, count in sorted(reader.scores.left.items()):
+        found.append(Finding("warning", visible(f"trace: {kind}"), count, []))
     if reader.files_not_read:
         names = [visible(name) for name in reader.files_not_read[:NUM_SHOWN]]
         found.append(Finding("warning", "file not read", len(reader.files_not_read), names))

@@ -7,7 +7,7 @@ from typing import Any
 
 from trueup.data.dialogue import RESULT
 from trueup.data.faults import RowFault
-from trueup.data.formats import ANNOTATOR, SYSTEM, Example, Format, Record
+from trueup.data.formats import SYSTEM, Example, Format, Record
 from trueup.data.tools import tools_of
 from trueup.data.values import READS_LIKE_MISSING, is_empty, is_missing, list_in, text_of
 
@@ -54,14 +54,13 @@ def unused(record: Record, known: Format, wanted: str | None) -> list[str]:
 
     Where prompts are wanted, columns that hold answers are not read either. Missing values are nothing to read.
     """
-    used = known.prompt_fields if wanted == "prompts" else known.fields | known.more
     found = []
     for name, value in record.items():
-        if name not in used and not (ANNOTATOR.fullmatch(name) and known.name == "judged pairs"):
+        if not (name in known.prompt_fields if wanted == "prompts" else known.reads(name)):
             if not is_empty(value):
                 found.append(name)
-        elif isinstance(value, list) and name not in ("tools", "instances"):
-            found += _unused_keys(value, f"{name}[]")
+        elif isinstance(value, list) and name in DIALOGUES:
+            found += _unused_keys(value, f"{name}[]", known)
         elif name == "instances" and isinstance(value, list):
             found += [f"{name}[].{key}" for one in value if isinstance(one, dict) for key in _left(one, INSTANCE)]
     return list(dict.fromkeys(found))
@@ -72,11 +71,12 @@ PART = frozenset({"type", "text"})
 USUAL = {"role", "content"}
 
 
-def _unused_keys(turns: list[Any], name: str) -> Iterator[str]:
+def _unused_keys(turns: list[Any], name: str, known: Format) -> Iterator[str]:
     for turn in turns:
         if not isinstance(turn, dict) or (turn.keys() == USUAL and isinstance(turn["content"], str)):
             continue
         used = {"role" if "role" in turn else "from", "content" if "content" in turn else "value"}
+        used |= {"feedback", "score"} if known.trace is not None else set()
         used |= {"tool_calls"} | (set(RESULT) if turn.get("role", turn.get("from")) == "tool" else set())
         yield from (f"{name}.{key}" for key in _left(turn, used))
         content = turn.get("content", turn.get("value"))

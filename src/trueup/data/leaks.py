@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trueup.data import asked
+from trueup.data import asked, asked_by, in_context
+from trueup.data.dialogue import Messages
 from trueup.data.faults import BROKEN
 from trueup.data.sources import Reader, refuse
 
@@ -40,6 +42,26 @@ def leaks(data: DataConfig, fields: tuple[str, ...] = ("demonstrations", "prompt
     held_out = _prompts(data, "held_out")
     found = {name: len(held_out & _prompts(data, name)) for name in fields}
     return Leaks(len(held_out), {name: count for name, count in found.items() if count})
+
+
+def of_held_out(data: DataConfig) -> Callable[[Messages], bool]:
+    """Whether the messages of a prompt, with the run's system message and examples, are a held-out prompt's.
+
+    The files are read when this is first asked: raises DataError then, as `leaks` does.
+    """
+    shots = in_context(data, [{"role": "user", "content": ""}])[:-1]
+    num_shots = sum(message["role"] != "system" for message in shots)
+    known: list[set[int]] = []
+
+    def is_held_out(messages: Messages) -> bool:
+        if not known:
+            known.append(_prompts(data, "held_out"))
+        turns = [message for message in messages if message["role"] != "system"]
+        given = [message for message in shots if message["role"] != "system"]
+        own = turns[num_shots:] if turns[:num_shots] == given else turns
+        return hash(asked_by(own)) in known[0]
+
+    return is_held_out
 
 
 def _prompts(data: DataConfig, name: str) -> set[int]:

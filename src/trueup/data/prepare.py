@@ -7,12 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trueup import __version__
 from trueup.data.closer import NearDuplicates
-from trueup.data.formats import Example
+from trueup.data.example import Example
+from trueup.data.judgement_rows import as_judgements
 from trueup.data.leaks import WANTED
 from trueup.data.sources import Reader, unusable
 from trueup.data.values import same_text
@@ -110,7 +112,7 @@ class _Field:
     def _rows(self) -> Iterator[tuple[str, Row]]:
         """(file name, row) of what is kept."""
         for number, source in enumerate(self.sources):
-            reader = Reader(source, WANTED.get(self.name))
+            reader = Reader(source, wanted := WANTED.get(self.name), keeps_barred=wanted in (None, "preferences"))
             for (file, line), example in reader:
                 if example.has_tools:
                     raise DataError(
@@ -132,7 +134,7 @@ class _Field:
                     self._seen.add(key)
                     if self.name == "held_out":
                         self.prompts.add(prompt)
-                    yield self._file_of(prompt), as_record(clean, self.name)
+                    yield from ((self._file_of(prompt), row) for row in as_records(clean, self.name))
             self.dropped += unusable(reader)
             self.unused += reader.unused
 
@@ -144,8 +146,14 @@ class _Field:
         return f"{self.name}.held_out.parquet" if number / 2**64 < self.split else f"{self.name}.parquet"
 
 
-def as_record(example: Example, field: str) -> Row:
-    """The example in the format trueup reads it from again."""
+def as_records(example: Example, field: str) -> list[Row]:
+    """The example in the format trueup reads it from again: a row, or one for each person who is told apart."""
+    if example.verdicts and field not in ("prompts", "held_out"):
+        return as_judgements(example)
+    return [_as_record(example, field)]
+
+
+def _as_record(example: Example, field: str) -> Row:
     if field in ("prompts", "held_out") or (example.completion is None and example.prompt):
         return {"prompt": example.prompt}
     if not example.prompt:
@@ -161,18 +169,23 @@ def as_record(example: Example, field: str) -> Row:
 
 def _clean(example: Example) -> Example:
     """Without control characters, which no tokenizer and few servers expect."""
-    return Example(
-        [turn | {"content": CONTROL.sub("", turn["content"])} for turn in example.prompt],
-        None if example.completion is None else CONTROL.sub("", example.completion),
-        None if example.rejected is None else CONTROL.sub("", example.rejected),
-        example.label,
-        example.votes,
+
+    def cleaned(text: str | None) -> str | None:
+        return None if text is None else CONTROL.sub("", text)
+
+    return replace(
+        example,
+        prompt=[turn | {"content": CONTROL.sub("", turn["content"])} for turn in example.prompt],
+        completion=cleaned(example.completion),
+        rejected=cleaned(example.rejected),
+        sides=None if example.sides is None else (cleaned(example.sides[0]) or "", cleaned(example.sides[1]) or ""),
     )
 
 
 def _texts(example: Example) -> list[str]:
     turns = [turn["content"] for turn in example.prompt]
-    return [*turns, example.completion or "", example.rejected or "", str(example.label)]
+    said = repr(example.verdicts) if example.verdicts else str(example.label)
+    return [*turns, example.completion or "", example.rejected or "", said]
 
 
 def _normal(example: Example) -> str:

@@ -6,13 +6,16 @@ import random
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from trueup.data import columns
 from trueup.data.faults import Faults, RowFault
 from trueup.data.fields import reads_like_missing, unfolded, unused, with_system_and_tools
 from trueup.data.files import DataFile, files_of
-from trueup.data.formats import Example, Format, Record, detect, prompt_is_repeated
+from trueup.data.formats import TRACES, Example, Format, Record, detect, prompt_is_repeated
+from trueup.data.judged import TIE
 from trueup.data.kinds import AS_UTF8
+from trueup.data.scores import Scores
 from trueup.data.verdicts import doubt_in, spelling
 from trueup.errors import DataError
 from trueup.run.run_file import Source
@@ -29,8 +32,10 @@ class Reader:
     rows in which a field says something that is not read; `notes` are odd, for a person to judge.
     """
 
-    def __init__(self, source: Source, wanted: str | None = None) -> None:
-        self.source, self.wanted = source, wanted
+    def __init__(self, source: Source, wanted: str | None = None, *, keeps_barred: bool = False) -> None:
+        """`keeps_barred` gives the rows that people disagree on, and others that only tell how far people agree."""
+        self.source, self.wanted, self._keeps_barred = source, wanted, keeps_barred
+        self.scores = Scores(source, rows_of)  # of traces
         self.files: list[DataFile] = []
         self.files_not_read: list[str] = []  # beside them in the folder
         self.faults, self.notes = Faults(), Faults()
@@ -39,7 +44,7 @@ class Reader:
         self.num_ties = 0  # judged rows without a preference
         self.num_other_turns = 0  # assistant turns before the last one
         self.unused: Counter[str] = Counter()
-        self._labels: Counter[str] = Counter()
+        self._labels = self.scores.labels
         self._shapes: dict[tuple[str, ...], Format | None] = {}
 
     def place(self, place: Place) -> str:
@@ -58,12 +63,18 @@ class Reader:
                 expected=f"rows of {self.wanted or 'any format'}",
                 next_step="put rows into it, or name another file",
             )
+        self.scores.finish()
+        self.unused += self.scores.unused
         if doubt := doubt_in(self._labels):
+            traced = any(name in TRACES for name in self.formats.values())
+            scale = f"{{path: {self.source.path.name}, thumbs_up_from: 4, thumbs_down_to: 2}}"
             raise DataError(
                 str(self.source.path),
                 found=doubt,
                 expected="labels that are thumbs: true/false, 1/0, 1/-1, yes/no, good/bad, up/down",
-                next_step="rewrite the label column, and leave out rows without a verdict",
+                next_step=f"say from where on a score is a thumb, such as {scale}"
+                if traced
+                else "rewrite the label column, and leave out rows without a verdict",
             )
 
     def _of_file(self, file: DataFile) -> Iterator[tuple[Place, Example]]:
@@ -85,7 +96,7 @@ class Reader:
                 names = ", ".join(record) or "no columns"
                 faults.add(file.number, number, "unknown fields", f"{file.at(number)}: unknown fields {names}")
                 continue
-            if found is not expected and expected is not None:
+            if expected is not None and found.name != expected.name:
                 words = f"{file.at(number)}: {found.name} in a file of {expected.name}"
                 faults.add(file.number, number, "another format", words)
                 continue
@@ -102,14 +113,16 @@ class Reader:
 
     def _examples(self, file: DataFile, number: int, record: Record, found: Format) -> list[Example]:
         """What the row says; fills the counts of what is not read. Raises RowFault."""
-        if "label" in found.fields and len(self._labels) < MAX_LABELS:
-            self._labels[spelling(record["label"])] += 1
+        if len(self._labels) < MAX_LABELS:
+            self._labels.update(spelling(label) for label in found.labels(record))
         record = unfolded(record)
-        examples = [with_system_and_tools(record, example) for example in found.read(record)]
+        examples = [with_system_and_tools(record, example) for example in found.examples(record, self.scores)]
         if self.wanted == "demonstrations" and any(one.completion is None for one in examples):
             raise RowFault("empty answer", "ends with the user's turn: no answer")
-        if not examples:
+        if not examples and found.trace is None:
             self.num_ties += 1
+        if not self._keeps_barred:
+            examples = [one for one in examples if not self._is_barred(file, number, one)]
         left = unused(record, found, self.wanted)
         if {"prompt", "chosen"} <= found.fields and examples and not prompt_is_repeated(record, examples[0]):
             left.append("prompt (it differs from the turns in chosen)")
@@ -122,6 +135,14 @@ class Reader:
                 self.notes.add(file.number, number, "reads like a missing value", words)
         return examples
 
+    def _is_barred(self, file: DataFile, number: int, example: Example) -> bool:
+        """Whether nothing can be learned from it; counted where that is so."""
+        if example.barred == TIE:
+            self.num_ties += 1
+        elif example.barred:
+            self.faults.add(file.number, number, example.barred, f"{file.at(number)}: {example.barred}")
+        return bool(example.barred)
+
     def _format(self, record: Record) -> Format | None:
         shape = tuple(record)
         if shape not in self._shapes:
@@ -129,6 +150,17 @@ class Reader:
                 self._shapes.clear()
             self._shapes[shape] = detect(record, self.wanted)
         return self._shapes[shape]
+
+
+def rows_of(path: Path) -> Iterator[Record]:
+    """The rows of a file or folder as they are written. Raises DataError where a line is broken."""
+    faults = Faults()
+    for file in files_of(path)[0]:
+        yield from (row for _, row in file.records(faults))
+    if lines := faults.lines():
+        raise DataError(
+            str(path), found="\n  ".join(lines), expected="a row in each line", next_step="correct these lines"
+        )
 
 
 def weighted(reader: Reader, seed: int) -> Iterator[tuple[Place, Example]]:
@@ -163,5 +195,5 @@ def way_on(reader: Reader) -> str:
 
 def unusable(reader: Reader) -> Counter[str]:
     """How many rows were not used, by reason."""
-    counts = reader.faults.counts + Counter({"no preference": reader.num_ties, "blank row": reader.faults.num_blank})
-    return +counts
+    counts = reader.faults.counts + Counter({TIE: reader.num_ties, "blank row": reader.faults.num_blank})
+    return +(counts + reader.scores.left)

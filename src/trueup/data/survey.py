@@ -81,7 +81,8 @@ class Survey:
         self.num_with_tools += example.has_tools
         self._files.append(place[0])
         self._lines.append(place[1])
-        self._rows.append(hash((prompt, answer, rejected, example.label, repr(example.tool_calls or ""))))
+        said = repr(example.verdicts) if example.verdicts else example.label
+        self._rows.append(hash((prompt, answer, rejected, said, repr(example.tool_calls or ""))))
         self._prompts.append(hash(same_text(prompt)))
         self.prompt_lengths.append(len(prompt))
         if example.completion is not None:

@@ -57,7 +57,7 @@ def count_of(value: Any, name: str) -> int:
     """A whole number of people, 0 or more. Raises RowFault on anything else."""
     number = as_number(value)
     if number is None or number < 0 or number != int(number):
-        raise RowFault(UNKNOWN, f"{name} is {_shown(value)}, expected a count")
+        raise RowFault(UNKNOWN, f"{name} is {shown(value)}, expected a count")
     return int(number)
 
 
@@ -72,20 +72,20 @@ def scores_differ(record: dict[str, Any]) -> bool:
             continue
         high, low = (as_number(value) for value in values)
         if high is None or low is None:
-            raise RowFault(UNKNOWN, f"{chosen}, {rejected} are {_shown(values[0])}, {_shown(values[1])}: no numbers")
+            raise RowFault(UNKNOWN, f"{chosen}, {rejected} are {shown(values[0])}, {shown(values[1])}: no numbers")
         if high < low:
             raise RowFault("the rejected answer has the higher score", f"{chosen} {high:g} is below {rejected} {low:g}")
         return high > low
     return True
 
 
-def label_of(value: Any) -> bool:
+def label_of(value: Any, name: str = "label") -> bool:
     """The thumb that a label says. Raises RowFault where it says none."""
     if is_missing(value):
-        raise RowFault("no verdict", "label is missing")
+        raise RowFault("no verdict", f"{name} is missing")
     up = thumb(value)
     if up is None:
-        raise RowFault(UNKNOWN, f"label is {_shown(value)}, expected such as true/false, 1/0, 1/-1, yes/no, good/bad")
+        raise RowFault(UNKNOWN, f"{name} is {shown(value)}, expected such as true/false, 1/0, 1/-1, yes/no, good/bad")
     return up
 
 
@@ -111,13 +111,14 @@ def doubt_in(labels: Counter[str]) -> str:
 def spelling(value: Any) -> str:
     """A label as it is counted: numbers alike however they are written."""
     number = as_number(value)
-    return f"{number:g}" if number is not None else _shown(value).strip("'\"").casefold()
+    return f"{number:g}" if number is not None else shown(value).strip("'\"").casefold()
 
 
 def _listed(labels: Counter[str]) -> str:
     return ", ".join(f"{word} ({number} rows)" for word, number in labels.most_common(5))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message, cut to 40 characters."""
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a very large number"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -12,6 +12,7 @@ from trueup.decoding.draw import draw
 
 LEAVING = 0.125  # share of rows that are done before others take their place, or the cache is copied without them
 Completion = tuple[list[int], list[float]]  # token ids, and the log-probability of each in nats
+Hear = Callable[[int, int], bool]  # (which prompt, the token just drawn for it) -> whether its completion ends here
 
 
 class Decoder(Protocol):
@@ -46,6 +47,7 @@ def complete(
     progress: Callable[[int], None] = lambda done: None,
     order: Sequence[int] | None = None,
     share: tuple[int, int] = (0, 1),
+    hear: Hear | None = None,
 ) -> list[Completion]:
     """A completion of each prompt, in the order given; when rows of the batch are done, others take their place.
 
@@ -53,6 +55,7 @@ def complete(
     prompt's own.
     `share`, (first, n): the prompts are every n-th of more, from `first` on, and have the random numbers of their
     places there.
+    `hear` is told of every token as it is drawn. What it raises ends all of it.
     """
     first, step = share
     drawn = torch.rand(first + step * len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
@@ -72,12 +75,15 @@ def complete(
         tokens, logps = draw(logits, numbers, temperature, top_p)
         drawn, found = torch.stack([tokens.double(), logps.double()]).cpu()  # the host waits once a step
         drawn = drawn.long()
-        for row, token, logp, going in zip(rows.tolist(), drawn.tolist(), found.tolist(), alive.tolist(), strict=True):
+        ended = torch.zeros_like(alive)  # by who hears
+        places = zip(rows.tolist(), drawn.tolist(), found.tolist(), alive.tolist(), strict=True)
+        for place, (row, token, logp, going) in enumerate(places):
             if going:
                 done[row][0].append(token)
                 done[row][1].append(logp)
+                ended[place] = hear is not None and hear(row, token)
         ages += alive
-        going_on = alive & ~torch.isin(drawn, ends) & (ages < max_new_tokens)
+        going_on = alive & ~ended & ~torch.isin(drawn, ends) & (ages < max_new_tokens)
         progress(int((alive & ~going_on).sum()))
         alive = going_on
         free, all_placed = (~alive).nonzero()[:, 0], waiting == len(prompts)

@@ -117,15 +117,17 @@ def _simulate(pipeline: Pipeline, seed: int, console: Console) -> None:
     from trueup.demo import simulate
     from trueup.feedback.connection import connect
     from trueup.feedback.project import Project
+    from trueup.feedback.screens import read_guidelines, version
     from trueup.progress import bars
 
-    settings, interface = pipeline.run.labelstudio, str(pipeline.run.section("collect").model_dump()["interface"])
+    settings, chosen = pipeline.run.labelstudio, pipeline.run.section("collect").model_dump()
+    interface, told = str(chosen["interface"]), read_guidelines(chosen["guidelines"], pipeline.run_file_dir)
     admin, project = connect(settings.data_dir), Project(settings, pipeline.folder / "store", interface)
     console.print("three SIMULATED annotators sign up and judge over HTTP (people: trueup demo --human)")
     tasks = project.client.pull(project.known[0]) if project.known else []
     with bars("collect") as bar:
         progress = bar.add_task("simulated judgements", total=simulate.num_votes(tasks))
-        hired = simulate.hire(admin, seed, interface)
+        hired = simulate.hire(admin, seed, interface, version(told))
         simulate.note(pipeline.folder / "store", hired)
         simulate.vote(hired, tasks, lambda done: bar.advance(progress, done))
 

@@ -18,6 +18,7 @@ from typing import Any
 from trueup.demo import hidden_preference
 from trueup.export.story import SIMULATED
 from trueup.feedback import signup
+from trueup.feedback.annotations import STAMP
 from trueup.feedback.api import Api
 from trueup.feedback.connection import Connection
 from trueup.run.files import read_json, write_json
@@ -40,6 +41,7 @@ class SimulatedAnnotator:
     seed: int
     weights: tuple[float, float, float, float] = field(default=(1.0, 1.0, 0.6, 1.4))
     interface: str = "thumbs"
+    guidelines: str = ""  # the version that the screen shows
 
     def likes(self, uid: str, answer: str) -> bool:
         """Up or down; the same uid gets the same verdict again."""
@@ -63,7 +65,11 @@ class SimulatedAnnotator:
         return f"{warm}{answer.strip()}{'' if found.asks else ' What do you need it for?'}"
 
     def judge(self, data: dict[str, Any]) -> list[dict[str, Any]]:
-        """What this annotator enters on the screen that shows a task's `data`, whichever screen that is."""
+        """What this annotator enters on the screen that shows a task's `data`, and the guidelines' version."""
+        stamp = [_control(STAMP, "textarea", {"text": [self.guidelines]})] if self.guidelines else []
+        return [*self._verdict(data), *stamp]
+
+    def _verdict(self, data: dict[str, Any]) -> list[dict[str, Any]]:
         uid, answer = str(data["uid"]), str(data.get("response"))
         if "uid_a" in data:
             return [_choice("preference", self.prefers(data))]
@@ -98,8 +104,11 @@ def _account(admin: Connection, name: str) -> signup.Account:
             return account
 
 
-def hire(admin: Connection, seed: int, interface: str = "thumbs") -> list[SimulatedAnnotator]:
-    """Three simulated annotators with distinct accounts, thresholds and noise, who judge on a screen of ours."""
+def hire(admin: Connection, seed: int, interface: str = "thumbs", guidelines: str = "") -> list[SimulatedAnnotator]:
+    """Three simulated annotators with distinct accounts, thresholds and noise, who judge on a screen of ours.
+
+    `guidelines` is the version that this screen shows.
+    """
     draw = random.Random(seed)  # noqa: S311 - no secret
     accounts = {name: _account(admin, name) for name in NAMES}
     return [
@@ -111,6 +120,7 @@ def hire(admin: Connection, seed: int, interface: str = "thumbs") -> list[Simula
             noise=0.45 + draw.uniform(-0.05, 0.05),
             seed=seed,
             interface=interface,
+            guidelines=guidelines,
         )
         for name in NAMES
     ]
@@ -123,14 +133,18 @@ def note(store: Path, annotators: Sequence[SimulatedAnnotator]) -> None:
 
 
 def _seats(tasks: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """(which annotator, task) of what nobody judged: one annotator a prompt in turn, all three every fifth prompt."""
+    """(which annotator, task) of what nobody judged: as many annotators as the task is given to, in turn by prompt.
+
+    Where each task is given to one, all three judge every fifth prompt.
+    """
     prompts: dict[str, int] = {}
     seats = []
+    alone = all(task.get("overlap", 1) == 1 for task in tasks)
     for task in tasks:
         number = prompts.setdefault(json.dumps(task["data"]["messages"]), len(prompts))
+        people = task.get("overlap", 1) if number % OVERLAP or not alone else len(NAMES)
         if not task.get("annotations"):
-            everybody = number % OVERLAP == 0
-            seats += [(seat, task) for seat in range(len(NAMES)) if everybody or seat == number % len(NAMES)]
+            seats += [((number + seat) % len(NAMES), task) for seat in range(min(people, len(NAMES)))]
     return seats
 
 

@@ -41,10 +41,11 @@ def judges(records: Records, round_dir: Path, method: str) -> str:
         return " ".join([*said, "Nobody's judgements are recorded in this run."])
     metrics = collect["metrics"]
     if "num_judged" in metrics:
-        said.append(
-            f"It learned from {_many(metrics['num_judged'], 'preference')} that existed before"
-            f"{_over(metrics, 'over')}; who gave them is not recorded."
-        )
+        named, unnamed = metrics.get("num_annotators", 0), metrics.get("num_unnamed", 0)
+        who = f"{_many(named, 'annotator')} gave them" if named else "who gave them is not recorded"
+        who += f", and of {_many(unnamed, 'judgement')} it is not recorded who did" if named and unnamed else ""
+        before = f"{_many(metrics['num_judged'], 'preference')} that existed before{_over(metrics, 'over')}"
+        said.append(f"It learned from {before}; {who}.")
         return " ".join(said)
     annotators = {str(row["annotator"]) for row in _annotations(round_dir)}
     programs = set((read_json(round_dir.parent / "store" / SIMULATED) or {}).get("annotators", ()))

@@ -19,6 +19,7 @@ from trueup.judges.people import FOLDER, People
 from trueup.judges.protocol import Answer, ByScore, Judge, Question
 from trueup.judges.settings import JudgeSettings
 from trueup.online import rewards
+from trueup.run import naming
 from trueup.run.artifacts import RewardModel
 from trueup.run.stage import Context
 
@@ -88,7 +89,7 @@ def _of_people(config: JudgeSettings, context: Context, asked: Sequence[Question
     run = context.run
     judge = People(
         settings=run.labelstudio,
-        folder=context.run_dir / FOLDER / f"round-{run.round}",
+        folder=context.run_dir / FOLDER / naming.folder_of(f"round-{run.round}", run.variant),
         title=f"trueup {run.name}: which is better?",
         wanted=0.5 if run.goal.win_rate is None else run.goal.win_rate,
         each=config.people_per_prompt,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trueup.evaluation import sequential
-from trueup.feedback import server, sources
-from trueup.feedback.judgement import Comparison, Judgement
-from trueup.feedback.project import open_project
+from trueup.feedback import reach
+from trueup.feedback.judgement import Comparison, Judgement, from_row
+from trueup.feedback.project import Project, open_project
 from trueup.feedback.questions import questions
 from trueup.judges.protocol import Judged, Question
 from trueup.run.files import read_json, write_json
@@ -60,19 +60,12 @@ class People:
         rows.sort(key=lambda row: place[row["prompt_id"]])
         made = questions(rows, "pairwise", self.seed)
         same = {i for i in first if asked[i].first.text == asked[i].second.text}
-        source = sources.LabelStudio(
-            open_project(self.settings, self.folder, "pairwise"),
-            self.title,
-            rows,
-            made,
-            each=self.each,
-            fraction=0.0,  # whether it is enough is decided here
-            guidelines=self.guidelines,
-        )
-        source.publish()
+        project = open_project(self.settings, self.folder, "pairwise")
+        known = project.make(self.title, self.each, self.guidelines)
+        project.client.publish(known[0], made.tasks)
         while True:
-            pulled = source.pull()
-            said = labels(pulled.judgements, whose)
+            found = project.labels(known, made.uids, each=self.each, wanted=0)  # whether it is enough is decided here
+            said = labels([one for row in found.rows for one in from_row(row)], whose)
             reached = max((place[asked[i].prompt_id] for i, _ in said), default=-1)
             alone = {i for i in first if i not in same} <= {i for i, _ in said}
             ties = {i for i in same if alone or place[asked[i].prompt_id] < reached}  # each in its turn, as if asked
@@ -80,13 +73,13 @@ class People:
             answer, total = sequential.answer(done, self.wanted), len(first)
             more = 0 if answer != "open" else min(total - len(done), _more(done, self.wanted, total))
             notes = progress(done, self.wanted, total)
-            known = {"labelled": len(done), "wanted": len(done) + more, "notes": notes}
-            write_json(self.folder.parent / PROGRESS, known)
+            now = {"labelled": len(done), "wanted": len(done) + more, "notes": notes}
+            write_json(self.folder.parent / PROGRESS, now)
             if answer != "open" or len(done) == total:
                 (self.folder.parent / PROGRESS).unlink()  # of another round, it would say what is not so
-                return self._judged(asked, ties, said, answer, pulled.notes)
+                return self._judged(asked, ties, said, answer, found.counts())
             if not self.settings.wait:
-                raise Waiting(len(done), len(done) + more, self._address(source), notes)
+                raise Waiting(len(done), len(done) + more, self._address(project, known[0]), notes)
             time.sleep(self.settings.poll_s)
 
     def _judged(
@@ -124,12 +117,9 @@ class People:
             for name, answer in zip(names, both, strict=True)
         ]
 
-    def _address(self, source: sources.LabelStudio) -> str:
-        known = source.project.known
-        url = source.project.client.url
-        if self.settings.url is None:
-            url = server.address_of(self.settings.data_dir)
-        return f"{url}/projects/{known[0] if known else 0}/data?labeling=1"
+    def _address(self, project: Project, number: int) -> str:
+        url = project.client.url if self.settings.url else reach.address_of(self.settings.data_dir)
+        return f"{url}/projects/{number}/data?labeling=1"
 
 
 def progress(done: Sequence[float], wanted: float, total: int) -> list[str]:

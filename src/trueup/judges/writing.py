@@ -43,6 +43,6 @@ def write(context: Context, rows: list[Row], found: Row, opinions: Mapping[str, 
         title=f"{context.run.name}: SFT against {context.run.method}",
         figures=figures,
         answers=answers,
-        records=records(context.run_dir, context.run.round, before="evaluate"),
+        records=records(context.run_dir, context.run.round, before="evaluate", variant=context.run.variant),
         curves=None if drawn is None else os.path.relpath(drawn, context.out),
     )

@@ -53,8 +53,11 @@ def pairs(values: Values, lengths: Lengths, run: RunFile) -> Planned:
 
 
 def scored_pairs(values: Values, lengths: Lengths, run: RunFile) -> Planned:
-    """Of a stage that trains a score head on pairs."""
-    return _pairs(values, lengths, run, score_head=True)
+    """Of a stage that trains a score head on pairs; alone, it needs one pass over them."""
+    load, work = _pairs(values, lengths, run, score_head=True)
+    if values.get("kind") == "head":
+        return load, Work(read_tokens=work.trained_tokens / values["num_train_epochs"])
+    return load, work
 
 
 def _pairs(values: Values, lengths: Lengths, run: RunFile, *, score_head: bool) -> Planned:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trueup.errors import StageError
+from trueup.run import naming
 from trueup.run.files import file_sha256, read_jsonl, write_json, write_jsonl
 from trueup.run.record import read_record
 
 __all__ = [
     "ORDER", "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
-    "file_sha256", "read_jsonl", "records", "write_json", "write_jsonl",
+    "everything", "file_sha256", "read_jsonl", "records", "write_json", "write_jsonl",
 ]  # fmt: skip
 
 
@@ -22,16 +23,41 @@ __all__ = [
 ORDER = ("sft", "sample", "collect", "reward", "dpo", "kto", "ppo", "grpo", "evaluate", "export")
 
 
-def records(run_dir: Path, number: int, before: str) -> list[dict[str, Any]]:
+def records(run_dir: Path, number: int, before: str, variant: str = "") -> list[dict[str, Any]]:
     """The record of every complete stage of a run that comes before the stage `before` of round `number`, in order.
 
     The order is that of the rounds, and within a round that of the pipeline; times of files say nothing, since a copy
-    has others. Rebuilt and half-built stages are left out. Raises StageError when a record cannot be read.
+    has others. Of round `number` only the `variant` is told of, of earlier ones all are. Rebuilt and half-built stages
+    are left out. Raises StageError when a record cannot be read.
     """
     places = [(n, place) for n in range(number + 1) for place in range(len(ORDER))]  # 0: the stages of the run itself
     earlier = [place for place in places if place < (number, ORDER.index(before))]
-    found = [Artifact(run_dir / (f"round-{n}" if n else "") / ORDER[place]) for n, place in earlier]
-    return [artifact.record() for artifact in found if artifact.is_there()]
+    found = [artifact for n, place in earlier for artifact in _at(run_dir, n, ORDER[place])]
+    return [
+        artifact.record()
+        for artifact in found
+        if artifact.path.parent.name != f"round-{number}" or _is_of(artifact.path.name, variant)
+    ]
+
+
+def everything(run_dir: Path) -> list[Artifact]:
+    """Every complete stage of a run, in the order of `records`, the variants of a stage by name."""
+    numbers = [int(path.name[6:]) for path in run_dir.glob("round-*") if path.name[6:].isdecimal()]
+    return [artifact for n in (0, *sorted(numbers)) for stage in ORDER for artifact in _at(run_dir, n, stage)]
+
+
+def _at(run_dir: Path, number: int, stage: str) -> list[Artifact]:
+    """The complete stage of this name in a round, and its variants."""
+    folder = run_dir / (f"round-{number}" if number else "")
+    found = [folder / stage, *sorted(folder.glob(f"{stage}@*"))]
+    done = [path for path in found if ".old-" not in path.name and not path.name.endswith(".partial")]
+    return [artifact for path in done if (artifact := Artifact(path)).is_there()]
+
+
+def _is_of(folder: str, variant: str) -> bool:
+    """Whether a stage's folder belongs to a variant; stages before the alignment belong to all."""
+    stage, own = naming.split(folder)
+    return own == variant or ORDER.index(stage) < ORDER.index("dpo")
 
 
 @dataclass(frozen=True)
@@ -51,12 +77,13 @@ class Artifact:
         """The record.json. Raises StageError when the folder is not complete, or its record cannot be read."""
         value = read_record(self.path / "record.json")
         if value is None:
-            stage = self.path.name
+            stage, variant = naming.split(self.path.name)
+            command = f"trueup {stage} RUN.yaml" + f" --as {variant}" * bool(variant)
             raise StageError(
                 str(self.path),
                 found="record.json holds no record: it is empty or torn" if self.is_there() else "no record.json",
                 expected="a complete stage folder",
-                next_step=f"trueup {stage} RUN.yaml --rebuild" if self.is_there() else f"trueup {stage} RUN.yaml",
+                next_step=command + " --rebuild" * self.is_there(),
             )
         return value
 
@@ -112,8 +139,8 @@ class Completions(Artifact):
 class Feedback(Artifact):
     """A frozen snapshot: annotations.jsonl, and the pairs.jsonl and rows.jsonl made of them.
 
-    pairs: prompt_id, split (train|held_out), prompt (messages), chosen, rejected, weight, annotator.
-    rows: prompt_id, split, prompt (messages), completion, label (bool), weight, uid.
+    pairs: prompt_id, split (train|held_out), prompt (messages), chosen, rejected, weight, margin, kind.
+    rows: prompt_id, split, prompt (messages), completion, label (bool), weight, uid, annotator, kind.
     Of sampled completions also chosen_ids, rejected_ids, completion_ids (token ids) and chosen_finish and so on.
     """
 

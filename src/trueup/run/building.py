@@ -43,7 +43,7 @@ def build(
     Of several ranks the first makes it, and the others help, in folders of their own that are thrown away.
     """
     final = standing.chain.path(stage.name)
-    out = final.with_name(f"{stage.name}.partial")
+    out = final.with_name(f"{final.name}.partial")
 
     def begin() -> MadeOf | None:
         out.mkdir(parents=True, exist_ok=True)

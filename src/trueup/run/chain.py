@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trueup.errors import StageError
+from trueup.run import naming
 from trueup.run.artifacts import Artifact
+from trueup.run.candidates import best, candidates
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Stage
+
+ALIGNED = "aligned"  # the name of what the run file's method makes, in the `needs` of other stages
 
 
 class Chain:
@@ -22,11 +26,28 @@ class Chain:
         """The folder that holds the run file and runs/."""
         return self.folder.parents[1]
 
+    def stage(self, name: str) -> Stage:
+        """The stage of this name, or whose variant bears it: `dpo` of `dpo@beta-0.3`."""
+        return self.stages[naming.stage_of(name)]
+
     def path(self, name: str, number: int | None = None) -> Path:
-        """A stage's folder: of the run, or of round `number`, or of the run file's round."""
-        if self.stages[name].per_run:
-            return self.folder / name
-        return self.folder / f"round-{number or self.run.round}" / name
+        """A stage's folder: of the run, or of round `number`, or of the run file's round; there, of its variant."""
+        stage, (_, variant) = self.stage(name), naming.split(name)
+        if stage.per_run:
+            return self.folder / stage.name
+        number = number or self.run.round
+        if not variant and number == self.run.round and self.varies(stage):
+            variant = self.run.variant
+        return self.folder / f"round-{number}" / naming.folder_of(stage.name, variant)
+
+    def varies(self, stage: Stage) -> bool:
+        """Whether each variant has a stage of its own: it aligns, or is made from what does."""
+        sources = stage.needs.values()
+        return (
+            stage.alignment
+            or ALIGNED in sources
+            or any(self.varies(self.stages[s]) for s in sources if s in self.stages)
+        )
 
     def order(self) -> list[Stage]:
         """The stages `trueup run` executes: of the alignment stages, the chosen one; none whose work nothing needs."""
@@ -51,20 +72,22 @@ class Chain:
         number = self.run.round
         if source == "policy":
             if number > 1:
-                return self._winner(number - 1), number - 1
+                return self.winner(number - 1), number - 1
             return next(s.name for s in self.stages.values() if s.per_run), number
-        return (self.run.method if source == "aligned" else source), number
+        return (self.run.method if source == ALIGNED else source), number
 
-    def _winner(self, number: int) -> str:
-        """The alignment stage that made the winner of a round: the run file's method, or the only other one built."""
-        aligned = [s.name for s in self.stages.values() if s.alignment]
-        built = [name for name in aligned if (self.path(name, number) / "record.json").exists()]
-        return built[0] if len(built) == 1 else self.run.method
+    def winner(self, number: int) -> str:
+        """The aligned adapter that round `number` + 1 starts from, by the folder's name; see `RunFile.winner`."""
+        if number in self.run.winner:
+            return self.run.winner[number]
+        built = candidates(self.folder, number, [s.name for s in self.stages.values() if s.alignment])
+        won = best(built) or (built[0] if len(built) == 1 else None)
+        return self.run.method if won is None else won.name
 
     def find(self, source: str) -> Artifact | None:
         """What a source names, when it is there."""
         name, number = self.where(source)
-        artifact = self.stages[name].makes(self.path(name, number))
+        artifact = self.stage(name).makes(self.path(name, number))
         return artifact if artifact.is_there() else None
 
     def artifact(self, source: str, wanted_by: str) -> Artifact:
@@ -82,5 +105,7 @@ class Chain:
 
     def command(self, name: str, number: int, options: str = "") -> str:
         """What to type for a stage of a round; RUN.yaml is replaced by the run file's name and its overrides."""
-        other_round = number != self.run.round and not self.stages[name].per_run
-        return f"trueup {name} RUN.yaml" + (f" --set round={number}" if other_round else "") + options
+        stage, variant = naming.split(name)
+        other_round = number != self.run.round and not self.stages[stage].per_run
+        asked = f" --as {variant}" * bool(variant) + f" --set round={number}" * other_round
+        return f"trueup {stage} RUN.yaml{asked}{options}"

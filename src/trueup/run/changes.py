@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from trueup.run.identity import VERSION, MadeOf, sections
+from trueup.run.identity import SCORED, VERSION, MadeOf, sections
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Stage
@@ -49,7 +49,7 @@ def changes(
         if key in then and then[key] != now[key]:
             said.append(_change(name, then[key], now[key]))
     if "base" in now and "base" in then:
-        said += _base(then["base"], now["base"], folder)
+        said += base_changes(then["base"], now["base"], folder)
     for name, rows in now["data"].items():
         if (before := then.get("data", {}).get(name)) and before["sha256"] != rows["sha256"]:
             said += _rows(name, before["sources"], rows["sources"])
@@ -112,7 +112,8 @@ def _change(name: str, then: object, now: object) -> str:
     return f"{name} {then} -> {now}"
 
 
-def _base(then: dict[str, Any], now: dict[str, Any], folder: Path) -> list[str]:
+def base_changes(then: dict[str, Any], now: dict[str, Any], folder: Path) -> list[str]:
+    """How the base differs from the one in a record; nothing where that cannot be told."""
     if now.get("missing"):  # it cannot be compared; what needs it refuses to begin
         return []
     if "files" in then and "files" in now:
@@ -156,9 +157,9 @@ def _rows(name: str, then: list[dict[str, Any]], now: list[dict[str, Any]]) -> l
         elif before["path"] != after["path"] and not after["files"]:
             said.append(_change(f"data.{name}", before["path"], after["path"]))
         said += [
-            _change(f"{k} of {after['path']}", before[k], after[k])
-            for k in ("weight", "columns")
-            if before[k] != after[k]
+            _change(f"{k} of {after['path']}", before.get(k), after.get(k))
+            for k in ("weight", "columns", *SCORED)
+            if before.get(k) != after.get(k)
         ]
     return said or [f"the {name} changed"]
 

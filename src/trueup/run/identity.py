@@ -23,6 +23,7 @@ VERSION = 1  # of records; `earlier` reads those of before
 MadeOf = dict[str, Any]  # JSON values only; a record begins with it
 
 OTHERWISE_KEPT = {"demonstrations", "prompts", "held_out", "preferences", "columns", "system", "few_shot"}
+SCORED = ("score", "thumbs_up_from", "thumbs_down_to")  # of a source, how its scores are read
 TEXT = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt"}
 
 
@@ -49,7 +50,7 @@ def made_of(run: RunFile, stage: Stage, inputs: Mapping[str, Artifact], folder: 
         "inputs": {name: artifact.record().get("fingerprint") for name, artifact in inputs.items()},
     }
     if stage.on_base:
-        found["base"] = _base(run, folder, hashes)
+        found["base"] = base_made_of(run, folder, hashes)
     return found
 
 
@@ -86,12 +87,15 @@ def _rows_of(sources: list[Source], folder: Path, hashes: Hashes) -> dict[str, A
     for source in sources:
         named = _contained(source)
         files, contents = list(named.values()), {name: hashes.of(file) for name, file in named.items()}
-        digest.update(repr((contents or str(source.path), source.weight, sorted(source.columns.items()))).encode())
+        told = (contents or str(source.path), source.weight, sorted(source.columns.items()))
+        scored = {name: value for name in SCORED if (value := getattr(source, name)) is not None}
+        digest.update(repr((*told, sorted(scored.items())) if scored else told).encode())
         described.append(
             {
                 "path": str(source.path) if source.on_hub else relative(source.path, folder),
                 "weight": source.weight,
                 "columns": source.columns,
+                **scored,
                 "files": contents,
                 "lines": sum(hashes.lines(file) for file in files) if {f.suffix for f in files} <= TEXT else None,
             }
@@ -109,6 +113,10 @@ def _contained(source: Source) -> dict[str, Path]:
             if file.is_file():
                 within = str(file.relative_to(path))
                 found[within if paths == [source.path] else f"{path.name}/{within}"] = file
+    for scores in () if source.scores is None else (source.scores,):
+        for file in sorted(scores.rglob("*")) if scores.is_dir() else [scores]:
+            if file.is_file():
+                found[f"scores {file.relative_to(scores)}"] = file
     return found
 
 
@@ -116,7 +124,7 @@ def _contents(path: Path, hashes: Hashes) -> str:
     return hashes.of(path) if path.is_file() else "missing"
 
 
-def _base(run: RunFile, folder: Path, hashes: Hashes) -> dict[str, Any]:
+def base_made_of(run: RunFile, folder: Path, hashes: Hashes) -> dict[str, Any]:
     """Name and contents of the base: hashes of a folder's files, or the commit that the hub's cache holds.
 
     A base out of a Python package is what its name says.

@@ -36,6 +36,10 @@ class Pipeline(Chain):
         """The same stages and folder with other settings."""
         return Pipeline(run, tuple(self.stages.values()), self.folder.parent, self.overrides)
 
+    def in_round(self, number: int) -> Pipeline:
+        """The same run in another round."""
+        return self.with_run(self.run.model_copy(update={"round": number}))
+
     def execute(
         self, name: str, rebuild: bool = False, *, use_stale: bool = False, discard_labels: bool = False
     ) -> bool:
@@ -203,6 +207,8 @@ class Pipeline(Chain):
                     paths = source.paths()
                     if not source.on_hub and not (paths and all(path.exists() for path in paths)):
                         lost.setdefault(f"data.{name}: {source.path}", stage.name)
+                    if source.scores is not None and not source.scores.exists():
+                        lost.setdefault(f"data.{name}: {source.scores}", stage.name)
         return [f"{file}: no such file; {first} reads it" for file, first in lost.items()]
 
     def missing(self) -> list[str]:

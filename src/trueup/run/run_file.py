@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from trueup.errors import ConfigError
-from trueup.run import faults
+from trueup.run import faults, naming
 from trueup.run.address import clean
 from trueup.run.base import beside
 from trueup.run.loading import MAX_BYTES, parse, set_override
 from trueup.run.section import AlignmentSection, Section
-
-MAX_NAME = 100  # characters: a folder bears the name, and file systems take 255 bytes
 
 
 class ModelConfig(Section):
@@ -63,17 +73,19 @@ class AdapterConfig(Section):
 
 # Our names of columns: the left-hand side of `columns`. trueup.data.formats says what each is.
 COLUMNS = (
-    *("annotator1", "chosen", "chosen-rating", "chosen_rating", "chosen_score", "completion", "conversations", "down"),
-    *("input", "instances", "instruction", "label", "messages", "output", "prompt", "rejected", "rejected-rating"),
-    *("rejected_rating", "rejected_score", "response", "response1", "response2", "score_chosen", "score_rejected"),
-    *("system", "system_prompt", "text", "tools", "up", "votes_against", "votes_for"),
+    *("annotator", "annotator1", "choices", "chosen", "chosen-rating", "chosen_rating", "chosen_score"),
+    *("comment", "completion", "conversations", "created_at", "down", "feedback", "guidelines", "input"),
+    *("instances", "instruction", "label", "lead_time", "messages", "output", "prompt", "rating", "reasons"),
+    *("rejected", "rejected-rating", "rejected_rating", "rejected_score", "request", "response", "response1"),
+    *("response2", "score", "score_chosen", "score_rejected", "system", "system_prompt", "text", "timestamp"),
+    *("tools", "up", "updated_at", "user", "user_id", "votes_against", "votes_for"),
 )
 
 
 def _our_names(columns: dict[str, str]) -> dict[str, str]:
     """Raises ValueError where a left-hand side is none of COLUMNS, or two columns get one name."""
     for name, theirs in columns.items():
-        if name not in COLUMNS and not re.fullmatch(r"annotator\d+", name):
+        if name not in COLUMNS and not re.fullmatch(r"annotator\d+|(annotator|rating)[ _-].+", name):
             from rapidfuzz import process
 
             near = process.extractOne(name, COLUMNS, score_cutoff=60)
@@ -97,6 +109,29 @@ class Source(Section):
     columns: Columns = Field(default={})
     """The names of this file's columns, where they are not ours: our name, then the file's. Empty by default;
     `data.columns` holds for every file."""
+
+    scores: Path | None = None
+    """A file of scores beside the traces in `path`, as Langfuse and LangSmith export them: each score names the
+    observation, the trace or the run that it is about. A relative path is looked for beside the run file. None by
+    default: scores are then in the traces themselves."""
+    score: str | None = None
+    """Which of several scores of a trace says what people thought of it, by its name, such as `user-feedback`. By
+    default the only one that is there; with several, trueup asks for this."""
+    thumbs_up_from: float | None = None
+    """The score from which on a trace has a thumb up, such as 4 of 5 stars: a number without a unit, on the file's own
+    scale. By default scores are thumbs themselves: true/false, 1/0, 1/-1, or words such as good/bad."""
+    thumbs_down_to: float | None = None
+    """The score up to which a trace has a thumb down, without a unit, on the same scale; scores in between say neither,
+    and are counted. None by default; set together with `thumbs_up_from`."""
+
+    @model_validator(mode="after")
+    def _has_both_thresholds(self) -> Self:
+        up, down = self.thumbs_up_from, self.thumbs_down_to
+        if (up is None) != (down is None):
+            raise ValueError("thumbs_up_from and thumbs_down_to, set together")
+        if up is not None and down is not None and up <= down:
+            raise ValueError(f"thumbs_up_from above thumbs_down_to, not {up:g} and {down:g}")
+        return self
 
     @property
     def on_hub(self) -> bool:
@@ -207,13 +242,19 @@ class RunFile(Section):
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})  # shared values, for anchors
 
-    name: str = Field(json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})
+    name: str = Field(json_schema_extra={"pattern": f"^{naming.NAME}$"})
     """The name of the run: what it makes is in `runs/<name>` beside the run file. At most 100 letters, digits, '.', '_'
     and '-'."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """The number that everything random is drawn from: fresh adapters, the order of the data, splits, and sampling."""
     round: int = Field(default=1, ge=1, le=10_000)
     """The number of the round: round 2 samples from the winner of round 1 and aligns it further, and so on."""
+    variant: str = Field(default="", json_schema_extra={"pattern": f"^({naming.NAME})?$"})
+    """The name of a second try of the same round: what aligns, judges and exports builds in folders of its own, such as
+    `dpo@beta-0.3`, on the same labels. The option `--as` of these commands sets it. None by default."""
+    winner: dict[PositiveInt, str] = Field(default={})
+    """What the round after a round starts from, by the number of that round, such as `{1: dpo@beta-0.3}`. By default
+    the adapter whose win rate has the highest lower end; without evaluations, the only one, or that of `method`."""
     method: str = ""
     """How to align: the name of the stage that makes the aligned adapter."""
     model: ModelConfig = ModelConfig()
@@ -225,12 +266,18 @@ class RunFile(Section):
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
-        plain = name.isascii() and name[:1].isalnum() and all(c.isalnum() or c in "._-" for c in name)
-        if not plain or len(name) > MAX_NAME:
-            raise ValueError(
-                f"at most {MAX_NAME} letters, digits, '.', '_' and '-', beginning with a letter or a digit"
-            )
+        if not naming.is_name(name):
+            raise ValueError(naming.IN_WORDS)
         return name
+
+    @field_validator("variant")
+    @classmethod
+    def _names_a_variant(cls, variant: str) -> str:
+        if variant and not naming.is_name(variant):
+            raise ValueError(naming.IN_WORDS)
+        if ".old-" in variant or variant.endswith(".partial"):
+            raise ValueError("a name without .old- and .partial, which folders that are put aside or half-built bear")
+        return variant
 
     def section(self, stage: str) -> Section:
         """The section of one stage."""
@@ -245,7 +292,21 @@ def model(sections: dict[str, type[Section]]) -> type[RunFile]:
     if methods:
         said = RunFile.model_fields["method"].description
         fields["method"] = (Literal[methods], Field(default=methods[0], description=said))
+        pattern = rf"({'|'.join(methods)})(@{naming.NAME})?"
+        adapter = Annotated[
+            str,
+            AfterValidator(functools.partial(_is_aligned, pattern)),
+            WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"}),
+        ]
+        said = RunFile.model_fields["winner"].description
+        fields["winner"] = (dict[PositiveInt, adapter], Field(default={}, description=said))
     return create_model("RunFile", __base__=RunFile, **fields)
+
+
+def _is_aligned(pattern: str, winner: str) -> str:
+    if not re.fullmatch(pattern, winner):
+        raise ValueError("a stage that aligns, or its variant, such as dpo or dpo@beta-0.3")
+    return winner
 
 
 def load(
@@ -315,4 +376,6 @@ def _absolute(run: RunFile, folder: Path) -> RunFile:
 
 
 def _beside(source: Source, folder: Path) -> Source:
-    return source if source.on_hub else source.model_copy(update={"path": folder / source.path.expanduser()})
+    scores = None if source.scores is None else folder / source.scores.expanduser()
+    path = source.path if source.on_hub else folder / source.path.expanduser()
+    return source.model_copy(update={"path": path, "scores": scores})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trueup.run import naming
 from trueup.run.artifacts import Adapter, Artifact, RewardModel
 from trueup.run.run_file import RunFile
 from trueup.run.section import AlignmentSection, Section
@@ -54,6 +55,11 @@ class Context:
         return self.run_dir.parents[1]
 
     @property
+    def stage(self) -> str:
+        """The name of the stage that is being built, by its folder."""
+        return naming.stage_of(self.out.name)
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints, which all ranks of a stage share."""
         return (self.out_of_first or self.out) / "checkpoints"
@@ -92,6 +98,8 @@ class Stage:
     judged: Callable[[Path, Path], int] = lambda run_dir, folder: 0  # judgements that building it again would set aside
     foresee: Callable[[Any, Context], Any] | None = None  # raises what it would be refused for, before anything trains
     flags: tuple[str, ...] = ()  # keys of its section that are options of its command as well
+    shorthands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # option -> (override, what it says of it)
+    refreshed_by: tuple[str, ...] = ()  # of `flags`: those with which its command builds again what is complete
     apart: tuple[str, ...] = ()  # keys of its section that change nothing of what it makes
     afterwards: Callable[[Any, Context], list[str]] = lambda config, context: []  # at each call, once it is complete
     since: Callable[..., str] | None = (

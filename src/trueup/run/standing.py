@@ -60,9 +60,9 @@ class Standing:
 
         Of an earlier round the artifact alone is looked at: the run file's sections are this round's.
         """
-        at = (name, 0 if self.chain.stages[name].per_run else number)
+        at = (name, 0 if self.chain.stage(name).per_run else number)
         if at not in self.known:
-            stage = self.chain.stages[name]
+            stage = self.chain.stage(name)
             own = self.own_faults(name, number)
             this_round = stage.per_run or number == self.chain.run.round
             before = self.stale_inputs(stage) if this_round else {}
@@ -71,7 +71,7 @@ class Standing:
 
     def own_faults(self, name: str, number: int) -> list[str]:
         """What is wrong with one stage that is there: its files, its record, or what it is made of."""
-        stage = self.chain.stages[name]
+        stage = self.chain.stage(name)
         artifact = stage.makes(self.chain.path(name, number))
         try:
             altered = artifact.altered(self.hashes.of)
@@ -107,7 +107,7 @@ class Standing:
         if writer is not None and writer.stage == name:
             return State(name, "running", writer.words)
         if not stage.makes(final).is_there():
-            how_far = self._how_far(stage, final.with_name(f"{name}.partial"))
+            how_far = self._how_far(stage, final.with_name(f"{final.name}.partial"))
             return State(name, "partial", how_far) if how_far else State(name, "missing")
         if read_record(final / "record.json") is None:
             return State(name, "broken", "record.json is empty or torn; --rebuild keeps the old folder aside")
@@ -143,7 +143,7 @@ class Standing:
                 return f"it was made from {other}, and the run file's method is {name}"
             if not now:
                 return f"{name}, which it should be made from, is missing"
-            return self.chain.stages[name].makes.MADE_AGAIN.format(stage=name)
+            return self.chain.stage(name).makes.MADE_AGAIN.format(stage=name)
 
         return words
 

@@ -14,6 +14,8 @@ from trueup.sampling.types import ALL, Engine, Generated, Run, Sampling, Share
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueup.decoding.batching import Hear
+
 Progress = Callable[[int], None]
 GENERATE = "generate of transformers"
 SEED_OF_SHARE = 15_485_863  # between the seeds of one share of the prompts and the next
@@ -24,11 +26,18 @@ def engine(model: Any, tokenizer: Any, sampling: Sampling, progress: Progress = 
 
     At most `sampling.batch_size` are worked on at a time; `progress` hears of those that are done.
     """
-    model.eval()
     if sampling.engine == "vllm":
         from trueup.sampling import vllm_engine
 
+        model.eval()
         return vllm_engine.VllmRun(model, tokenizer, sampling, progress)
+    return own(model, tokenizer, sampling, progress)
+
+
+def own(model: Any, tokenizer: Any, sampling: Sampling, progress: Progress = lambda done: None) -> Own:
+    """An engine of this process, whose tokens can be heard as they are drawn; its `sampling` may be replaced between
+    calls."""
+    model.eval()
     if sampling.engine == "generate":
         return ByGenerate(model, tokenizer, sampling, progress, why="")
     if model.device.type == "cuda":
@@ -48,12 +57,14 @@ class ByGenerate:
         self.model, self.tokenizer, self.sampling, self.progress = model, tokenizer, sampling, progress
         self.ran = f"{GENERATE}: {why}" if why else GENERATE
 
-    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
+    def __call__(
+        self, prompts: list[list[int]], seed: int, share: Share = ALL, hear: Hear | None = None
+    ) -> list[Generated]:
         """A completion of each prompt, in the order given."""
         from trueup.sampling import generate
 
         own = seed + SEED_OF_SHARE * share[0]  # equal prompts of two shares would otherwise have equal answers
-        return generate.in_batches(self.model, self.tokenizer, prompts, self.sampling, own, self.progress)
+        return generate.in_batches(self.model, self.tokenizer, prompts, self.sampling, own, self.progress, hear)
 
 
 class OnCpu:
@@ -64,10 +75,12 @@ class OnCpu:
         self.sampling, self.progress = sampling, progress
         self.ran = "our decoder on a CPU, " + ("a merged copy in bf16" if ours.merged else "the stored weights")
 
-    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
+    def __call__(
+        self, prompts: list[list[int]], seed: int, share: Share = ALL, hear: Hear | None = None
+    ) -> list[Generated]:
         """A completion of each prompt, in the order given."""
         options = _options(self.model, self.tokenizer, self.sampling, seed, self.progress)
-        done = self.ours.generate(prompts, **options, share=share)
+        done = self.ours.generate(prompts, **options, share=share, hear=hear)
         return [Generated(ids, logps) for ids, logps in done]
 
 
@@ -97,16 +110,23 @@ class OnGpu:
         """By what answers were completed, once some were."""
         return self.instead.ran if self.instead else self.ours.ran if self.ours else ""
 
-    def __call__(self, prompts: list[list[int]], seed: int, share: Share = ALL) -> list[Generated]:
+    def __call__(
+        self, prompts: list[list[int]], seed: int, share: Share = ALL, hear: Hear | None = None
+    ) -> list[Generated]:
         """A completion of each prompt, in the order given."""
+        if hear is not None and self.instead is None and not self.proven:
+            self(prompts, seed, share)  # what is heard cannot be taken back: the proof comes first
         if self.instead is None:
-            done = self._ours(prompts, seed, share)
+            done = self._ours(prompts, seed, share, hear)
             if done is not None:
                 return done
         assert self.instead is not None  # noqa: S101 - `_ours` gave up
-        return self.instead(prompts, seed, share)
+        self.instead.sampling = self.sampling
+        return self.instead(prompts, seed, share, hear)
 
-    def _ours(self, prompts: list[list[int]], seed: int, share: Share) -> list[Generated] | None:
+    def _ours(
+        self, prompts: list[list[int]], seed: int, share: Share, hear: Hear | None = None
+    ) -> list[Generated] | None:
         import torch
 
         from trueup.sampling import agreement
@@ -115,7 +135,8 @@ class OnGpu:
         progress = self.progress if self.proven else (lambda done: None)  # answers that may be thrown away don't count
         try:
             options = _options(self.model, self.tokenizer, self.sampling, seed, progress)
-            done = [Generated(ids, logps) for ids, logps in self.ours.generate(prompts, **options, share=share)]
+            found = self.ours.generate(prompts, **options, share=share, hear=hear)
+            done = [Generated(ids, logps) for ids, logps in found]
             if not self.proven:
                 apart = agreement.apart(self.model, self.tokenizer, prompts, done, self.sampling)
                 if fault := agreement.fault(apart, self.sampling):
@@ -125,6 +146,8 @@ class OnGpu:
             raise
         except RuntimeError as error:
             self._leave(f"our decoder on this GPU failed ({str(error).splitlines()[0][:200]})")
+            if hear is not None:  # half of the answer may have been heard
+                raise
             return None
         if not self.proven:
             self.proven = True
@@ -137,6 +160,9 @@ class OnGpu:
         self.ours = None
         self.instead = ByGenerate(self.model, self.tokenizer, self.sampling, self.progress, why=why)
         _say(f"sampling with {GENERATE}, which is slower: {why}")
+
+
+Own = ByGenerate | OnCpu | OnGpu
 
 
 def _no_merged(why: str) -> ModelError:

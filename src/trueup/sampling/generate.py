@@ -12,6 +12,8 @@ from trueup.sampling.types import Generated, Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueup.decoding.batching import Hear
+
 
 def in_batches(
     model: Any,
@@ -20,20 +22,47 @@ def in_batches(
     sampling: Sampling,
     seed: int,
     progress: Callable[[int], None],
+    hear: Hear | None = None,
 ) -> list[Generated]:
-    """A completion of each prompt, `sampling.batch_size` of them at a time."""
+    """A completion of each prompt, `sampling.batch_size` of them at a time; `hear` as in `decoding.batching`."""
     done: list[Generated] = []
     for number, start in enumerate(range(0, len(prompts), sampling.batch_size)):
         chunk = prompts[start : start + sampling.batch_size]
-        done += _generate(model, tokenizer, chunk, sampling, seed * 100_003 + number)
+        heard = None if hear is None else _Hearing(hear, start, end_ids(tokenizer, model), max(map(len, chunk)))
+        done += _generate(model, tokenizer, chunk, sampling, seed * 100_003 + number, heard)
         progress(len(chunk))
     return done
 
 
-def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Generated]:
+class _Hearing:
+    """A stopping criterion of transformers' that tells `hear` of each token, and ends the rows that it says."""
+
+    def __init__(self, hear: Hear, first: int, ends: tuple[int, ...], width: int) -> None:
+        """The chunk's first row is prompt number `first`; its prompts are padded to `width` tokens."""
+        self.hear, self.first, self.ends, self.width = hear, first, ends, width
+        self.lengths: dict[int, int] = {}  # of the completions that are done, by row
+
+    def __call__(self, so_far: Tensor, scores: Any, **options: Any) -> Tensor:
+        """Which rows are done, (rows,); called once a token, with all tokens so far, (rows, T)."""
+        import torch
+
+        for row, token in enumerate(so_far[:, -1].tolist()):
+            if row not in self.lengths and (self.hear(self.first + row, token) or token in self.ends):
+                self.lengths[row] = so_far.shape[1] - self.width
+        return torch.tensor([row in self.lengths for row in range(len(so_far))], device=so_far.device)
+
+
+def _generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    seed: int,
+    hearing: _Hearing | None = None,
+) -> list[Generated]:
     """By `generate`, on prompts padded on the left; log-probabilities are noted as it goes."""
     import torch
-    from transformers import GenerationConfig, LogitsProcessorList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     torch.manual_seed(seed)
     width = max(map(len, prompts))
@@ -62,10 +91,13 @@ def _generate(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sa
             attention_mask=mask,
             generation_config=settings,
             logits_processor=LogitsProcessorList([note]),
+            stopping_criteria=StoppingCriteriaList([] if hearing is None else [hearing]),
         )
     note(out, latest[0])
     logps, tokens = torch.stack(steps, dim=1).tolist(), out[:, width:].tolist()
     lengths = [next((n for n, token in enumerate(row, 1) if token in ends), len(row)) for row in tokens]
+    if hearing is not None:
+        lengths = [min(length, hearing.lengths.get(row, length)) for row, length in enumerate(lengths)]
     return [Generated(t[:n], p[:n]) for t, p, n in zip(tokens, logps, lengths, strict=True)]
 
 

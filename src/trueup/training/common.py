@@ -15,6 +15,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from trueup import cpu, gpu, ranks
 from trueup.errors import ConfigError
 from trueup.models import adapters, base, device, targets, transfer
+from trueup.run import naming
 from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
 from trueup.run.section import TrainerSection
@@ -57,7 +58,7 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
     values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", "activation_offloading", *ours})
     if "per_device_train_batch_size" in values:  # else 8 rows, where a training batch of one is all that fits
         values["per_device_eval_batch_size"] = values["per_device_train_batch_size"]
-    hints, stage = get_type_hints(kind), stage_of(context)
+    hints, stage = get_type_hints(kind), context.stage
     given, faults = {}, []
     for name, value in config.trainer.items():
         try:
@@ -82,11 +83,6 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
         expected=f"what trl.{kind.__name__} takes",
         next_step=f"change the section {stage} of the run file, then: trueup {stage} RUN.yaml",
     )
-
-
-def stage_of(context: Context) -> str:
-    """The name of the stage that is being built, by its folder."""
-    return context.out.name.removesuffix(".partial")
 
 
 def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int | None = None) -> tuple[Any, Any]:
@@ -127,7 +123,7 @@ def load_policy(context: Context, adapter: Artifact | None, *, num_labels: int |
 def tell_parts(context: Context, model: Any) -> None:
     """Say in one line which of the GPU's own parts run; on a CPU, nothing."""
     if parts := gpu.described(model):
-        stage = context.out.name.removesuffix(".partial")
+        stage = context.stage
         said = "; ".join(f"{name} {what}" for name, what in parts.items())
         click.echo(f"{stage}: {said}", err=True)
 
@@ -157,7 +153,7 @@ def make_ready(trainer: Any, start: Artifact | None = None, *, with_entropy: boo
         gradients.place(model.parameters())
         model.zero_grad = functools.partial(model.zero_grad, set_to_none=False)
     trainer.add_callback(checkpoints.sealing_callback())
-    stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
+    stage = naming.stage_of(Path(trainer.args.output_dir).parent.name)
     trainer.add_callback(finite.Finite(stage, trainer.accelerator))
     progress.install(trainer, stage)
 

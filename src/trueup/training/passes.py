@@ -13,6 +13,7 @@ from torch import Tensor
 from trueup import ranks
 from trueup.models import adapters, base
 from trueup.progress import track
+from trueup.run import naming
 from trueup.training.trainers import Batch, summed_logps
 
 
@@ -63,7 +64,7 @@ def _as_trained(trainer: Any) -> AbstractContextManager[Any]:
 
 def _shown(trainer: Any, what: str, dataset: Any, size: int) -> Iterator[Batch]:
     """The batches of `dataset` that are this rank's share, under a bar that bears the stage's name."""
-    stage = Path(trainer.args.output_dir).parent.name.removesuffix(".partial")
+    stage = naming.stage_of(Path(trainer.args.output_dir).parent.name)
     starts = ranks.share(range(0, len(dataset), size))
     return track(stage, what, (_batch(trainer, dataset, start, size) for start in starts), len(starts))
 

@@ -28,6 +28,7 @@ def train(
     weighted: bool = False,
     with_entropy: bool = False,
     own_log: bool = False,
+    learn: Callable[[Any], Metrics] | None = None,
     measure: Callable[[Any], Metrics] | None = None,
     save: Callable[[Any, Path], None] = common.save_adapter,
     probe: Sequence[Encoded] = (),
@@ -41,7 +42,8 @@ def train(
     first_loss: what the loss must be before step 1, at a mean weight of 1. Both go with a reference.
     weighted: rows have a `weight`. with_entropy: the trainer reads the entropy of each token.
     own_log: the stage writes metrics.jsonl itself; else it gets a row for each step.
-    measure: further metrics of the trained model. save: writes the adapter into a folder.
+    learn: what trains in place of the trainer's own steps. measure: further metrics of the trained model.
+    save: writes the adapter into a folder.
     probe: conversations whose log-probabilities a later stage's proof will compare.
     longest: tokens of the longest sequence that is trained on, where the trainer's max_length does not say it.
 
@@ -51,7 +53,7 @@ def train(
     if prepared is not None:
         metrics["preflight"] = preflight.check(trainer, prepared, context, base.warnings(context.run.model))
     common.make_ready(trainer, start, with_entropy=with_entropy)
-    if getattr(getattr(context.run, common.stage_of(context), None), "activation_offloading", False):
+    if getattr(getattr(context.run, context.stage, None), "activation_offloading", False):
         saving.install(trainer)
     if weighted:  # after the preflight, which compares what TRL's own collator makes
         trainer.data_collator = Weights(trainer.data_collator)
@@ -63,7 +65,7 @@ def train(
             proven["first_loss"] = proof.prove_loss(passes.first_loss(trainer), first_loss, reference.path)
     if not own_log:
         trainer.add_callback(step_log.StepLog(context.out / "metrics.jsonl"))
-    metrics |= common.train(trainer)
+    metrics |= (learn or common.train)(trainer)
     if measure is not None:
         metrics |= measure(trainer)
     longest = longest or getattr(trainer.args, "max_length", None)

@@ -11,7 +11,9 @@ from torch import Tensor
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 
 from trueup import ranks
-from trueup.training.losses import bradley_terry_loss, dpo_loss, kto_loss
+from trueup.chat.rows import CARRIED
+from trueup.training import thresholds
+from trueup.training.losses import dpo_loss, kto_loss, preference_loss, thumb_loss
 from trueup.training.order import ByPrompt
 from trueup.training.sharing import OnRanks
 
@@ -19,24 +21,26 @@ Batch = dict[str, Any]  # tensors, and lists of strings
 
 
 class Weights:
-    """A collator around TRL's own that carries each sample's weight along, as a (samples,) fp32 tensor."""
+    """A collator around TRL's own that carries along how each sample counts in the loss, as (samples,) fp32 tensors."""
 
     def __init__(self, collator: Any) -> None:
         self.collator = collator
 
     def __call__(self, examples: list[dict[str, Any]]) -> Batch:
         batch: Batch = self.collator(examples)
-        batch["weight"] = torch.tensor([example["weight"] for example in examples], dtype=torch.float32)
+        for name in CARRIED:
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples], dtype=torch.float32)
         return batch
 
 
 class Weighted:
-    """Put before a trainer whose rows have a weight: the column reaches the collator, which `Weights` then wraps."""
+    """Put before a trainer whose rows have a weight: their columns reach the collator, which `Weights` then wraps."""
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
-        if "weight" not in self._signature_columns:  # type: ignore[attr-defined]
-            self._signature_columns.append("weight")  # type: ignore[attr-defined]
+        known = self._signature_columns  # type: ignore[attr-defined]
+        known.extend(name for name in CARRIED if name not in known)
 
     def note(self, name: str, values: Tensor, counts: Tensor) -> None:
         """Log the mean of the `values`, (rows,), where `counts`, (rows,) bool; nothing where no row does."""
@@ -87,7 +91,8 @@ class WeightedDPOTrainer(OnRanks, Weighted, Tokenized, PairsByPrompt, DPOTrainer
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         policy = summed_logps(model, inputs)
         reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]]).to(policy)
-        loss = dpo_loss(policy, reference, inputs["weight"].to(policy), self.beta)
+        weight, scale, soft = (inputs[name].to(policy) for name in ("weight", "scale", "soft"))
+        loss = dpo_loss(policy, reference, weight, self.beta, scale, soft)
         with torch.no_grad():
             chosen, rejected = (self.beta * (policy - reference)).chunk(2)
             counts = inputs["weight"].to(policy.device) > 0  # rows of no weight fill up a rank's share
@@ -120,19 +125,25 @@ class WeightedKTOTrainer(OnRanks, Weighted, Tokenized, KTOTrainer):  # type: ign
 
 
 class WeightedRewardTrainer(OnRanks, Weighted, PairsByPrompt, RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer with weighted pairs."""
+    """RewardTrainer with weighted pairs and, beside them, weighted thumbs: rows whose `person` is not negative."""
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        weight = inputs["weight"]
         (ids, mask), where = distinct(inputs["input_ids"], inputs["attention_mask"])
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        chosen, rejected = logits.float().squeeze(-1)[where].chunk(2)
-        loss = bradley_terry_loss(chosen, rejected, weight.to(chosen))
-        counts = weight.to(chosen.device) > 0  # rows of no weight fill up a rank's share
-        self.note("accuracy", chosen > rejected, counts)
-        self.note("margin", chosen - rejected, counts)
+        scores = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().squeeze(-1)[where]
+        chosen, rejected = scores.chunk(2)
+        weight, scale, soft = (inputs[name].to(chosen) for name in ("weight", "scale", "soft"))
+        person = inputs["person"].to(chosen.device).long()
+        paired = person < 0
+        loss = preference_loss(chosen - rejected, weight * paired, scale, soft)
+        counts = weight > 0  # rows of no weight fill up a rank's share
+        if thresholds.there(self.model):
+            up, between = inputs["up"].to(chosen) > 0, thresholds.of(self.model, person.clamp(min=0), chosen)
+            loss = loss + thumb_loss(chosen, between, up, weight * ~paired)
+            self.note("thumbs/accuracy", (chosen > between) == up, counts & ~paired)
+        self.note("accuracy", chosen > rejected, counts & paired)
+        self.note("margin", chosen - rejected, counts & paired)
         if return_outputs:
             return loss, {"rewards": torch.stack([chosen, rejected], dim=1)}
         return loss

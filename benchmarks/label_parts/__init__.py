@@ -1,0 +1,1 @@
+"""What benchmarks/labels.py is made of: cached features, simulated people, heads on the features, experiments."""

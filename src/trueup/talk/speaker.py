@@ -1,0 +1,197 @@
+"""One base in memory with the adapters of a run: it answers messages as any of its models, one request at a time."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from trueup.chat.ending import end_ids
+from trueup.chat.template import ANSWER, Chat
+from trueup.chat.tokens import KINDS
+from trueup.data import in_context
+from trueup.data.dialogue import Messages
+from trueup.errors import ModelError, StageError
+from trueup.run.artifacts import Adapter
+from trueup.run.pipeline import Pipeline
+from trueup.sampling.sample import as_sampled
+from trueup.sampling.types import Sampling
+from trueup.talk.answers import Answer, How, Prompt
+from trueup.talk.roster import Model, Roster
+from trueup.talk.spoken import Spoken
+
+Heard = Callable[[int, str], None]  # (which answer, the next piece of its text)
+SEEDS = 2**32  # seeds are taken modulo this
+
+
+class Gone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Speaker:
+    """The models of a run, ready to answer. Adapters are loaded when they are first asked for, and stay."""
+
+    def __init__(self, pipeline: Pipeline, roster: Roster) -> None:
+        """Load the base and one adapter. Raises ModelError or DeviceError where they cannot be loaded."""
+        from trueup.models import adapters, base
+
+        self.run, self.roster = pipeline.run, roster
+        self.tokenizer = base.load_tokenizer(self.run.model)
+        self.chat = Chat(self.tokenizer)
+        self._reader = Chat(copy.deepcopy(self.tokenizer))  # a tokenizer serves one thread: another one is answering
+        self._reading = threading.Lock()
+        known = self.run.model
+        bare = base.load_base(known.base, four_bit=self.run.adapter.kind != "lora", dtype=known.dtype)
+        first = roster.find(roster.default)
+        assert first.path is not None  # noqa: S101 - a roster has an adapter, and the base comes first
+        self._model = adapters.load_adapter(bare, first.path, trainable=False)
+        self._names = {first.name: "default"}  # of models -> of adapters in memory
+        self._engine: tuple[str, Any] | None = None  # (name of the model, what samples as it)
+        self._one = threading.Lock()
+        self.ends = end_ids(self.tokenizer, self._model)
+        reward = pipeline.find("reward") if "reward" in pipeline.stages else None
+        self._reward_path = reward.path if reward else None
+        self._head: Any = None
+
+    @property
+    def context(self) -> int:
+        """How many tokens a prompt and its answer may have together."""
+        return int(self.tokenizer.model_max_length)
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether the run's round has a reward model, by which the best of several answers is chosen."""
+        return self._reward_path is not None
+
+    def prompt(self, asked: Messages) -> Prompt:
+        """Messages as the model gets them. Raises Refused where the chat template does not take them."""
+        messages = in_context(self.run.data, asked)
+        with self._reading:
+            encoded, ids = self._reader.answer(messages, ANSWER), self._reader.prompt(messages)
+        notes = [KINDS[kind].says for kind in encoded.notes]
+        special = [token for token in self.tokenizer.all_special_tokens if any(token in m["content"] for m in asked)]
+        if special:
+            notes.append(f"{KINDS['text'].says}: {', '.join(special)}")
+        own = asked[0]["role"] == "system"
+        system = "the request" if own else "data.system" if self.run.data.system else "none"
+        return Prompt(messages=messages, ids=ids, notes=notes, system=system)
+
+    def room(self, prompt: Prompt, max_tokens: int, *, exactly: bool) -> int:
+        """How many tokens an answer may have: `max_tokens`, or what the context leaves of them unless `exactly`.
+
+        Raises StageError where the context of the base has no room.
+        """
+        left = self.context - len(prompt.ids)
+        if left < (max_tokens if exactly else 1):
+            wanted = f" and max_tokens {max_tokens}" if exactly else ""
+            raise StageError(
+                "messages",
+                found=f"a prompt of {len(prompt.ids)} tokens{wanted}",
+                expected=f"at most the context of the base, {self.context} tokens together",
+                next_step="shorten the messages" + (", or lower max_tokens" if exactly else ""),
+            )
+        return min(left, max_tokens)
+
+    def answer(
+        self,
+        model: Model,
+        prompt: Prompt,
+        how: How,
+        *,
+        number: int = 1,
+        heard: Heard = lambda which, piece: None,
+        gone: Callable[[], bool] = lambda: False,
+        keep: bool = False,
+    ) -> list[Answer]:
+        """`number` answers; `heard` is told of their texts in pieces as they grow.
+
+        When `gone` says so, sampling ends: raises Gone, or with `keep` returns the answers as far as they came.
+        """
+        from trueup.models import adapters
+
+        growing = [Spoken(self.chat, prompt.ids, self.ends, how.stops) for _ in range(number)]
+
+        def hear(which: int, token: int) -> bool:
+            if gone() and not keep:
+                raise Gone
+            ended = growing[which].hear(token)
+            if piece := growing[which].take():
+                heard(which, piece)
+            return ended or gone()
+
+        with self._one:
+            if gone() and not keep:
+                raise Gone
+            name = self._adapter(model)
+            with adapters.using(self._model, name):
+                run = self._ready(model, how, number)
+                done = run([prompt.ids] * number, how.seed % SEEDS, hear=hear)
+            found = [as_sampled(self._model, self.tokenizer, prompt.ids, one) for one in done]
+        answers = []
+        for which, (spoken, sampled) in enumerate(zip(growing, found, strict=True)):
+            cut = "cancelled" if gone() and sampled.num_tokens < how.max_tokens else "length"
+            finish = "stop" if spoken.stopped else "eos" if sampled.finish == "eos" else cut
+            if rest := spoken.take(whole=True):
+                heard(which, rest)
+            answers.append(
+                Answer(model=model, prompt=prompt, how=how, text=spoken.text, sampled=sampled, finish=finish)
+            )
+        return answers
+
+    def best(self, answers: list[Answer]) -> Answer:
+        """The one that the reward model of the run's round scores highest. Raises ModelError as `load_reward` does."""
+        from trueup.models import scoring
+
+        with self._one:
+            if self._head is None:
+                assert self._reward_path is not None  # noqa: S101 - callers ask `can_judge`
+                self._head = scoring.load_reward(self._model, self._reward_path)
+            encoded = [self.chat.encode(answer.row()).ids for answer in answers]
+            scores = scoring.scores(self._model, self._head, encoded).tolist()
+        return answers[scores.index(max(scores))]
+
+    def _adapter(self, model: Model) -> str | None:
+        """The name of a model's adapter in memory, loaded now if it is not there; None of the base.
+
+        Raises ModelError when the adapter is another one than the roster found.
+        """
+        from trueup.models import adapters
+
+        if model.path is None:
+            return None
+        if model.name not in self._names:
+            if (now := Adapter(model.path).record().get("fingerprint", "")) != model.fingerprint:
+                raise ModelError(
+                    model.name,
+                    found=f"it was built again, and is {str(now)[:12]} now",
+                    expected=f"{model.fingerprint[:12]}, as when this command started",
+                    next_step="start the command again",
+                )
+            name = f"adapter_{len(self._names)}"
+            adapters.load_frozen(self._model, model.path, name)
+            self._names[model.name] = name
+        return self._names[model.name]
+
+    def _ready(self, model: Model, how: How, number: int) -> Any:
+        """What samples as `model`, whose adapter is in use. That of the last request alone is kept: it may be large."""
+        from trueup.sampling.engines import own
+
+        sampling = Sampling(
+            max_new_tokens=how.max_tokens,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            batch_size=number,
+            seed=how.seed % SEEDS,
+        )
+        if self._engine is None or self._engine[0] != model.name:
+            self._engine = None  # before another one is made
+            self._engine = (model.name, own(self._model, self.tokenizer, sampling))
+        self._engine[1].sampling = sampling
+        return self._engine[1]
+
+
+def drawn_seed() -> int:
+    """A seed that nobody can foresee, for whoever gave none."""
+    return secrets.randbelow(SEEDS)

@@ -1,0 +1,91 @@
+"""How much each judgement counts in a loss: a disputed pair, a single thumb, and whose threshold a thumb goes by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from trueup.errors import FeedbackError
+
+Row = dict[str, Any]
+Disputed = Literal["weight", "scale", "soft"]
+
+FEWEST = 20  # thumbs of a person who gets a threshold of their own
+OTHERS = "everybody else"
+
+
+def disputed(pairs: Iterable[Row], how: Disputed) -> list[Row]:
+    """Pairs of `collect` with `weight`, `scale` and `soft`, as `preference_loss` takes them.
+
+    The pairs of a prompt share its weight evenly. The `margin` 2q - 1 of a pair, q the share of people who prefer the
+    chosen answer, then is a factor of its weight, the scale of the difference, or makes the label q. Pairs of earlier
+    versions have no margin, and count whole.
+    """
+    made = []
+    for pair in pairs:
+        margin = pair.get("margin", 1.0)
+        even = {"weight": pair["weight"], "scale": 1.0, "soft": 1.0, "person": -1, "up": 0}
+        if how != "weight":
+            even["weight"] = pair["weight"] / margin
+            even |= {"scale": margin} if how == "scale" else {"soft": (1 + margin) / 2}
+        made.append(pair | even)
+    return made
+
+
+def single(thumbs: Sequence[Row], weight: float) -> tuple[list[Row], list[str]]:
+    """Thumbs of `collect` as `thumb_loss` takes them, each of this `weight`, and the people by their number `person`.
+
+    Whoever gave fewer than 20 thumbs, or all of one kind, shares a threshold with everybody else of these: a threshold
+    of few thumbs would explain them all by itself. Rows of earlier versions do not say who gave them.
+    """
+    said: dict[str, Counter[bool]] = {}
+    for row in thumbs:
+        said.setdefault(row.get("annotator", OTHERS), Counter())[row["label"]] += 1
+    alone = sorted(who for who, found in said.items() if found.total() >= FEWEST and len(found) == 2 and who != OTHERS)
+    people = [*alone, *([OTHERS] if len(alone) < len(said) else [])]
+    number = {who: place for place, who in enumerate(people)}
+    return [
+        row
+        | {"weight": weight, "scale": 1.0, "soft": 1.0, "up": int(row["label"])}
+        | {"person": number.get(row.get("annotator", OTHERS), len(people) - 1)}
+        for row in thumbs
+    ], people
+
+
+def refuse_one_sided(pairs: Sequence[Row], thumbs: Sequence[Row]) -> None:
+    """Raise FeedbackError where nothing says that an answer is better than another: no pair, and thumbs of one kind."""
+    labels = {row["label"] for row in thumbs}
+    if pairs or len(labels) > 1:
+        return
+    one_kind = f", and only thumbs {'up' if True in labels else 'down'}" if labels else ""
+    raise FeedbackError(
+        "feedback",
+        found=f"no pairs to train on{one_kind}",
+        expected="answers to one prompt of which one is preferred, or thumbs of both kinds",
+        next_step="collect more judgements; kto, and reward with thumbs_weight above 0, use thumbs that make no pair",
+    )
+
+
+def became(
+    pairs: Sequence[Row], thumbs: Sequence[Row], paired: Iterable[Row], alone: Iterable[Row], num_held_out: Row
+) -> dict[str, dict[str, int]]:
+    """What each pair and each thumb became in the reward model; the counts of either add up to all that was frozen.
+
+    `pairs` and `thumbs` are those of the training prompts, `paired` and `alone` the rows of them that trained, whose
+    ids end in their number. `num_held_out` is the number of held-out pairs and thumbs.
+    """
+    kept, learned = ({int(row["id"].replace(" ", "/").rpartition("/")[2]) for row in some} for some in (paired, alone))
+    in_pairs = {pairs[number].get(side) for number in kept for side in ("chosen_uid", "rejected_uid")}
+    fates = {
+        (True, True): "a pair and a thumb",
+        (True, False): "a pair",
+        (False, True): "a thumb",
+        (False, False): "nothing",  # in no pair that trained, and too long or of no weight by themselves
+    }
+    singles = Counter(fates[row["uid"] in in_pairs, number in learned] for number, row in enumerate(thumbs))
+    found = {
+        "pairs": {"trained": len(kept), "left out": len(pairs) - len(kept), "held out": num_held_out["pairs"]},
+        "thumbs": {**singles, "held out": num_held_out["thumbs"]},
+    }
+    return {kind: {fate: count for fate, count in some.items() if count} for kind, some in found.items()}

@@ -1,0 +1,129 @@
+"""The decision to ship: each check against its closed form, and what follows from all of them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from trueup.evaluation import shipping
+from trueup.evaluation.shipping import Check
+
+GOAL = {"win_rate": 0.6, "kl": 0.5}
+NO_GOAL: dict[str, float | None] = {"win_rate": None, "kl": None}
+
+
+def won(low: float, estimate: float, high: float) -> dict[str, float]:
+    return {"estimate": estimate, "low": low, "high": high, "num_prompts": 80}
+
+
+def metrics(over_sft: dict[str, float], **others: Any) -> dict[str, Any]:
+    judge = {"kind": "disjoint", "name": "a reward model on other labels", "can_tell": True}
+    return {
+        "win_rate": over_sft,
+        "win_rate_by_reward_model": over_sft,
+        "win_rates_over": {"sft": over_sft},
+        "kl_nats_per_token": 0.3,
+        "judge": judge,
+    } | others
+
+
+def answers(eos: list[tuple[bool, bool]], tokens: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Two answers for each prompt; of each pair, SFT's comes first."""
+    return [
+        {
+            "prompt_id": str(i // 2),
+            "finish": {
+                side: "eos" if ended else "length" for side, ended in zip(("sft", "aligned"), ends, strict=True)
+            },
+            "num_tokens": dict(zip(("sft", "aligned"), long, strict=True)),
+        }
+        for i, (ends, long) in enumerate(zip(eos, tokens, strict=True))
+    ]
+
+
+ALIKE = answers([(True, True)] * 20, [(10, 10), (12, 11)] * 10)
+
+
+def outcome(found: list[Check], name: str) -> str:
+    return next(check.outcome for check in found if check.name == name)
+
+
+def decided(figures: dict[str, Any], rows: list[dict[str, Any]] = ALIKE, goal: Any = GOAL) -> str:
+    return shipping.decide(shipping.checks(figures, rows, goal, 0.5))
+
+
+def test_what_is_shown_to_meet_the_goal_ships() -> None:
+    assert decided(metrics(won(0.62, 0.7, 0.8))) == "SHIP"
+
+
+@pytest.mark.parametrize(
+    ("interval", "decision"),
+    [((0.5, 0.55, 0.59), "DON'T SHIP"), ((0.55, 0.65, 0.75), "ASK MORE"), ((0.55, 0.58, 0.7), "ASK MORE")],
+)
+def test_an_interval_below_the_goal_fails_and_one_around_it_asks_for_more(
+    interval: tuple[float, float, float], decision: str
+) -> None:
+    assert decided(metrics(won(*interval))) == decision
+
+
+def test_how_many_prompts_would_tell_is_the_sample_size_of_fleiss() -> None:
+    check = next(c for c in shipping.checks(metrics(won(0.55, 0.7, 0.8)), ALIKE, GOAL, 0.5) if c.name.startswith("win"))
+    a, b = stats.norm.ppf(0.975) * np.sqrt(0.6 * 0.4), stats.norm.ppf(0.8) * np.sqrt(0.7 * 0.3)
+    assert check.num_needed == int(np.ceil(((a + b) / 0.1) ** 2))
+    near = next(c for c in shipping.checks(metrics(won(0.5, 0.59, 0.7)), ALIKE, GOAL, 0.5) if c.name.startswith("win"))
+    assert near.num_needed is None  # the goal is above what was found: more prompts would not show it
+
+
+@pytest.mark.parametrize("kind", ["optimized", None])
+def test_what_was_optimized_never_decides(kind: str | None) -> None:
+    judge = None if kind is None else {"kind": kind, "name": "the reward", "can_tell": True}
+    figures = metrics(won(0.7, 0.8, 0.9), judge=judge)
+    if kind is None:
+        del figures["judge"], figures["win_rate"]  # a record of an earlier version
+    assert decided(figures) == "ASK MORE"
+
+
+def test_a_judge_that_cannot_tell_decides_nothing() -> None:
+    judge = {"kind": "disjoint", "name": "a reward model", "can_tell": False}
+    assert decided(metrics(won(0.7, 0.8, 0.9), judge=judge)) == "ASK MORE"
+
+
+def test_a_cheaper_way_that_wins_is_a_reason_not_to_ship() -> None:
+    over = {"sft": won(0.7, 0.8, 0.9), "system_prompt": won(0.2, 0.3, 0.4)}
+    assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "DON'T SHIP"
+    over["system_prompt"] = won(0.4, 0.52, 0.6)
+    assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "ASK MORE"
+    over["system_prompt"] = won(0.55, 0.6, 0.7)
+    assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "SHIP"
+
+
+def test_a_kl_above_the_goal_is_a_reason_not_to_ship() -> None:
+    assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6)) == "DON'T SHIP"
+    assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6), goal=NO_GOAL) == "SHIP"
+
+
+def test_fewer_endings_than_chance_explains_are_a_regression() -> None:
+    rng = np.random.default_rng(0)
+    ends = [(True, bool(rng.random() > 0.4)) for _ in range(40)]
+    rows = answers(ends, [(10, 10)] * 40)
+    check = next(c for c in shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, 0.5) if c.name == "endings")
+    differences = np.array([float(after) - float(before) for before, after in ends]).reshape(-1, 2).mean(1)
+    interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert check.outcome == "failed" and f"({interval.low:+.1%} to {interval.high:+.1%})" in check.says
+    one_of_many = answers([(True, True)] * 39 + [(True, False)], [(10, 10)] * 40)
+    assert outcome(shipping.checks(metrics(won(0.7, 0.8, 0.9)), one_of_many, GOAL, 0.5), "endings") == "passed"
+
+
+@pytest.mark.parametrize(("after", "expected"), [((20, 21), "failed"), ((12, 13), "passed"), ((6, 24), "undecided")])
+def test_answers_may_grow_by_so_much(after: tuple[int, int], expected: str) -> None:
+    lengths = [(10, number) for number in after for _ in range(2)] * 5  # the prompts differ, and not their answers
+    rows = answers([(True, True)] * 20, lengths)
+    assert outcome(shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, 0.5), "length") == expected
+
+
+def test_answers_of_an_earlier_version_are_not_checked() -> None:
+    rows = [{"prompt_id": "a", "sft": "x", "aligned": "y"}, {"prompt_id": "b", "sft": "x", "aligned": "y"}]
+    found = shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, 0.5)
+    assert {outcome(found, "endings"), outcome(found, "length")} == {"not checked"}
+    assert shipping.decide(found) == "SHIP"
