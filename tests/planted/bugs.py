@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_online_steps.py::test_"
+DISJOINT = "tests/wiring/test_disjoint.py"
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
 RANKS = "tests/distributed/test_equal.py::"
 GPU = "tests/unit/test_gpu_decoder.py"
@@ -883,9 +884,9 @@ BUGS = [
     Bug(
         "the win rate inverted",
         "evaluation",
-        "stages/evaluate.py",
-        'intervals.wins(scores["aligned"], scores[label])',
-        'intervals.wins(scores[label], scores["aligned"])',
+        "src/trueup/judges/contest.py",
+        "preference(mine, other) for mine, other in pairs",
+        "preference(other, mine) for mine, other in pairs",
         (VERDICT + "::test_rewards_win_rate_and_verdict_follow_from_the_answers",),
     ),
     Bug(
@@ -907,17 +908,17 @@ BUGS = [
     Bug(
         "ties count as losses",
         "evaluation",
-        "src/trueup/evaluation/intervals.py",
-        "0.5 * float(a == b)",
-        "0.0 * float(a == b)",
+        "src/trueup/judges/protocol.py",
+        "0.5 * float(answer == 0.5)",
+        "0.0 * float(answer == 0.5)",
         ("tests/e2e/test_judge_and_export.py::test_a_policy_against_itself_is_even",),
     ),
     Bug(
         "KL on SFT's answers",
         "evaluation",
-        "stages/evaluate.py",
-        'prompts, done["aligned"], config',
-        'prompts, done["sft"], config',
+        "src/trueup/judges/contest.py",
+        'prompts, done["aligned"], temperature',
+        'prompts, done["sft"], temperature',
         (VERDICT + "::test_kl_is_on_the_aligned_models_own_answers",),
     ),
     Bug(
@@ -951,6 +952,38 @@ BUGS = [
         'read_prompts(context.run.data, "held_out", context',
         'read_prompts(context.run.data, "prompts", context',
         (VERDICT + "::test_answers_are_those_of_the_adapter_they_are_shown_for",),
+    ),
+    Bug(
+        "the disjoint judge learns what the aligned model learned",
+        "evaluation",
+        "src/trueup/judges/contest.py",
+        'contest.feedback.rows("held_out")',
+        'contest.feedback.rows("train")',
+        (DISJOINT + "::test_what_is_held_out_is_what_it_learns",),
+    ),
+    Bug(
+        "the disjoint judge is measured on what it learned",
+        "evaluation",
+        "src/trueup/judges/contest.py",
+        'contest.feedback.pairs("train"), "pairs that',
+        'contest.feedback.pairs("held_out"), "pairs that',
+        (DISJOINT + "::test_what_the_aligned_model_learned_from_changes_its_accuracy_and_none_of_its_answers",),
+    ),
+    Bug(
+        "a verdict of a judge that cannot tell",
+        "evaluation",
+        "src/trueup/run/goal.py",
+        'if judge and judge["can_tell"] is False:',
+        "if False:",
+        (DISJOINT + "::test_what_the_aligned_model_learned_from_changes_its_accuracy_and_none_of_its_answers",),
+    ),
+    Bug(
+        "an interval for one look at an A/B that is looked at often",
+        "evaluation",
+        "src/trueup/evaluation/sequential.py",
+        "return ratio - log(1 / (1 - LEVEL))",
+        "return ratio",
+        ("tests/unit/test_sequential.py::test_at_the_ends_of_the_interval_the_mixtures_likelihood_ratio_is_20",),
     ),
     # --- pipeline
     Bug(
