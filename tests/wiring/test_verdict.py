@@ -125,17 +125,22 @@ def test_the_reward_model_prefers_what_people_did_on_held_out_prompts(finished: 
 
 
 def test_the_accuracy_is_of_held_out_pairs(judged: Pipeline, tmp_path: Path) -> None:
-    """Held-out pairs turned over: what was learned from the training pairs is then wrong on all of them."""
-    folder = copy_of(judged, tmp_path / "run")
-    run = opened(folder)
-    path = run.path("collect") / "pairs.jsonl"
-    rows = [
-        row | {"chosen": row["rejected"], "rejected": row["chosen"]} if row["split"] == "held_out" else row
-        for row in plain.rows(path)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run.execute("reward", use_stale=True)  # the files of collect were changed by hand
-    assert metrics(run, "reward")["held_out_accuracy"] <= 0.2
+    """With the held-out pairs turned over, the same training is right where it was wrong, and the other way round."""
+    found = []
+    for turned in (False, True):
+        folder = copy_of(judged, tmp_path / f"turned {turned}")
+        run = opened(folder)
+        path = run.path("collect") / "pairs.jsonl"
+        rows = [
+            row | {"chosen": row["rejected"], "rejected": row["chosen"]}
+            if turned and row["split"] == "held_out"
+            else row
+            for row in plain.rows(path)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.execute("reward", use_stale=True)  # the files of collect were changed by hand
+        found.append(metrics(run, "reward")["held_out_accuracy"])
+    assert found[0] > 0.5 and found[1] == pytest.approx(1 - found[0])
 
 
 def test_answers_are_those_of_the_adapter_they_are_shown_for(finished: Path) -> None:
