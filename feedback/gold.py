@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trueup.errors import ConfigError, DataError
+from trueup.errors import ConfigError
 from trueup.feedback import tasks
 from trueup.feedback.examples import DOWN_TO, UP_FROM
 from trueup.feedback.judgement import SIDES, Comparison, Judgement, Rating, Thumb
-from trueup.run.run_file import DataConfig, Source
 
 Row = dict[str, Any]
 
@@ -26,31 +26,12 @@ class Gold:
     right: dict[str, str]
 
 
-def read_gold(given: str | None, data: DataConfig, folder: Path, interface: str, seed: int) -> Gold:
-    """The gold questions of the file `given`, in `folder`: thumbs, or pairs for the screen `pairwise`.
+def gold_of(rows: list[Row], unusable: Mapping[str, int], path: Path, interface: str, seed: int) -> Gold:
+    """The gold questions of the preferences that `path` holds: thumbs, or pairs for the screen `pairwise`.
 
-    A pair's better text is on a side drawn by `seed`. Raises ConfigError where the rows do not fit the interface or
-    contradict each other, and DataError as `read_preferences` does.
+    `rows` and `unusable` are as `trueup.data.read_preferences` gives them. A pair's better text is on a side drawn by
+    `seed`. Raises ConfigError where the rows do not fit the interface or contradict each other.
     """
-    from trueup.data import read_preferences
-
-    if given is None:
-        return Gold([], {})
-    if interface not in WANTED:
-        raise ConfigError(
-            "collect.gold",
-            found=f"collect.interface: {interface}, to which there is no right answer",
-            expected=f"one of {', '.join(WANTED)}",
-            next_step="leave out collect.gold, or set another collect.interface",
-        )
-    path = folder / Path(given).expanduser()
-    try:
-        rows, unusable = read_preferences(data.model_copy(update={"preferences": (Source(path=path),)}), seed)
-    except DataError as error:
-        where = "collect.gold" if error.where == "data.preferences" else f"collect.gold: {error.where}"
-        raise DataError(
-            where, found=error.found, expected=error.expected, next_step=f"correct the rows of {path}"
-        ) from None
     faults = [f"{count} rows that cannot be used: {why}" for why, count in unusable.items() if count]
     paired = interface == "pairwise"
     if wrong := sum((row["rejected"] is not None) != paired for row in rows):

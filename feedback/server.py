@@ -131,12 +131,12 @@ def stop(data_dir: Path) -> bool:
 
 
 def _has_ended(pid: int) -> bool:
-    """True when nothing of the process is left, its port included: that closes after its command line has gone."""
+    """True when nothing of the process is left: its port closes with its last thread, after its command line."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
     except (OSError, IndexError):
         return True
-    return state in "ZX"
 
 
 def _process(data_dir: Path) -> int | None:

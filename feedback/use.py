@@ -147,7 +147,7 @@ def since(use: Use, metrics: Row) -> str:
     """How many judgements were given in use since a snapshot with these metrics, in a sentence; empty when none."""
     before = metrics.get("from_use", {})
     new = use.num_judgements() - before.get("judgements", 0) - before.get("about_held_out_prompts", 0)
-    return f"given in use since: {_many(new)}; to take them: --rebuild" if new > 0 else ""
+    return f"given in use since: {_many(new)}; to take them: --refresh" if new > 0 else ""
 
 
 def _many(number: int) -> str:

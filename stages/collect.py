@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from trueup.errors import ConfigError, FeedbackError, TrueupError
+from trueup.errors import ConfigError, DataError, FeedbackError, TrueupError
 from trueup.run import enough
 from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
 from trueup.run.files import read_json
@@ -159,7 +159,7 @@ def _refuse(config: Config, context: Context) -> Gold:
 
     And ConfigError where the method could learn nothing from that.
     """
-    from trueup.feedback.gold import Gold, read_gold
+    from trueup.feedback.gold import Gold
 
     if context.run.method == "kto" and not context.run.data.preferences and config.interface in ("pairwise", "edit"):
         raise ConfigError(
@@ -171,7 +171,7 @@ def _refuse(config: Config, context: Context) -> Gold:
     run, needed = context.run, config.qualification
     if run.data.preferences:
         return Gold([], {})  # nobody is asked
-    gold = read_gold(config.gold, run.data, context.run_file_dir, config.interface, run.seed)
+    gold = read_gold(config, context) if config.gold else Gold([], {})
     if needed is not None and len(gold.right) < needed.gold:
         raise ConfigError(
             "collect.qualification",
@@ -182,6 +182,31 @@ def _refuse(config: Config, context: Context) -> Gold:
     return gold
 
 
+def read_gold(config: Config, context: Context) -> Gold:
+    """The questions of the file `collect.gold`. Raises ConfigError and DataError where they are not usable."""
+    from trueup.data import read_preferences
+    from trueup.feedback import gold
+    from trueup.run.run_file import Source
+
+    path, seed = context.run_file_dir / Path(config.gold or "").expanduser(), context.run.seed
+    if config.interface not in gold.WANTED:
+        raise ConfigError(
+            "collect.gold",
+            found=f"collect.interface: {config.interface}, to which there is no right answer",
+            expected=f"one of {', '.join(gold.WANTED)}",
+            next_step="leave out collect.gold, or set another collect.interface",
+        )
+    try:
+        rows, unusable = read_preferences(
+            context.run.data.model_copy(update={"preferences": (Source(path=path),)}), seed
+        )
+    except DataError as error:
+        where = "collect.gold" if error.where == "data.preferences" else f"collect.gold: {error.where}"
+        next_step = f"correct the rows of {path}"
+        raise DataError(where, found=error.found, expected=error.expected, next_step=next_step) from None
+    return gold.gold_of(rows, unusable, path, config.interface, seed)
+
+
 def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
     """(questions that are new, what was said, what that became), which is written, too.
 
@@ -190,7 +215,7 @@ def _frozen(config: Config, context: Context, source: Source, next_step: str) ->
     from trueup.data.leaks import of_held_out
     from trueup.feedback import adjudication, examples, sources, use
 
-    from_files = isinstance(source, sources.Files)
+    from_files = isinstance(source, sources.Files) and bool(source.judged)
     source = use.Beside(source, use.Use(context.run_dir / "store"), of_held_out(context.run.data))
     number, pulled = source.publish(), source.pull()
     judgements, settled = adjudication.settle(pulled.judgements)

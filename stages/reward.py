@@ -36,7 +36,7 @@ class Config(TrainerSection):
     """How a pair counts on which people disagree, by its margin, the share of people for it minus the share against:
     `weight`, its loss times the margin; `scale`, the difference of its scores times the margin (GDPO); `soft`, a label
     on both sides (conservative DPO)."""
-    thumbs_weight: NonNegativeFloat = 0.0
+    thumbs_weight: NonNegativeFloat = 0.3
     """The weight of each single thumb beside the pairs, those of one prompt weighing 1 together, without a unit; each
     person has a threshold, which is learned. 0 trains on pairs alone."""
 
@@ -54,10 +54,15 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.training.trainers import WeightedRewardTrainer
 
     args = common.arguments(RewardConfig, context, config, ours=("kind", "disputed_pairs", "thumbs_weight"))
-    singles = feedback.rows("train")
+    singles, held_out_singles = (counting.thumbs_in(feedback.rows(split)) for split in ("train", "held_out"))
     train, apart = (counting.disputed(feedback.pairs(split), config.disputed_pairs) for split in ("train", "held_out"))
     thumbs, people = counting.single(singles if config.thumbs_weight else [], config.thumbs_weight)
     counting.refuse_one_sided(train, thumbs)
+    everything = [row for split in ("train", "held_out") for row in feedback.rows(split)]
+    aside = {
+        "pairs": {"held out": len(apart)},
+        "thumbs": {"held out": len(held_out_singles)} | counting.no_thumbs(everything),
+    }
     model, tokenizer = common.load_policy(context, policy, num_labels=1)
     chat = Chat(tokenizer)
     paired, held_out = (token_rows.pairs(chat, some, config.max_length, whole=True) for some in (train, apart))
@@ -105,9 +110,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         "num_pairs": len(paired.rows),
         "num_thumbs": len(alone.rows),
         "thresholds": dict(zip(people, found, strict=True)),
-        "became": counting.became(
-            train, singles, paired.rows, alone.rows, {"pairs": len(apart), "thumbs": len(feedback.rows("held_out"))}
-        ),
+        "became": counting.became(train, singles, paired.rows, alone.rows, aside),
         "num_dropped_too_long": len(prepared.found.ids.get("too_long", [])),
         "num_held_out": len(held_out.rows),
         "num_held_out_left_out": held_out.total - len(held_out.rows),

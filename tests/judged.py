@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tiny import WORDS, copy_of, open_run
 
@@ -44,3 +45,17 @@ def judge(pipeline: Pipeline, folder: Path, pairs: list[dict[str, str]], thumbs:
     made = open_run(folder)
     made.execute("collect")
     return made
+
+
+def by_two(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The frozen rows of single judgements as those of two people, a and b, who each like some answers and not others.
+
+    Of the rows of each split that are no side of a comparison, those up and those down go to both in turn.
+    """
+    turns: dict[tuple[Any, ...], int] = {}
+    found = []
+    for row in rows:
+        key = (row["split"], row["label"], row["kind"] == "comparison")
+        turns[key] = turns.get(key, 0) + 1
+        found.append(row | {"annotator": "ab"[turns[key] % 2]})
+    return found

@@ -86,7 +86,7 @@ class Guard:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.answer(request)
-        if (judge := getattr(request, "trueup_judge", None)) is not None:
+        if (judge := getattr(request, "trueup_judge", None)) is not None and not response.streaming:
             if "text/html" in response.get("content-type", ""):
                 part = PAGE_PART.replace("NONCE", str(getattr(request, "csp_nonce", "")))
                 response.content = response.content.replace(b"</head>", part.encode() + b"</head>", 1)
@@ -179,8 +179,8 @@ def _claims(request: HttpRequest) -> set[str]:
     found = [request.POST.get("completed_by"), request.GET.get("completed_by")]
     try:
         body = json.loads(request.body or b"null")
-    except (ValueError, RecursionError):
-        body = None
+    except (ValueError, RecursionError):  # a form; or JSON in letters that the view may read, and this does not
+        body = {"completed_by": "nobody knows"} if "json" in (request.content_type or "") else None
     if isinstance(body, dict):
         found += [body.get("completed_by")]
     return {str(one) for one in found if one is not None}

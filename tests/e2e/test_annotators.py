@@ -150,6 +150,11 @@ def test_nothing_of_the_projects_is_changed_deleted_or_exported(desk: Desk) -> N
             browser = httpx.Client(base_url=desk.admin.base_url, trust_env=False) if headers else desk.judge
             answer = browser.request(method, path, json=body, headers=headers)
             assert (answer.status_code, "judging, and nothing else" in answer.text) == (403, True), (method, path)
+    disguised = json.dumps({"result": [THUMB], "completed_by": 1}).encode("cp500")  # EBCDIC, which Django can read
+    kind = {"content-type": "application/json; charset=cp500"}
+    assert desk.judge.post(f"/api/tasks/{task}/annotations/", content=disguised, headers=kind).status_code == 403
+    form = {"result": "[]", "completed_by": "1"}
+    assert desk.judge.post(f"/api/tasks/{task}/annotations/", data=form).status_code == 403
     assert desk.admin.get(f"/api/tasks/?project={project}&fields=all").json() == before
 
 

@@ -27,7 +27,7 @@ STOPPED: list[tuple[str, dict[str, Any], int, int]] = [
     ("sft", {"num_train_epochs": 3, "save_steps": 1, "learning_rate": 0.01}, EVALUATED, 4),
     ("dpo", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 5, 5),  # 3 steps an epoch
     ("kto", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 4, 4),
-    ("reward", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 5, 5),
+    ("reward", BATCH | {"num_train_epochs": 3, "save_steps": 1, "thumbs_weight": 0}, 5, 5),
     ("reward", BATCH | {"num_train_epochs": 3, "save_steps": 1, "thumbs_weight": 1}, 8, 8),  # 6 steps an epoch
     ("grpo", GRPO | {"max_steps": 9}, 7, 7),  # 5 steps an epoch: two prompts of ten a step
     ("grpo", GRPO | {"max_steps": 14, "num_iterations": 2}, 13, 12),
@@ -67,7 +67,10 @@ def test_a_stopped_stage_ends_where_the_uninterrupted_one_does(
     write_jsonl(
         tmp_path / "pairs.jsonl", [row | {"chosen": WORDS[-1 - i], "rejected": "no"} for i, row in enumerate(shared)]
     )
-    rows = [row | {"completion": WORDS[-1 - i], "label": i % 2 == 0, "uid": str(i)} for i, row in enumerate(shared)]
+    rows = [
+        row | {"completion": WORDS[-1 - i], "label": i % 2 == 0, "uid": str(i), "annotator": "x"}
+        for i, row in enumerate(shared)
+    ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     stage, policy = next(stage for stage in STAGES if stage.name == name), Adapter(sharp.path("sft"))
     inputs = {"policy": policy, "sft": policy, "feedback": Feedback(tmp_path)}

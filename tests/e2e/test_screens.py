@@ -221,8 +221,8 @@ def test_what_is_clicked_and_typed_is_what_is_frozen(
             expect(page.locator(".rl-card").get_by_text("Then dry it.")).not_to_have_css(
                 "font-family", re.compile("mono")
             )
-            if SHOTS:
-                page.screenshot(path=f"{SHOTS}/{interface}-code.png")
+            if SHOTS and interface == "thumbs":
+                page.screenshot(path=f"{SHOTS}/code-1366.png")
             said[on_screen] = with_text(page, interface) or labelling.texts[on_screen[0]]
         else:
             page.get_by_test_id("bottombar-skip-button").click()

@@ -93,6 +93,17 @@ def test_status_shows_each_with_its_own_verdict(folder: Path) -> None:
     assert all(len(line) <= 80 for line in text.splitlines() if "│" in line)
 
 
+def test_ship_decides_by_the_evaluation_of_the_variant(folder: Path) -> None:
+    shown = trueup(folder, "ship", "--as", "beta-2", "--json", "--set", "goal.kl=1e-9")
+    said = json.loads(shown.stdout)
+    outcomes = {check["name"]: check["outcome"] for check in said["checks"]}
+    assert (shown.exit_code, said["decision"]) == (4, "DON'T SHIP")
+    assert outcomes["KL from SFT"] == "failed" and outcomes["judge"] == "undecided"
+    assert trueup(folder, "ship", "--as", "beta-2").exit_code == 5
+    missing = trueup(folder, "ship")
+    assert missing.exit_code == 2 and "evaluate is missing" in missing.output
+
+
 def pipeline(folder: Path, **changes: Any) -> Pipeline:
     from trueup.run.run_file import load
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_online_steps.py::test_"
+DISJOINT = "tests/wiring/test_disjoint.py"
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
 RANKS = "tests/distributed/test_equal.py::"
 GPU = "tests/unit/test_gpu_decoder.py"
@@ -18,6 +19,7 @@ PPO = "src/trueup/online/ppo/"
 EMULATED = "tests/gpu_emulated/test_"
 FINITE = "tests/unit/test_finite.py::test_"
 DOCUMENT = "tests/unit/test_document.py::test_"
+ASKING = "tests/unit/test_asking.py::test_"
 
 # (bug, module of trueup.export, old, new, test file of tests/gguf)
 GGUF = (
@@ -278,8 +280,8 @@ BUGS = [
         "one threshold for all people",
         "mathematics",
         TRAINERS,
-        "person.clamp(min=0), chosen)",
-        "person.clamp(min=0) * 0, chosen)",
+        "person.clamp(min=0), chosen, counts)",
+        "person.clamp(min=0) * 0, chosen, counts)",
         (STEP + "reward_on_disputed_pairs_and_thumbs",),
     ),
     Bug(
@@ -759,6 +761,30 @@ BUGS = [
         (JUDGEMENTS + "::test_each_judgement_is_there_with_its_side_and_its_weight",),
     ),
     Bug(
+        "repetitions trained on as second votes",
+        "data",
+        "feedback/checks.py",
+        "elif uid in repeated:",
+        "elif False:",
+        (ASKING + "a_repetition_is_no_second_vote",),
+    ),
+    Bug(
+        "prompts that join change who was drawn",
+        "data",
+        "feedback/asking.py",
+        "(name not in stay, name not in first, _draw(seed, name))",
+        "(name not in first, _draw(seed, name))",
+        (ASKING + "a_share_is_drawn_by_the_seed_and_stays_when_names_join",),
+    ),
+    Bug(
+        "an adjudicator who is not heard",
+        "data",
+        "feedback/adjudication.py",
+        "settled.append(said)",
+        "settled.append(one)",
+        (ASKING + "an_adjudicated_verdict_wins_in_pairs_and_everything_is_counted",),
+    ),
+    Bug(
         "votes for counted as votes against",
         "data",
         "feedback/files.py",
@@ -858,9 +884,9 @@ BUGS = [
     Bug(
         "the win rate inverted",
         "evaluation",
-        "stages/evaluate.py",
-        'intervals.wins(scores["aligned"], scores[label])',
-        'intervals.wins(scores[label], scores["aligned"])',
+        "src/trueup/judges/contest.py",
+        "preference(mine, other) for mine, other in pairs",
+        "preference(other, mine) for mine, other in pairs",
         (VERDICT + "::test_rewards_win_rate_and_verdict_follow_from_the_answers",),
     ),
     Bug(
@@ -882,17 +908,17 @@ BUGS = [
     Bug(
         "ties count as losses",
         "evaluation",
-        "src/trueup/evaluation/intervals.py",
-        "0.5 * float(a == b)",
-        "0.0 * float(a == b)",
+        "src/trueup/judges/protocol.py",
+        "0.5 * float(answer == 0.5)",
+        "0.0 * float(answer == 0.5)",
         ("tests/e2e/test_judge_and_export.py::test_a_policy_against_itself_is_even",),
     ),
     Bug(
         "KL on SFT's answers",
         "evaluation",
-        "stages/evaluate.py",
-        'prompts, done["aligned"], config',
-        'prompts, done["sft"], config',
+        "src/trueup/judges/contest.py",
+        'prompts, done["aligned"], temperature',
+        'prompts, done["sft"], temperature',
         (VERDICT + "::test_kl_is_on_the_aligned_models_own_answers",),
     ),
     Bug(
@@ -926,6 +952,38 @@ BUGS = [
         'read_prompts(context.run.data, "held_out", context',
         'read_prompts(context.run.data, "prompts", context',
         (VERDICT + "::test_answers_are_those_of_the_adapter_they_are_shown_for",),
+    ),
+    Bug(
+        "the disjoint judge learns what the aligned model learned",
+        "evaluation",
+        "src/trueup/judges/contest.py",
+        'contest.feedback.rows("held_out")',
+        'contest.feedback.rows("train")',
+        (DISJOINT + "::test_what_is_held_out_is_what_it_learns",),
+    ),
+    Bug(
+        "the disjoint judge is measured on what it learned",
+        "evaluation",
+        "src/trueup/judges/contest.py",
+        'contest.feedback.pairs("train"), "pairs that',
+        'contest.feedback.pairs("held_out"), "pairs that',
+        (DISJOINT + "::test_what_the_aligned_model_learned_from_changes_its_accuracy_and_none_of_its_answers",),
+    ),
+    Bug(
+        "a verdict of a judge that cannot tell",
+        "evaluation",
+        "src/trueup/run/goal.py",
+        'if judge and judge["can_tell"] is False:',
+        "if False:",
+        (DISJOINT + "::test_what_the_aligned_model_learned_from_changes_its_accuracy_and_none_of_its_answers",),
+    ),
+    Bug(
+        "an interval for one look at an A/B that is looked at often",
+        "evaluation",
+        "src/trueup/evaluation/sequential.py",
+        "return ratio - log(1 / (1 - LEVEL))",
+        "return ratio",
+        ("tests/unit/test_sequential.py::test_at_the_ends_of_the_interval_the_mixtures_likelihood_ratio_is_20",),
     ),
     # --- pipeline
     Bug(
@@ -1101,6 +1159,62 @@ BUGS = [
         "os.O_EXCL, 0o600)",
         "os.O_EXCL, 0o644)",
         ("tests/e2e/test_label_studio.py::test_the_token_works_without_a_click_and_stays_private",),
+    ),
+    Bug(
+        "reads asked once only",
+        "server",
+        "feedback/api.py",
+        "attempts=ATTEMPTS, wait_initial",
+        "attempts=1, wait_initial",
+        ("tests/unit/test_api.py::test_the_pauses_grow_and_end_within_seconds",),
+    ),
+    Bug(
+        "tasks that moved between two pages are missed",
+        "server",
+        "feedback/listing.py",
+        "if len(totals) == 1 and",
+        "if",
+        ("tests/unit/test_api.py::test_a_task_that_moves_while_pages_are_read_is_found",),
+    ),
+    Bug(
+        "a project made twice when the answer is lost",
+        "server",
+        "feedback/client.py",
+        "attempt.num > 1 and",
+        "attempt.num > 9 and",
+        ("tests/e2e/test_network_faults.py::test_each_request_that_writes_is_done_once_though_its_answer_is_lost",),
+    ),
+    Bug(
+        "annotators may do what the administrator may",
+        "server",
+        "feedback/inside/trueup_guard.py",
+        "user.is_superuser",
+        "user.is_active",
+        ("tests/e2e/test_annotators.py::test_nothing_of_the_projects_is_changed_deleted_or_exported",),
+    ),
+    Bug(
+        "a judgement in somebody else's name",
+        "server",
+        "feedback/inside/trueup_guard.py",
+        "or _claims(request) <=",
+        "or True or _claims(request) <=",
+        ("tests/e2e/test_annotators.py::test_nothing_of_the_projects_is_changed_deleted_or_exported",),
+    ),
+    Bug(
+        "other people's judgements in a task",
+        "server",
+        "feedback/inside/trueup_guard.py",
+        "if _maker(one) == user",
+        "if _maker(one)",
+        ("tests/e2e/test_annotators.py::test_nobody_sees_how_others_judged",),
+    ),
+    Bug(
+        "a password in the database's address is kept",
+        "server",
+        "feedback/database.py",
+        "or parts.password is not None or",
+        "or",
+        ("tests/e2e/test_postgresql.py::test_what_is_no_database_is_refused_and_a_password_not_repeated",),
     ),
     # --- the emulated GPU
     Bug(
@@ -1587,10 +1701,10 @@ BUGS = [
         "return True",
         ("tests/gpu_emulated/test_speed.py",),
     ),
-    # --- use
+    # --- talk
     Bug(
         "a stop text is shown",
-        "use",
+        "talk",
         "src/trueup/talk/spoken.py",
         "self.text[: min(places)], True",
         "self.text, True",
@@ -1598,7 +1712,7 @@ BUGS = [
     ),
     Bug(
         "whichever model is asked for, one adapter answers",
-        "use",
+        "talk",
         SPEAKER,
         "with adapters.using(self._model, name):",
         'with adapters.using(self._model, "default"):',
@@ -1606,7 +1720,7 @@ BUGS = [
     ),
     Bug(
         "what sampled as another model samples as this one",
-        "use",
+        "talk",
         SPEAKER,
         "self._engine is None or self._engine[0] != model.name",
         "self._engine is None",
@@ -1614,7 +1728,7 @@ BUGS = [
     ),
     Bug(
         "the seed of a request ignored",
-        "use",
+        "talk",
         SPEAKER,
         "how.seed % SEEDS, hear=hear)",
         "0, hear=hear)",
@@ -1622,7 +1736,7 @@ BUGS = [
     ),
     Bug(
         "data.system left out of a conversation",
-        "use",
+        "talk",
         SPEAKER,
         "messages = in_context(self.run.data, asked)",
         "messages = asked",
@@ -1630,7 +1744,7 @@ BUGS = [
     ),
     Bug(
         "an answer goes on when its client has gone",
-        "use",
+        "talk",
         "src/trueup/talk/desk.py",
         "            gone.set()",
         "            pass",
@@ -1638,7 +1752,7 @@ BUGS = [
     ),
     Bug(
         "the Host header not looked at",
-        "use",
+        "talk",
         "src/trueup/talk/guard.py",
         "if self.loopback and not",
         "if False and not",
@@ -1646,7 +1760,7 @@ BUGS = [
     ),
     Bug(
         "any key opens",
-        "use",
+        "talk",
         "src/trueup/talk/guard.py",
         '!= "bearer" or not same',
         '!= "bearer"',
@@ -1654,7 +1768,7 @@ BUGS = [
     ),
     Bug(
         "a blind vote is kept for the other side",
-        "use",
+        "talk",
         "src/trueup/talk/blind.py",
         "comparison(*_uids(a, b)",
         "comparison(*_uids(b, a)",
@@ -1662,7 +1776,7 @@ BUGS = [
     ),
     Bug(
         "judgements in use train on held-out prompts",
-        "use",
+        "talk",
         "feedback/use.py",
         "if any(self.is_held_out",
         "if False and any(self.is_held_out",

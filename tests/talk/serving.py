@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
-from conftest import free_port
 from openai import OpenAI
 
 from trueup.feedback.use import Use
 from trueup.run.pipeline import Pipeline
 from trueup.talk.answers import How
+from trueup.talk.listen import bind
 from trueup.talk.roster import roster
 from trueup.talk.server import Server, app
 from trueup.talk.speaker import Speaker
@@ -49,12 +49,11 @@ def serving(run: Pipeline, *, key: str | None = None, speaker: Speaker | None = 
     faults: list[Exception] = []
     speaker = speaker or Speaker(run, roster(run))
     made = Server(speaker, Use(run.folder / "store"), DEFAULTS, lines.append, faults.append)
-    port = free_port()
-    config = uvicorn.Config(
-        app(made, key=key, loopback=True), host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1
-    )
+    listening = bind("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    config = uvicorn.Config(app(made, key=key, loopback=True), log_level="warning", timeout_graceful_shutdown=1)
     running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, daemon=True)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     began = time.monotonic()
     while not running.started and time.monotonic() - began < 30:

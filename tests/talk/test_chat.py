@@ -132,7 +132,7 @@ def test_a_blind_vote_is_a_comparison_that_collect_takes_in(own: Pipeline) -> No
     found = Feedback(own.path("collect"))
     assert found.record()["metrics"]["from_use"]["of_models"] == {"base and sft": 4}
     pairs = [pair for split in ("train", "held_out") for pair in found.pairs(split)]
-    used = {(p["chosen_uid"], p["rejected_uid"]) for p in pairs if p["kind"] == "comparison"}
+    used = {(p["chosen_uid"], p["rejected_uid"]) for p in pairs if p["chosen_uid"] in models}
     assert used == {votes[0].about, votes[1].about[::-1]}
 
 

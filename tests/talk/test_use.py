@@ -30,7 +30,8 @@ def up(uid: str, who: str = "use:ada", up: bool = True) -> Thumb:
 
 def files() -> Files:
     judged = {"prompt_id": "green", "messages": [{"role": "user", "content": "green"}], "completion": "a"}
-    return Files([judged | {"rejected": "b", "votes": (1, 0)}], {"unusable_rows": {}})
+    said = {"rejected": "b", "votes": (1, 0), "verdicts": (), "sides": None, "one_question": False}
+    return Files([judged | said], {"unusable_rows": {}})
 
 
 def test_what_was_said_joins_what_the_source_gives(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_what_was_said_joins_what_the_source_gives(tmp_path: Path) -> None:
         "lines_that_cannot_be_read": 0,
     }
     assert [line["source"] for line in pulled.lines[len(alone.lines) :]] == ["use"] * 3
-    assert use.since(kept, {}) == "given in use since: 3 judgements; to take them: --rebuild"
+    assert use.since(kept, {}) == "given in use since: 3 judgements; to take them: --refresh"
     assert use.since(kept, pulled.notes) == ""
 
 

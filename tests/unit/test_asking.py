@@ -9,19 +9,21 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, DataError
 from trueup.feedback import checks
 from trueup.feedback.adjudication import disputed, settle
 from trueup.feedback.annotations import parse
 from trueup.feedback.asking import EVERYBODY, asking, drawn
 from trueup.feedback.examples import build
-from trueup.feedback.gold import Gold, is_right, read_gold
+from trueup.feedback.gold import Gold, is_right
 from trueup.feedback.judgement import Comparison, Judgement, Rating, Thumb, from_row, to_row
 from trueup.feedback.qualification import Qualification
 from trueup.feedback.questions import questions
 from trueup.feedback.store import Store
 from trueup.run.artifacts import write_jsonl
-from trueup.run.run_file import DataConfig
+from trueup.run.run_file import load
+from trueup.run.stage import Context
+from trueup.stages import STAGES, collect
 
 
 def answers(num_prompts: int, each: int) -> list[dict[str, Any]]:
@@ -33,9 +35,13 @@ def answers(num_prompts: int, each: int) -> list[dict[str, Any]]:
     ]
 
 
-def gold_of(folder: Path, rows: list[dict[str, Any]], interface: str = "thumbs", seed: int = 0) -> Gold:
+def gold_of(folder: Path, rows: list[dict[str, Any]], interface: str = "thumbs") -> Gold:
+    """The gold questions of a file beside a run file."""
     write_jsonl(folder / "gold.jsonl", rows)
-    return read_gold("gold.jsonl", DataConfig(), folder, interface, seed)
+    (folder / "run.yaml").write_text("name: gold\n")
+    run = load(folder / "run.yaml", {stage.name: stage.config for stage in STAGES})
+    config = collect.Config.model_validate({"gold": "gold.jsonl", "interface": interface})
+    return collect.read_gold(config, Context(run=run, run_dir=folder / "runs" / "gold", out=folder))
 
 
 THUMBS = [{"prompt": f"g{n}", "completion": f"gold {n}", "label": n % 2 == 0} for n in range(10)]
@@ -137,6 +143,8 @@ def test_gold_that_says_nothing_clear_is_refused_with_every_reason(tmp_path: Pat
     ):
         with pytest.raises(ConfigError, match=found):
             gold_of(tmp_path, rows, interface)
+    with pytest.raises(DataError, match=r"gold\.jsonl.*no rows"):
+        gold_of(tmp_path, [])
 
 
 def test_the_store_remembers_what_was_gold_after_the_file_changed(tmp_path: Path) -> None:

@@ -46,13 +46,15 @@ def test_voters_of_a_file_who_are_nobody_share_one_threshold() -> None:
     assert people == [counting.OTHERS] and {row["person"] for row in rows} == {0}
 
 
-def test_thumbs_of_earlier_versions_say_nobody() -> None:
-    rows, people = counting.single([{"label": up, "uid": "u"} for up in UPS_AND_DOWNS * 2], 1.0)
-    assert people == [counting.OTHERS] and {row["person"] for row in rows} == {0}
-
-
 def test_nobody_has_a_threshold_without_thumbs() -> None:
     assert counting.single([], 1.0) == ([], [])
+
+
+def test_sides_of_comparisons_and_thumbs_of_earlier_versions_are_set_aside_and_counted() -> None:
+    rows: list[dict[str, Any]] = [{"kind": kind, "annotator": "x"} for kind in ("thumb", "comparison", "rating")]
+    rows += [{"kind": "thumb"}, {}]  # they may be sides of pairs from a file
+    assert counting.thumbs_in(rows) == [rows[0], rows[2]]
+    assert counting.no_thumbs(rows) == {"a side of a comparison": 1, "of a snapshot that does not say who gave it": 2}
 
 
 @pytest.mark.parametrize(("labels", "said"), [([], "no pairs to train on"), ([True, True], "only thumbs up")])
@@ -69,8 +71,8 @@ def test_every_pair_and_every_thumb_is_counted_once() -> None:
     pairs = [{"chosen_uid": "x0", "rejected_uid": "x1"}, {"chosen_uid": "x2", "rejected_uid": "x1"}]
     said = thumbs(x=[True, False, True, True])
     paired = [{"id": "prompt/0"}]  # the second is too long
-    held_out = {"pairs": 3, "thumbs": 5}
-    found = counting.became(pairs, said, paired, [{"id": "prompt/thumb 1"}, {"id": "prompt/thumb 2"}], held_out)
+    aside = {"pairs": {"held out": 3}, "thumbs": {"held out": 5}}
+    found = counting.became(pairs, said, paired, [{"id": "prompt/thumb 1"}, {"id": "prompt/thumb 2"}], aside)
     assert found["pairs"] == {"trained": 1, "left out": 1, "held out": 3}
     assert found["thumbs"] == {
         "a pair": 1,  # x0

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -10,11 +11,20 @@ from pathlib import Path
 import pytest
 
 from trueup.errors import ServerError
-from trueup.feedback import server
+from trueup.feedback import reach, server
 from trueup.feedback.connection import connect
 
 SLOW = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit()))\n"
 DEAF = "import signal,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+
+
+LISTENS = """
+import socket, threading, time
+listening = socket.create_server(("127.0.0.1", int(sys.argv[2])))
+held = bytearray(b"x") * 200_000_000  # which takes Linux a moment to take back
+for _ in range(20):
+    threading.Thread(target=listening.accept, daemon=True).start()
+"""
 
 
 def pretended(folder: Path, code: str, name: str = "label-studio") -> subprocess.Popen[bytes]:
@@ -35,6 +45,16 @@ def test_stop_returns_when_the_process_is_gone(tmp_path: Path, code: str, monkey
     assert time.monotonic() - began > 0.9
     process.wait(timeout=0.5)  # its command line is gone a moment before Linux lets us collect it
     assert server.stop(tmp_path) is False
+
+
+def test_the_port_is_free_when_stop_returns(tmp_path: Path, port: int) -> None:
+    """A process's threads end one by one, and the last one closes its port."""
+    for _ in range(3):
+        process = pretended(tmp_path, f"import sys\nsys.argv[2:] = ['{port}']\n{LISTENS}")
+        with socket.create_connection(("127.0.0.1", port)):
+            assert server.stop(tmp_path) is True
+            reach.refuse_taken(port, reach.LOOPBACK)
+        process.wait(timeout=5)
 
 
 def test_a_server_is_found_by_its_folder_wherever_that_has_moved(tmp_path: Path) -> None:

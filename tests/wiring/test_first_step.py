@@ -14,7 +14,7 @@ import observe
 import plain
 import pytest
 import torch
-from judged import judge, judged_pairs, judged_thumbs
+from judged import by_two, judge, judged_pairs, judged_thumbs
 from tiny import WORDS, open_run
 from torch.nn.functional import logsigmoid
 
@@ -170,6 +170,7 @@ def test_reward(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(
         run_copy,
         "reward.learning_rate=0.002",
+        "reward.thumbs_weight=0",
         "reward.num_train_epochs=3",
         f"reward.per_device_train_batch_size={size}",
         f"reward.gradient_accumulation_steps={len(pairs) // size}",
@@ -203,12 +204,12 @@ def test_reward_on_disputed_pairs_and_thumbs(run_copy: Path, monkeypatch: pytest
     margins = [1.0, 0.2, 0.6]  # of five, three and four people against the others of five
     frozen = plain.rows(open_run(run_copy).path("collect") / "pairs.jsonl")
     pairs = [row | {"margin": m, "weight": row["weight"] * m} for row, m in zip(frozen, margins * 99, strict=False)]
-    said = plain.rows(open_run(run_copy).path("collect") / "rows.jsonl")
-    thumbs = [row | {"annotator": "ab"[n % 2]} for n, row in enumerate(said)]  # each of both kinds
+    thumbs = by_two(plain.rows(open_run(run_copy).path("collect") / "rows.jsonl"))
     for name, rows in (("pairs", pairs), ("rows", thumbs)):
         path = open_run(run_copy).path("collect") / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs, thumbs = ([row for row in some if row["split"] == "train"] for some in (pairs, thumbs))
+    thumbs = [row for row in thumbs if row["kind"] != "comparison"]
     monkeypatch.setattr("trueup.training.counting.FEWEST", 1)
     run = open_run(
         run_copy,

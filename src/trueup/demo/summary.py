@@ -19,13 +19,15 @@ def make(pipeline: Pipeline, *, simulated: bool, wall_s: float) -> dict[str, Any
     """Collect the figures of a finished run from its records, and write runs/<name>/summary.json.
 
     `wall_s` is the time of this call, people and servers included; what was complete already cost it nothing.
-    With simulated annotators the win rate is that of their hidden preference; with people it is the reward model's.
+    With simulated annotators the win rate is that of their hidden preference; with people it is the report's.
     """
     from trueup.evaluation import intervals
+    from trueup.run.goal import judge_of, won_by
 
     records = {stage.name: stage.makes(pipeline.path(stage.name)).record() for stage in pipeline.order()}
     report, method = records["evaluate"]["metrics"], pipeline.run.method
-    win_rate, judge = report["win_rate_by_reward_model"], "reward model"
+    headline, known = won_by(report), judge_of(report)
+    win_rate, judge = headline, known["name"] if known else "reward model"
     if simulated:
         from trueup.demo.hidden_preference import score
 
@@ -39,6 +41,7 @@ def make(pipeline: Pipeline, *, simulated: bool, wall_s: float) -> dict[str, Any
         "judge": judge,
         "win_rate": {key: win_rate[key] for key in ("estimate", "low", "high")},
         "win_rate_by_reward_model": report["win_rate_by_reward_model"],
+        "win_rate_by_judge": headline | {"judge": known["name"], "trust": known["trust"]} if known else None,
         "num_prompts": win_rate["num_prompts"],
         "kl_nats_per_token": report["kl_nats_per_token"],
         "mean_length_tokens": {"before": report["sft"]["mean_length_tokens"]}
@@ -81,6 +84,11 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
         f"The aligned answer is preferred in {win['estimate']:.1%} of the comparisons "
         f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, by prompt).\nJudge: {found['judge']}."
     )
+    if (judged := found["win_rate_by_judge"]) and judged["judge"] != found["judge"]:
+        console.print(
+            f"The report, which does not know it, says {judged['estimate']:.1%} ({judged['low']:.1%} to "
+            f"{judged['high']:.1%}), judged by {judged['judge']}."
+        )
     table = Table("", "SFT", "aligned")
     table.add_row("win rate", f"{1 - win['estimate']:.1%}", f"{win['estimate']:.1%}")
     table.add_row("KL from SFT, nats per token", "0", f"{found['kl_nats_per_token']:.3f}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from trueup import ranks
 from trueup.chat.batch import pad
@@ -13,6 +13,7 @@ from trueup.sampling.sample import sample
 from trueup.sampling.types import Sampled, Sampling
 
 Messages = list[dict[str, str]]
+Found = TypeVar("Found")
 Answered = tuple[list[int], list[int]]  # token ids of a prompt, and of the answer sampled after it
 BATCH_SIZE = 32  # answers a forward
 
@@ -117,15 +118,31 @@ def rewards(
     """The reward model's score of each conversation, given as token ids; `advance` hears of those that are scored."""
     from trueup.models import scoring
 
+    return _of_each(conversations, lambda rows: scoring.scores(model, head, rows).tolist(), advance)
+
+
+def states(
+    model: Any, name: str, conversations: list[list[int]], advance: Callable[[int], None] = lambda done: None
+) -> list[list[float]]:
+    """The last hidden state of each conversation under adapter `name`, (conversations, hidden)."""
+    from trueup.models import scoring
+
+    return _of_each(conversations, lambda rows: scoring.last_states(model, rows, name).tolist(), advance)
+
+
+def _of_each(
+    conversations: list[list[int]], make: Callable[[list[list[int]]], list[Found]], advance: Callable[[int], None]
+) -> list[Found]:
+    """What `make` makes of each conversation, a batch at a time, every rank its share."""
     order = sorted(range(len(conversations)), key=lambda i: conversations[i])  # neighbours share their prompt
     batches = [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
-    own: list[list[float]] = []  # scores of each batch of this rank
+    own: list[list[Found]] = []  # of each batch of this rank
     for rows in ranks.share(batches):
-        own.append(scoring.scores(model, head, [conversations[i] for i in rows]).tolist())
+        own.append(make([conversations[i] for i in rows]))
         advance(len(rows))
-    scores = [score for batch in ranks.put_together(own, len(batches)) for score in batch]
-    found = dict(zip(order, scores, strict=True))
-    return [found[i] for i in range(len(conversations))]
+    flat = [found for batch in ranks.put_together(own, len(batches)) for found in batch]
+    by_row = dict(zip(order, flat, strict=True))
+    return [by_row[i] for i in range(len(conversations))]
 
 
 def rewards_of_each(

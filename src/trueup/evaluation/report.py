@@ -6,21 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trueup.evaluation import drawing, judged_page
+from trueup.evaluation.drawing import AFTER, BEFORE, NAMES
 from trueup.page import Page
-from trueup.run.goal import verdict, won_by
+from trueup.run.goal import judge_of, verdict, won_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_ANSWERS = 12
-NAMES = {
-    "sft": "SFT (before)",
-    "aligned": "aligned (after)",
-    "base": "base, bare",
-    "system_prompt": "base, system prompt",
-    "few_shot": "base, few-shot",
-}
-BEFORE, AFTER = "#8a94a6", "#2a9d6f"
 
 
 def write(
@@ -38,9 +32,14 @@ def write(
     `curves` the relative address of the page with the curves of their training.
     """
     labels = [label for label in NAMES if label in figures]
-    page = Page(title).text(verdict(won_by(figures)))
-    page.text(f"{_judge(figures)} Read the answers below as well, and let people judge before much depends on it.")
+    judge = judge_of(figures)
+    page = Page(title).text(verdict(won_by(figures), judge=judge))
+    page.text(
+        f"{judged_page.who(figures)} Read the answers below as well, and let people judge before much depends on it."
+    )
     _win_rates(page, figures["win_rates_over"])
+    if judge is not None:
+        judged_page.judges(page, judge, figures)
     _goal(page, figures["goal"])
     _figures(page, labels, figures, answers)
     _annotators(page, records)
@@ -49,17 +48,6 @@ def write(
     if curves is not None:
         page.link("The curves of each training stage, step by step", curves)
     return page.write(path)
-
-
-def _judge(figures: dict[str, Any]) -> str:
-    functions = figures.get("reward_functions")
-    if not functions:
-        return "The judge is the run's reward model. It learned from the same thumbs as the aligned model."
-    named = ", ".join(f"{name} (weight {weight:g})" for name, weight in functions.items())
-    return (
-        f"The judge is the functions that were optimized: {named}. The win rate says how well the aligned model does "
-        "what they reward, and nothing of what people prefer."
-    )
 
 
 def _win_rates(page: Page, over: dict[str, dict[str, float]]) -> None:
@@ -155,7 +143,7 @@ def _peak(records: list[dict[str, Any]]) -> str:
 
 
 def _intervals_figure(over: dict[str, dict[str, float]]) -> Figure:
-    figure, axes = _axes(0.7 + 0.4 * len(over))
+    figure, axes = drawing.axes(0.7 + 0.4 * len(over))
     for row, found in enumerate(over.values()):
         axes.plot([found["low"], found["high"]], [row, row], color=AFTER, linewidth=3, solid_capstyle="round")
         axes.plot([found["estimate"]], [row], color=AFTER, marker="o", markersize=9)
@@ -169,19 +157,10 @@ def _intervals_figure(over: dict[str, dict[str, float]]) -> Figure:
 def _histogram(values: dict[str, list[float]], unit: str) -> Figure:
     import numpy as np
 
-    figure, axes = _axes(2.2)
+    figure, axes = drawing.axes(2.2)
     bins = np.histogram_bin_edges(values["sft"] + values["aligned"], bins=30)
     for label, colour in (("sft", BEFORE), ("aligned", AFTER)):
         axes.hist(values[label], bins=bins, color=colour, alpha=0.55, label=NAMES[label])
     axes.set(xlabel=unit, ylabel="answers")
     axes.legend(frameon=False)
     return figure
-
-
-def _axes(height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, height))
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes

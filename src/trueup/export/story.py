@@ -10,8 +10,8 @@ from trueup.export.markdown import code, escape
 from trueup.export.receipt import Receipt
 from trueup.run.artifacts import read_jsonl
 from trueup.run.files import read_json
+from trueup.run.goal import judge_of, trusted, won_by
 from trueup.run.goal import verdict as in_words
-from trueup.run.goal import won_by
 
 SIMULATED = "simulated.json"  # in the run's store: the ids of annotators that are programs
 Records = Sequence[dict[str, Any]]  # record.json of each complete stage, in order
@@ -73,16 +73,18 @@ def verdict(records: Records, fingerprint: str) -> str:
     if not of_these:
         return "These weights were not evaluated: whether they are better than their base is not known."
     metrics = of_these[-1]["metrics"]
-    functions = metrics.get("reward_functions")
-    judge = (
+    functions, judge = metrics.get("reward_functions"), judge_of(metrics)
+    optimized = (
         f"the functions that were optimized ({', '.join(code(name) for name in functions)}); no person was asked"
         if functions
         else "the run's reward model, which learned from the same judgements; no person judged these answers"
     )
+    own = judge is not None and judge["kind"] != "optimized"
+    who = escape(trusted(judge)) if judge is not None and own else f"The judge is {optimized}."
     lengths = (metrics[label].get("mean_length_tokens") for label in ("sft", "aligned"))
     before, after = (f"{length:.1f}" for length in lengths)
     return (
-        f"{in_words(won_by(metrics))} The judge is {judge}. KL from the fine-tuned model: "
+        f"{escape(in_words(won_by(metrics), judge=judge))} {who} KL from the fine-tuned model: "
         f"{metrics['kl_nats_per_token']:.3f} nats per token; mean length {before} tokens before, {after} after. The "
         "prompts are of the same kind as those it learned from."
     )

@@ -30,12 +30,17 @@ def scores(model: Any, head: Tensor, conversations: Sequence[Sequence[int]], nam
 
     Read at the last token, as the classifier was trained.
     """
+    return last_states(model, conversations, name) @ head[0]
+
+
+def last_states(model: Any, conversations: Sequence[Sequence[int]], name: str) -> Tensor:
+    """The hidden state of each conversation's last token under adapter `name`, (conversations, hidden) in fp32."""
     import torch
 
-    width, device = max(map(len, conversations)), head.device
+    width, device = max(map(len, conversations)), next(model.parameters()).device
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in conversations], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in conversations], device=device)
     last = mask.sum(1) - 1
     with torch.no_grad(), adapters.using(model, name):
         hidden = causal.hidden_states(model, ids, mask)
-    return hidden[torch.arange(len(conversations)), last].float() @ head[0]
+    return hidden[torch.arange(len(conversations)), last].float()

@@ -76,8 +76,10 @@ class OfModel:
         return [scores[i] for i in range(len(encoded))]
 
 
-def of_function(name: str, folder: Path) -> Reward:
+def of_function(name: str, folder: Path, key: str = "reward_functions") -> Reward:
     """`module:function`, called with prompts (messages) and completions (texts); `folder` is searched first.
+
+    `key` of the run file names it.
 
     Raises ConfigError when there is no such function, and StageError, naming prompt and function, when it raises or
     returns another number of rewards than there were completions.
@@ -88,7 +90,7 @@ def of_function(name: str, folder: Path) -> Reward:
         function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever the module does when it is imported
         raise ConfigError(
-            f"reward_functions: {name}",
+            f"{key}: {name}",
             found=f"{type(error).__name__}: {error}",
             expected=f"module:function, importable from {folder}",
         ) from None

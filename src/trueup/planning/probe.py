@@ -130,7 +130,7 @@ class _Texts:
         shared = [{"prompt_id": str(i), "split": "train", "prompt": self._messages()} for i in range(count)]
         pairs = [row | {"chosen": self._answer(), "rejected": self._answer(), "weight": 1.0} for row in shared]
         thumbs = [
-            row | {"completion": self._answer(), "label": i % 2 == 0, "weight": 1.0, "uid": str(i)}
+            row | {"completion": self._answer(), "label": i % 2 == 0, "weight": 1.0, "uid": str(i), "annotator": "x"}
             for i, row in enumerate(shared)
         ]
         return {"annotations.jsonl": [], "pairs.jsonl": pairs, "rows.jsonl": thumbs}

@@ -19,7 +19,7 @@ def verdict(win_rate: dict[str, float], over: str = "SFT", judge: dict[str, Any]
     won += f", {number} held-out prompts)" + (f", judged by {judge['name']}" if judge else "")
     if judge and judge["can_tell"] is False:
         return f"The aligned model is neither shown better nor worse, for this judge cannot tell: {won}."
-    if judge and number < FEWEST:
+    if judge and _too_few(judge, win_rate):
         few = f"{number} held-out prompts are too few for a claim, and {FEWEST} at least are needed"
         return f"The aligned model is neither shown better nor worse: {few}; {won}."
     found = "better" if low > 0.5 else "worse" if high < 0.5 else "neither better nor worse, as far as this shows"
@@ -64,7 +64,7 @@ def answer_to_goal(
     answer: dict[str, Any] = {}
     if goal["win_rate"] is not None:
         wanted = goal["win_rate"]
-        decides = judge is None or (judge["can_tell"] is not False and win_rate["num_prompts"] >= FEWEST)
+        decides = judge is None or (judge["can_tell"] is not False and not _too_few(judge, win_rate))
         answer["win_rate"] = {"wanted_at_least": wanted, "found": win_rate}
         answer["win_rate"] |= {"met": decides and win_rate["low"] >= wanted}
     if goal["kl"] is not None:
@@ -84,6 +84,11 @@ def goal_lines(answer: dict[str, Any]) -> list[str]:
         found = f"{answer['kl']['found']:.3f} nats per token"
         lines.append(_line("KL", found, f"at most {answer['kl']['wanted_at_most']}", answer["kl"]))
     return lines
+
+
+def _too_few(judge: dict[str, Any], win_rate: dict[str, float]) -> bool:
+    """Whether there are too few prompts for the interval; people's, which holds at every look, holds of few as well."""
+    return judge["kind"] != "people" and win_rate["num_prompts"] < FEWEST
 
 
 def _percent(value: float) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from trueup.errors import ModelError, StageError, visible
-from trueup.run.artifacts import Adapter, Artifact
+from trueup.run import naming
+from trueup.run.artifacts import Adapter, everything
 from trueup.run.changes import base_changes
 from trueup.run.identity import base_made_of
 from trueup.run.pipeline import Pipeline
 from trueup.run.standing import Standing
 
 BASE = "base"
-ROUND = re.compile(r"round-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,8 @@ def roster(pipeline: Pipeline) -> Roster:
     models, refused, stale = {BASE: Model(BASE)}, {}, {}
     short: dict[str, Model] = {}
     for name, number, folder in _folders(pipeline):
-        stage = name.rpartition("/")[2].partition("@")[0]
+        short_name = name.rpartition("/")[2]
+        stage, variant = naming.split(short_name)
         if (why := _fault(pipeline, standing, folder)) is not None:
             refused[name] = why
             continue
@@ -65,8 +65,8 @@ def roster(pipeline: Pipeline) -> Roster:
         made_at = int((folder / "record.json").stat().st_mtime)
         models[name] = model = Model(name, folder, str(record.get("fingerprint", "")), made_at)
         if number in (0, pipeline.run.round):
-            short[name.rpartition("/")[2]] = model
-            if "@" not in name and (changed := standing.own_faults(stage, pipeline.run.round)):
+            short[short_name] = model
+            if not variant and (changed := standing.own_faults(stage, pipeline.run.round)):
                 stale[name] = visible("; ".join(changed))
     standing.hashes.save()
     if len(models) == 1:
@@ -84,18 +84,11 @@ def roster(pipeline: Pipeline) -> Roster:
 
 def _folders(pipeline: Pipeline) -> Iterator[tuple[str, int, Path]]:
     """(name, round, folder) of each adapter with a record, in the order of the run; round 0: the run's own."""
-    wanted = [stage for stage in pipeline.stages.values() if stage.makes is Adapter]
-    for stage in (stage for stage in wanted if stage.per_run):
-        if Artifact(folder := pipeline.path(stage.name)).is_there():
-            yield stage.name, 0, folder
-    rounds = [(int(found[1]), path) for path in pipeline.folder.glob("*") if (found := ROUND.fullmatch(path.name))]
-    for number, path in sorted(rounds):
-        for stage in (stage for stage in wanted if not stage.per_run):
-            for folder in sorted(path.glob(f"{stage.name}*")):
-                variant = folder.name.removeprefix(stage.name)
-                is_one = variant == "" or (variant.startswith("@") and not variant.endswith(".partial"))
-                if is_one and Artifact(folder).is_there():
-                    yield f"round-{number}/{folder.name}", number, folder
+    for path in (artifact.path for artifact in everything(pipeline.folder)):
+        stage = pipeline.stages.get(naming.stage_of(path.name))
+        if stage is not None and stage.makes is Adapter:
+            number = 0 if stage.per_run else int(path.parent.name.removeprefix("round-"))
+            yield (f"round-{number}/{path.name}" if number else path.name), number, path
 
 
 def _fault(pipeline: Pipeline, standing: Standing, folder: Path) -> str | None:

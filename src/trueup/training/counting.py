@@ -33,22 +33,41 @@ def disputed(pairs: Iterable[Row], how: Disputed) -> list[Row]:
     return made
 
 
+def thumbs_in(rows: Iterable[Row]) -> list[Row]:
+    """The rows of `collect` that say whether an answer is good: thumbs, and ratings that are one to KTO.
+
+    A comparison, whose sides may be rows for KTO as well, says only which answer is better. Snapshots of earlier
+    versions, which do not say who gave a thumb, do not tell the two apart.
+    """
+    return [row for row in rows if row.get("kind") != "comparison" and "annotator" in row]
+
+
+def no_thumbs(rows: Iterable[Row]) -> dict[str, int]:
+    """How many rows of `collect` are not among `thumbs_in`, by why."""
+    found = Counter(
+        "a side of a comparison" if row.get("kind") == "comparison" else "of a snapshot that does not say who gave it"
+        for row in rows
+        if row.get("kind") == "comparison" or "annotator" not in row
+    )
+    return dict(found)
+
+
 def single(thumbs: Sequence[Row], weight: float) -> tuple[list[Row], list[str]]:
     """Thumbs of `collect` as `thumb_loss` takes them, each of this `weight`, and the people by their number `person`.
 
     Whoever gave fewer than 20 thumbs, or all of one kind, shares a threshold with everybody else of these: a threshold
-    of few thumbs would explain them all by itself. Rows of earlier versions do not say who gave them.
+    of few thumbs would explain them all by itself.
     """
     said: dict[str, Counter[bool]] = {}
     for row in thumbs:
-        said.setdefault(row.get("annotator", OTHERS), Counter())[row["label"]] += 1
-    alone = sorted(who for who, found in said.items() if found.total() >= FEWEST and len(found) == 2 and who != OTHERS)
+        said.setdefault(row["annotator"], Counter())[row["label"]] += 1
+    alone = sorted(who for who, found in said.items() if found.total() >= FEWEST and len(found) == 2)
     people = [*alone, *([OTHERS] if len(alone) < len(said) else [])]
     number = {who: place for place, who in enumerate(people)}
     return [
         row
         | {"weight": weight, "scale": 1.0, "soft": 1.0, "up": int(row["label"])}
-        | {"person": number.get(row.get("annotator", OTHERS), len(people) - 1)}
+        | {"person": number.get(row["annotator"], len(people) - 1)}
         for row in thumbs
     ], people
 
@@ -68,12 +87,16 @@ def refuse_one_sided(pairs: Sequence[Row], thumbs: Sequence[Row]) -> None:
 
 
 def became(
-    pairs: Sequence[Row], thumbs: Sequence[Row], paired: Iterable[Row], alone: Iterable[Row], num_held_out: Row
+    pairs: Sequence[Row],
+    thumbs: Sequence[Row],
+    paired: Iterable[Row],
+    alone: Iterable[Row],
+    aside: dict[str, dict[str, int]],
 ) -> dict[str, dict[str, int]]:
     """What each pair and each thumb became in the reward model; the counts of either add up to all that was frozen.
 
     `pairs` and `thumbs` are those of the training prompts, `paired` and `alone` the rows of them that trained, whose
-    ids end in their number. `num_held_out` is the number of held-out pairs and thumbs.
+    ids end in their number. `aside` counts the other pairs and thumbs, by why they do not train.
     """
     kept, learned = ({int(row["id"].replace(" ", "/").rpartition("/")[2]) for row in some} for some in (paired, alone))
     in_pairs = {pairs[number].get(side) for number in kept for side in ("chosen_uid", "rejected_uid")}
@@ -85,7 +108,7 @@ def became(
     }
     singles = Counter(fates[row["uid"] in in_pairs, number in learned] for number, row in enumerate(thumbs))
     found = {
-        "pairs": {"trained": len(kept), "left out": len(pairs) - len(kept), "held out": num_held_out["pairs"]},
-        "thumbs": {**singles, "held out": num_held_out["thumbs"]},
+        "pairs": {"trained": len(kept), "left out": len(pairs) - len(kept), **aside["pairs"]},
+        "thumbs": {**singles, **aside["thumbs"]},
     }
     return {kind: {fate: count for fate, count in some.items() if count} for kind, some in found.items()}

@@ -28,15 +28,16 @@ def there(model: Any) -> bool:
     return hasattr(_head(model), NAME)
 
 
-def of(model: Any, person: Tensor, scores: Tensor) -> Tensor:
+def of(model: Any, person: Tensor, scores: Tensor, counts: Tensor) -> Tensor:
     """The threshold of each `person`, (rows,) indices, in the units of the `scores`, (rows,).
 
-    Before the first step all are the mean of the scores that are shown: a fresh head says nothing of where 0 is.
+    Before the first step all are the mean of the scores that count, (rows,) bool: a fresh head says nothing of where 0
+    is.
     """
     parameter = _head(model).get_parameter(NAME)
     if model.training and not parameter.detach().any():
         with torch.no_grad():
-            parameter.fill_(ranks.mean(scores.detach(), torch.ones_like(scores, dtype=torch.bool)) / UNIT)
+            parameter.fill_(ranks.mean(scores.detach(), counts) / UNIT)
     found: Tensor = UNIT * parameter[person]
     return found
 

@@ -139,7 +139,7 @@ class WeightedRewardTrainer(OnRanks, Weighted, PairsByPrompt, RewardTrainer):  #
         loss = preference_loss(chosen - rejected, weight * paired, scale, soft)
         counts = weight > 0  # rows of no weight fill up a rank's share
         if thresholds.there(self.model):
-            up, between = inputs["up"].to(chosen) > 0, thresholds.of(self.model, person.clamp(min=0), chosen)
+            up, between = inputs["up"].to(chosen) > 0, thresholds.of(self.model, person.clamp(min=0), chosen, counts)
             loss = loss + thumb_loss(chosen, between, up, weight * ~paired)
             self.note("thumbs/accuracy", (chosen > between) == up, counts & ~paired)
         self.note("accuracy", chosen > rejected, counts & paired)

@@ -1,0 +1,108 @@
+"""A reward model on labels that neither the optimized reward nor the aligned model learned from.
+
+`collect` holds the judgements of some prompts out (`collect.held_out_fraction`): nothing is trained on them. This judge
+learns from them alone, and how often it is right is measured on the others, which it never saw. They are few, so only a
+linear head is learned, on what the frozen SFT model makes of a conversation at its last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trueup.chat.template import Chat
+from trueup.data.dialogue import Messages
+from trueup.evaluation.intervals import FEWEST
+from trueup.judges.protocol import Answer, ByScore
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NAME = "a reward model on judgements that nothing was aligned with"
+FEWEST_LABELS = 20
+CONSTANT = 30.0  # so large that the penalty hardly touches its weight
+STRENGTH = 1e-3  # C of scikit-learn: chosen on the demo, docs/verdict.md
+Row = dict[str, Any]
+States = Callable[[list[list[int]]], list[list[float]]]  # token ids of conversations -> their features
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What people said that the judge learns from: single answers, good or not, and pairs."""
+
+    rows: list[Row]
+    pairs: list[Row]
+
+    def too_few(self) -> str:
+        """Why no judge can be made of these, in words; empty where one can."""
+        prompts = {row["prompt_id"] for row in (*self.rows, *self.pairs)}
+        number = len(self.rows) + len(self.pairs)
+        if len(prompts) < FEWEST:
+            return f"judgements of {len(prompts)} prompts are held out, and {FEWEST} at least are needed"
+        if number < FEWEST_LABELS or (not self.pairs and len({row["label"] for row in self.rows}) < 2):
+            return f"{number} judgements are held out, and {FEWEST_LABELS} of both kinds at least are needed"
+        return ""
+
+
+def train(examples: Examples, chat: Chat, states: States, encoded: Callable[[Messages, Answer], list[int]]) -> ByScore:
+    """The judge: a logistic regression on `states`, (conversations, hidden), with an L2 penalty.
+
+    A single answer is an example with its label; a pair is one of the difference of its two states, as in Bradley and
+    Terry's model, which has no constant. Features are scaled to a variance of 1. Each example weighs what `collect`
+    says it does.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    sides = ("chosen", "rejected")
+    conversations = [chat.encode(row).ids for row in examples.rows]
+    conversations += [chat.encode(pair, side).ids for pair in examples.pairs for side in sides]
+    found = np.array(states(conversations), dtype=np.float64)
+    scale = found.std(0) + 1e-6
+    single, paired = found[: len(examples.rows)], found[len(examples.rows) :]
+    middle = (single if len(single) else paired).mean(0)
+    differences = (paired[::2] - paired[1::2]) / scale
+    features = _with_constant((single - middle) / scale, differences)
+    labels = [int(row["label"]) for row in examples.rows] + [1, 0] * len(examples.pairs)
+    weights = [row["weight"] for row in examples.rows]
+    weights += [pair["weight"] / 2 for pair in examples.pairs for _ in sides]
+    model = LogisticRegression(C=STRENGTH, fit_intercept=False, max_iter=10_000)
+    model.fit(features, labels, sample_weight=weights)
+    direction = model.coef_[0][:-1] / scale
+
+    def scores(prompts: list[Messages], answers: list[Answer]) -> list[float]:
+        read = states([encoded(messages, answer) for messages, answer in zip(prompts, answers, strict=True)])
+        result: list[float] = ((np.array(read) - middle) @ direction).tolist()
+        return result
+
+    return ByScore(NAME, scores)
+
+
+def _with_constant(single: NDArray[Any], differences: NDArray[Any]) -> NDArray[Any]:
+    """The examples as they are fitted: each pair both ways round; a constant for single answers alone."""
+    import numpy as np
+
+    both = np.stack([differences, -differences], axis=1).reshape(-1, differences.shape[1])
+    constant = np.concatenate([np.full(len(single), CONSTANT), np.zeros(len(both))])
+    return np.concatenate([np.concatenate([single, both]), constant[:, None]], axis=1)
+
+
+def encoder(chat: Chat) -> Callable[[Messages, Answer], list[int]]:
+    """(messages, answer) -> token ids: those that were sampled, where they are known."""
+
+    def encoded(messages: Messages, answer: Answer) -> list[int]:
+        if answer.ids is not None:
+            return chat.sampled(messages, list(answer.ids), finished=answer.finished).ids
+        return chat.answer(messages, answer.text, finished=answer.finished).ids
+
+    return encoded
+
+
+def examples(rows: Sequence[Row], pairs: Sequence[Row]) -> Examples:
+    """Of the held-out rows and pairs of `collect`: thumbs as single answers, and pairs of what is no thumb.
+
+    The pairs that thumbs make say nothing that the thumbs do not.
+    """
+    single = list(rows)
+    return Examples(single, [pair for pair in pairs if pair.get("kind", "thumb") != "thumb"])

@@ -1,0 +1,209 @@
+"""The disjoint judge learns from the judgements that are held out and nothing else; the headline is its verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain
+import pytest
+import torch
+from completions_server import Server, completion, shown
+from judged import judge
+from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tiny import WORDS, copy_of, open_run
+
+from trueup.errors import ConfigError
+from trueup.run.artifacts import Adapter, Feedback, RewardModel
+from trueup.run.pipeline import Pipeline
+from trueup.run.stage import Context
+from trueup.stages import evaluate
+from trueup.training import common
+
+PROMPTS = [f"{one} {other} rope" for one in WORDS[:6] for other in WORDS[:6]]
+
+
+@pytest.fixture(scope="module")
+def asked(sharp: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 judged prompts, 11 of them held out; answers that begin with `yes` are liked, whatever comes after."""
+    folder = tmp_path_factory.mktemp("disjoint") / "run"
+    pairs = [
+        {"prompt": prompt, "chosen": f"yes {WORDS[i % 10]}", "rejected": f"no {WORDS[(3 * i) % 10]}"}
+        for i, prompt in enumerate(PROMPTS)
+    ]
+    run = judge(sharp, folder, pairs, [])
+    (folder / "h.jsonl").write_text("".join(json.dumps({"prompt": f"{word} tent boot"}) + "\n" for word in WORDS))
+    text = (folder / "run.yaml").read_text().replace("held_out: p.jsonl", "held_out: h.jsonl")
+    (folder / "run.yaml").write_text(text)
+    torch.manual_seed(0)
+    context = Context(run=run.run, run_dir=run.folder, out=folder)
+    model, _ = common.load_policy(context, None, num_labels=1)
+    model.save_pretrained(folder / "reward")  # nobody trained it
+    other = folder / "other"
+    shutil.copytree(run.path("sft"), other)
+    tensors = {name: (0.3 if "lora_B" in name else 1.0) * tensor for name, tensor in plain.saved(other).items()}
+    save_file(tensors, other / "adapter_model.safetensors")
+    return folder
+
+
+def figures(folder: Path, out: Path, *more: str) -> dict[str, Any]:
+    """Of an evaluation of another adapter against SFT, with the judgements as they are in `folder`."""
+    run = open_run(folder, "evaluate.num_completions=2", *more)
+    out.mkdir()
+    found: dict[str, Any] = evaluate.run(
+        run.run.section("evaluate"),
+        Context(run=run.run, run_dir=run.folder, out=out),
+        sft=Adapter(run.path("sft")),
+        reference=Adapter(run.path("sft")),
+        aligned=Adapter(folder / "other"),
+        reward=RewardModel(folder / "reward"),
+        feedback=Feedback(run.path("collect")),
+    )
+    return found
+
+
+def flipped(asked: Path, folder: Path, split: str) -> Path:
+    """A copy in which people said the opposite of the answers of one split."""
+    copy_of(open_run(asked), folder)
+    for name in ("reward", "other"):
+        shutil.copytree(asked / name, folder / name, dirs_exist_ok=True)
+    collected = open_run(folder).path("collect")
+    for name in ("rows.jsonl", "pairs.jsonl"):
+        rows = plain.rows(collected / name)
+        for row in rows:
+            if row["split"] == split and "label" in row:
+                row["label"] = not row["label"]
+            elif row["split"] == split:
+                row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+        (collected / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def preferred(out: Path) -> list[float]:
+    return [row["preferred"]["disjoint"] for row in plain.rows(out / "answers.jsonl")]
+
+
+def test_it_is_scikit_learns_regression_on_plain_transformers_states_of_what_is_held_out(
+    asked: Path, tmp_path: Path
+) -> None:
+    found, run = figures(asked, tmp_path / "out"), open_run(asked)
+    tok, model = plain.tokenizer(run.run.model.base), plain.model(run.run.model.base, run.path("sft"))
+
+    def state(ids: list[int]) -> Any:
+        with torch.no_grad():
+            out = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        return out.hidden_states[-1][0, -1].float().numpy()
+
+    def conversation(prompt: list[dict[str, str]], text: str) -> list[int]:
+        before, after = plain.encode_templated(tok, prompt, text)
+        return [*before, *after]
+
+    held_out = [row for row in plain.rows(run.path("collect") / "rows.jsonl") if row["split"] == "held_out"]
+    states = np.array([state(conversation(row["prompt"], row["completion"])) for row in held_out])
+    expected = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3))
+    expected.fit(states, [row["label"] for row in held_out])
+    train = [row for row in plain.rows(run.path("collect") / "pairs.jsonl") if row["split"] == "train"]
+    sides = [np.array([state(conversation(r["prompt"], r[side])) for r in train]) for side in ("chosen", "rejected")]
+    better, worse = (expected.decision_function(some) for some in sides)
+    trust = found["judge"]["trust"]
+    assert trust["estimate"] == pytest.approx(np.mean(better > worse), abs=0.05)
+    assert (trust["num_pairs"], trust["num_prompts"]) == (len(train), len({row["prompt_id"] for row in train}))
+    assert (found["judge"]["kind"], found["judge"]["can_tell"]) == ("disjoint", True)
+    assert found["win_rate"] == found["judges"]["disjoint"]["win_rates_over"]["sft"]
+    assert found["win_rate"] != found["win_rate_by_reward_model"]
+    assert found["win_rate_by_reward_model"] == found["judges"]["optimized"]["win_rates_over"]["sft"]
+    answers = preferred(tmp_path / "out")
+    assert found["win_rate"]["estimate"] == pytest.approx(np.mean([(a > 0.5) + 0.5 * (a == 0.5) for a in answers]))
+    said = evaluate.STAGE.says(found, run.run)
+    assert "judged by a reward model on judgements that nothing was aligned with" in said[0]
+    assert said[1].startswith(f"It is right on {trust['estimate']:.1%}")
+    assert any(line.startswith("beside it, no verdict: the reward model that was optimized gives") for line in said)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Who judged" in page and "optimized, so no verdict" in page and "how sure the judge is" in page
+
+
+def test_what_the_aligned_model_learned_from_changes_its_accuracy_and_none_of_its_answers(
+    asked: Path, tmp_path: Path
+) -> None:
+    before, after = figures(asked, tmp_path / "a"), figures(flipped(asked, tmp_path / "run", "train"), tmp_path / "b")
+    assert preferred(tmp_path / "a") == preferred(tmp_path / "b")
+    accuracy = [found["judge"]["trust"]["estimate"] for found in (before, after)]
+    assert sum(accuracy) == pytest.approx(1) and accuracy[0] > 0.7
+    assert after["judge"]["can_tell"] is False
+    assert "this judge cannot tell" in evaluate.STAGE.says(after, open_run(asked).run)[0]
+
+
+def test_what_is_held_out_is_what_it_learns(asked: Path, tmp_path: Path) -> None:
+    figures(asked, tmp_path / "a")
+    figures(flipped(asked, tmp_path / "run", "held_out"), tmp_path / "b")
+    one, other = preferred(tmp_path / "a"), preferred(tmp_path / "b")
+    assert [1 - a for a in one] == pytest.approx(other, abs=1e-3)
+    assert any(a != 0.5 for a in one)
+
+
+def test_functions_judge_and_are_measured_on_all_that_people_judged(asked: Path, tmp_path: Path) -> None:
+    code = "def yes(prompts, completions):\n    return [float(one.startswith('yes')) for one in completions]\n"
+    (asked / "taste.py").write_text(code)
+    chosen = ("evaluate.judge=function", "evaluate.judge_functions={taste:yes: 1.0}")
+    found = figures(asked, tmp_path / "out", *chosen)
+    trust = found["judge"]["trust"]
+    assert (found["judge"]["kind"], found["judge"]["name"]) == ("function", "the function 1 x taste:yes")
+    assert (trust["estimate"], trust["num_pairs"], trust["num_prompts"]) == (1.0, len(PROMPTS), len(PROMPTS))
+    assert set(found["judges"]) == {"optimized", "disjoint", "function"}
+    rows = plain.rows(tmp_path / "out" / "answers.jsonl")
+    likes = [[row[side].startswith("yes") for side in ("aligned", "sft")] for row in rows]
+    assert found["win_rate"]["estimate"] == pytest.approx(np.mean([0.5 + (a - b) / 2 for a, b in likes]))
+
+
+def test_a_model_behind_an_endpoint_judges_and_is_told_nobody_s_key(
+    asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It likes `yes`, and refuses one of the words."""
+    monkeypatch.setenv("TRUEUP_JUDGE_API_KEY", "a-key-of-this-test")
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        a, b = (text.startswith("yes") for text in shown(body))
+        if "sorry" in body["messages"][1]["content"]:
+            return 200, completion("I'm sorry, I cannot say.")
+        return 200, completion(f"[[{'C' if a == b else 'A' if a else 'B'}]]")
+
+    server = Server(reply)
+    chosen = ("evaluate.judge=endpoint", f"evaluate.judge_url={server.url}", "evaluate.judge_model=m")
+    found = figures(asked, tmp_path / "out", *chosen, "evaluate.judge_pairs=12")
+    server.close()
+    judge, notes = found["judge"], found["judges"]["endpoint"]["notes"]["sft"]
+    assert (judge["kind"], judge["name"]) == ("endpoint", f"m at {server.url}")
+    told = judge["trust"]
+    assert told["num_pairs"] + told["num_without_answer"] == 12 and told["estimate"] == 1.0
+    assert notes["requests"]["refused"] > 0 and sum(notes["requests"].values()) == 2 * 2 * len(WORDS)
+    said = "\n".join(evaluate.STAGE.says(found, open_run(asked).run))
+    assert f"{notes['requests']['refused']} refused" in said and "the order decided 0 of" in said
+    assert {key for _, key, _ in server.asked} == {"Bearer a-key-of-this-test"}
+    written = [path.read_text(errors="replace") for path in (tmp_path / "out").iterdir() if path.is_file()]
+    assert not any("a-key-of-this-test" in text for text in written)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        (("evaluate.judge=function",), "function, and no evaluate.judge_functions"),
+        (("evaluate.judge=endpoint",), "endpoint, and no evaluate.judge_url and no evaluate.judge_model"),
+        (("evaluate.judge=function", "evaluate.judge_functions={nowhere:yes: 1}"), "No module named 'nowhere'"),
+        (("evaluate.judge_url=http://me:secret@127.0.0.1/v1",), "a name or a password in the address"),
+        (("evaluate.judge_url=127.0.0.1:8000",), "http:// or https:// and a host"),
+    ],
+)
+def test_a_judge_without_what_it_is_made_of_is_refused_before_anything_is_sampled(
+    asked: Path, tmp_path: Path, chosen: tuple[str, ...], found: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(found)) as error:
+        figures(asked, tmp_path / "out", *chosen)
+    assert "secret" not in str(error.value)
+    assert not list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else True
