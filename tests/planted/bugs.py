@@ -1724,7 +1724,7 @@ BUGS = [
         SPEAKER,
         "self._engine is None or self._engine[0] != model.name",
         "self._engine is None",
-        (TALK + "serve.py::test_base_and_sft_differ",),
+        (TALK + "serve.py::test_the_models_differ",),
     ),
     Bug(
         "the seed of a request ignored",
