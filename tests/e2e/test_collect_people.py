@@ -175,6 +175,7 @@ def test_verdicts_changed_after_the_snapshot_are_noticed(labelling: Labelling) -
     labelling.go()
     config, completions = collect.Config(), Completions(labelling.context.run_dir)
     frozen = Feedback(labelling.context.out)
+    write_json(frozen.path / "record.json", {"metrics": {}})
     assert collect.since(config, labelling.context, frozen, completions=completions) == ""
     for uid in ("0a", "0b"):
         thumb = [control("thumb", "choices", ["down" if uid == "0a" else "up"])]
