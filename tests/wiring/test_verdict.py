@@ -127,7 +127,7 @@ def test_the_reward_model_prefers_what_people_did_on_held_out_prompts(finished: 
 def test_the_accuracy_is_of_held_out_pairs(judged: Pipeline, tmp_path: Path) -> None:
     """Held-out pairs turned over: what was learned from the training pairs is then wrong on all of them."""
     folder = copy_of(judged, tmp_path / "run")
-    run = opened(folder)
+    run = opened(folder, reward__thumbs_weight=0)
     path = run.path("collect") / "pairs.jsonl"
     rows = [
         row | {"chosen": row["rejected"], "rejected": row["chosen"]} if row["split"] == "held_out" else row
