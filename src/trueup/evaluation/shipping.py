@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trueup.evaluation.drawing import NAMES
 from trueup.evaluation.intervals import LEVEL
-from trueup.evaluation.report import NAMES
 from trueup.run.goal import won_by
 from trueup.sample_size import to_show
 
