@@ -30,6 +30,7 @@ AREAS = {  # of the code -> the heading
     "online": "PPO, GRPO and rewards",
     "stages": "Stages",
     "evaluation": "Evaluation",
+    "judges": "Judges",
     "export": "Export",
     "planning": "Plan",
     "demo": "Demo",

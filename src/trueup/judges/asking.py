@@ -114,7 +114,7 @@ def _of_reward(reward: RewardModel | None) -> Row | None:
     found = metrics.get("held_out_accuracy_by_prompt")
     if found is None:
         return None
-    return found | {"num_pairs": metrics["num_held_out"], "on": "held-out pairs", "calibration": []}
+    return {**found, "num_pairs": metrics["num_held_out"], "on": "held-out pairs", "calibration": []}
 
 
 def _spread(pairs: Sequence[Row], most: int) -> list[Row]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.chat.template import Chat
 from trueup.data.dialogue import Messages
-from trueup.evaluation.intervals import FEWEST
 from trueup.judges.protocol import Answer, ByScore
+from trueup.run.goal import FEWEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,6 +9,7 @@ from typing import Any
 
 from trueup.evaluation import intervals
 from trueup.judges.protocol import Answer, Judge, Question, outcome
+from trueup.run.goal import FEWEST
 
 Row = dict[str, Any]
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # how sure a judge is of the answer it prefers
@@ -61,7 +62,7 @@ def calibration(answers: Sequence[float]) -> list[dict[str, float]]:
 
 def can_tell(trust: dict[str, Any] | None) -> bool:
     """Whether a judge's accuracy is shown to be above one half, on prompts enough to say so."""
-    return trust is not None and trust["num_prompts"] >= intervals.FEWEST and trust["low"] > 0.5
+    return trust is not None and trust["num_prompts"] >= FEWEST and trust["low"] > 0.5
 
 
 def prediction_powered(
