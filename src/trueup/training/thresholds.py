@@ -38,8 +38,9 @@ def of(model: Any, person: Tensor, scores: Tensor, counts: Tensor) -> Tensor:
     if model.training and not parameter.detach().any():
         with torch.no_grad():
             parameter.fill_(ranks.mean(scores.detach(), counts) / UNIT)
-    found: Tensor = UNIT * parameter[person]
-    return found
+    # the gradient is that of the threshold itself: UNIT times it would be all that is left when gradients are clipped
+    scaled: Tensor = parameter + (UNIT - 1) * parameter.detach()
+    return scaled[person]
 
 
 def put(model: Any, values: Tensor) -> None:
