@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from trueup.errors import ConfigError, DataError, FeedbackError, TrueupError
-from trueup.run import enough
-from trueup.run.artifacts import Completions, Feedback, read_jsonl, write_jsonl
-from trueup.run.files import read_json
+from trueup.run.artifacts import Completions, Feedback, read_jsonl
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
@@ -20,9 +17,6 @@ if TYPE_CHECKING:
     from trueup.feedback.examples import Dataset
     from trueup.feedback.gold import Gold
     from trueup.feedback.sources import Pulled, Source
-
-BETTER_ANSWERS = "better_answers.jsonl"
-CHECKS = "checks.jsonl"  # what was said of gold questions and repetitions
 
 
 class Overlap(Section):
@@ -91,7 +85,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
 
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
-    from trueup.feedback import qualification, sources
+    from trueup.feedback import freezing, qualification, sources
     from trueup.feedback.asking import asking
     from trueup.feedback.project import Project, open_project
     from trueup.feedback.questions import questions
@@ -133,9 +127,8 @@ def run(config: Config, context: Context, completions: Completions | None = None
         adjudication=Project(settings, store, config.interface, adjudicates=True),
         adjudicates=config.adjudicate,
     )
-    number, pulled, dataset = _frozen(
-        config, context, source, "change or add some in Label Studio, then run the same command again"
-    )
+    next_step = "change or add some in Label Studio, then run the same command again"
+    number, pulled, dataset = _frozen(config, context, source, next_step)
     agreed = {str(person.id): person.name for person in source.project.people() if person.named}
     judged = {one.annotator for one in pulled.judgements}
     return {
@@ -150,7 +143,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
             "gold": len(asked.right),
             "repeated": len(asked.repeated),
         },
-        **_of_people(context, pulled, dataset, set(asked.people)),
+        **freezing.of_people(context, pulled, dataset, set(asked.people)),
     }
 
 
@@ -208,69 +201,17 @@ def read_gold(config: Config, context: Context) -> Gold:
 
 
 def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
-    """(questions that are new, what was said, what that became), which is written, too.
-
-    Raises FeedbackError, with the `next_step`, where nothing can be learned from it.
-    """
     from trueup.data.leaks import of_held_out
-    from trueup.feedback import adjudication, examples, sources, use
+    from trueup.feedback import freezing
 
-    from_files = isinstance(source, sources.Files) and bool(source.judged)
-    source = use.Beside(source, use.Use(context.run_dir / "store"), of_held_out(context.run.data))
-    number, pulled = source.publish(), source.pull()
-    judgements, settled = adjudication.settle(pulled.judgements)
-    made = examples.build(
-        judgements,
-        pulled.completions,
-        held_out=config.held_out_fraction,
-        seed=context.run.seed,
-        sides_are_thumbs=from_files,
-    )
-    made.counts.update(settled)
-    if fault := examples.one_sided(pulled.judgements, made, next_step):
-        source.note(f"{fault.found}; {fault.expected}")
-        raise fault
-    used = [row for row in pulled.completions if row.get("source") == use.SOURCE]
-    others = [row for row in pulled.completions if row.get("source") != use.SOURCE]
-    files = {"annotations": pulled.lines, "pairs": made.pairs, "rows": made.rows}
-    files |= {use.FILE.removesuffix(".jsonl"): used} if used else {}
-    for name, rows in (files | ({"completions": others} if from_files else {})).items():
-        write_jsonl(context.out / f"{name}.jsonl", rows)
-    if pulled.checks:
-        write_jsonl(context.out / CHECKS, pulled.checks)
-    return number, pulled, made
-
-
-def _of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str]) -> Metrics:
-    """Figures of what people said in this round, of what they were `asked`."""
-    from trueup.feedback import checks, quality, tasks, use
-    from trueup.feedback.judgement import Thumb
-
-    rows = [row for row in pulled.completions if row.get("source") != use.SOURCE]
-    said = [one for one in pulled.judgements if one.uid in asked and not one.adjudicated]
-    ups = [one.up for one in said if isinstance(one, Thumb)]
-    return {
-        "num_texts_cleaned": tasks.num_cleaned(rows),
-        "num_cut_at_length_limit": sum(row.get("finish") == "length" for row in rows),
-        "num_annotators": len({one.annotator for one in said}),
-        "num_prompts": dataset.num_prompts,
-        **({"share_up": sum(ups) / len(ups)} if ups else {}),
-        "counts": dataset.counts,
-        "became": dataset.became,
-        "not_trained_on": dataset.not_trained_on,
-        "judged_under_guidelines": dict(Counter(one.guidelines or "none" for one in said)),
-        **pulled.notes,
-        "better_answers": _better_answers(context, dataset),
-        **quality.figures(said, rows),
-        **checks.figures(pulled.checks, said),
-    }
+    return freezing.frozen(context, source, config.held_out_fraction, of_held_out(context.run.data), next_step)
 
 
 def _ready_made(config: Config, context: Context) -> Metrics:
     """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
     from trueup.data import read_preferences
     from trueup.data.report import ReadReport, tell
-    from trueup.feedback import quality, sources
+    from trueup.feedback import freezing, quality, sources
 
     judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
     notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
@@ -283,14 +224,14 @@ def _ready_made(config: Config, context: Context) -> Metrics:
         "not_trained_on": dataset.not_trained_on,
         "num_annotators": len({one.annotator for one in pulled.judgements if one.is_named}),
         **pulled.notes,
-        "better_answers": _better_answers(context, dataset),
+        "better_answers": freezing.better_answers(context, dataset),
         **quality.figures(pulled.judgements, pulled.completions),
     }
 
 
 def _of_use(config: Config, context: Context) -> Metrics:
     """What people said in use, where nobody is asked for more. Raises FeedbackError where nobody said anything."""
-    from trueup.feedback import sources, use
+    from trueup.feedback import freezing, sources, use
 
     if not use.Use(context.run_dir / "store").num_judgements():
         raise FeedbackError(
@@ -306,27 +247,13 @@ def _of_use(config: Config, context: Context) -> Metrics:
         "counts": dataset.counts,
         "became": dataset.became,
         **pulled.notes,
-        "better_answers": _better_answers(context, dataset),
+        "better_answers": freezing.better_answers(context, dataset),
     }
 
 
 def unused(config: Config, run: RunFile) -> tuple[str, ...]:
     """No completions, where nobody is asked about any."""
     return ("completions",) if config.interface == "use" else ()
-
-
-def _better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
-    """Write the answers that people wrote themselves as demonstrations; `sft` does not use them by itself."""
-    if not dataset.demonstrations:
-        return {"num_written": 0}
-    write_jsonl(context.out / BETTER_ANSWERS, dataset.demonstrations)
-    next_step = "sft does not train on them by itself: add the file to data.demonstrations"
-    return {
-        "num_written": len(dataset.demonstrations),
-        "num_pairs": sum(pair["kind"] == "edit" for pair in dataset.pairs),
-        "file": BETTER_ANSWERS,
-        "next": next_step,
-    }
 
 
 def since(config: Config, context: Context, made: Feedback, completions: Completions | None = None) -> str:
@@ -338,7 +265,7 @@ def since(config: Config, context: Context, made: Feedback, completions: Complet
 
 
 def _since_in_label_studio(config: Config, context: Context, made: Feedback, completions: Completions | None) -> str:
-    from trueup.feedback import server
+    from trueup.feedback import freezing, server
     from trueup.feedback.project import Project
     from trueup.feedback.questions import questions
 
@@ -349,7 +276,7 @@ def _since_in_label_studio(config: Config, context: Context, made: Feedback, com
         return "Label Studio is not running, and so was not asked for newer verdicts"
     try:
         asked = questions(completions.rows(), config.interface, context.run.seed).uids
-        frozen = [row for name in ("annotations.jsonl", CHECKS) for row in _lines(made.path / name)]
+        frozen = [row for name in ("annotations.jsonl", freezing.CHECKS) for row in _lines(made.path / name)]
         store = context.run_dir / "store"
         changes = ", of disputes ".join(
             found
@@ -367,64 +294,16 @@ def _lines(path: Path) -> list[Metrics]:
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How people judged, the pairs that gives, and the prompts that give none."""
-    from trueup.feedback import use
-    from trueup.feedback.examples import in_words
+    from trueup.feedback import saying
 
-    counts, became = metrics["counts"], metrics.get("became", {})
-    judged = f"{counts['votes']:,} judgements"
-    if became.keys() - {"thumb", "edit"} or not counts["votes"]:
-        judged = f"{sum(sum(found.values()) for found in became.values()):,} judgements ({in_words(became)})"
-    if "share_up" in metrics:
-        judged += f", {metrics['share_up']:.0%} of {'them' if became.keys() <= {'thumb'} else 'the'} thumbs up"
-    without = counts.get("prompts_without_pairs", 0)
-    unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
-    return [
-        f"{judged}, {unusable:,} more cannot be used: {counts['pairs']:,} pairs; {without:,} prompts give none",
-        *use.in_words(metrics.get("from_use", {})),
-        *_set_aside(metrics),
-        *enough.few(metrics.get("num_prompts", enough.JUDGED_PROMPTS), enough.JUDGED_PROMPTS, "judged prompts"),
-    ]
-
-
-def _set_aside(metrics: Metrics) -> list[str]:
-    """What people did in Label Studio that no stage uses, a line each."""
-    better = metrics.get("better_answers") or {}
-    written, paired = better.get("num_written", 0), better.get("num_pairs", 0)
-    unqualified = metrics.get("judgements_of_unqualified_people", 0)
-    foreign, deleted = metrics.get("foreign_tasks", 0), metrics.get("labels_deleted_in_label_studio", 0)
-    broken = len(metrics.get("store_lines_that_cannot_be_read", ()))
-    asked, counts = metrics.get("asked") or {}, metrics.get("counts", {})
-    disputed = metrics.get("num_disputed", 0) if not counts.get("adjudicated") and "interface" in metrics else 0
-    settled, overruled = counts.get("adjudicated", 0), counts.get("overruled_by_adjudication", 0)
-    lines = {
-        _of_checks(metrics, "gold", "right", asked.get("gold", 0)): asked.get("gold", 0),
-        _of_checks(metrics, "repeated", "the same again", asked.get("repeated", 0)): asked.get("repeated", 0),
-        f"disputed: {disputed:,}; to have one person settle them: --adjudicate": disputed,
-        f"adjudicated: {settled:,}, which overruled {overruled:,} judgements and upheld "
-        f"{counts.get('upheld_by_adjudication', 0):,}": settled,
-        f"better answers written by people: {written:,}, {paired:,} of them pairs with the original; sft trains on "
-        f"them once {BETTER_ANSWERS} there is in data.demonstrations": written,
-        f"judgements of people who are not qualified, which do not count: {unqualified:,}": unqualified,
-        f"tasks that trueup did not publish, left alone: {foreign:,}": foreign,
-        f"annotations that were deleted in Label Studio and do not count: {deleted:,}": deleted,
-        f"lines of the store that cannot be read: {broken:,}": broken,
-    }
-    return [line for line, number in lines.items() if number]
-
-
-def _of_checks(metrics: Metrics, kind: str, what: str, number: int) -> str:
-    """How often people were right on gold, or said the same again."""
-    share = (metrics.get(kind) or {}).get("all")
-    found = f"{share['estimate']:.0%} of {share['num']:,} judgements {what}" if share else "nobody judged them"
-    return f"{kind} questions: {number:,}, {found}"
+    return saying.says(metrics, run)
 
 
 def how_far(run_dir: Path) -> str:
     """Of people who are not done: how many completions are judged."""
-    known = read_json(run_dir / "store" / "progress.json") or {}
-    if not {"labelled", "wanted"} <= known.keys():
-        return ""
-    return "; ".join([f"waiting for labels {known['labelled']}/{known['wanted']}", *known.get("notes", [])])
+    from trueup.feedback import saying
+
+    return saying.how_far(run_dir)
 
 
 STAGE = Stage(

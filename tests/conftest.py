@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import stamina
 import torch
+from ports import free_port
 from tiny import make_run
 
 from trueup.feedback import server
@@ -46,12 +46,6 @@ def sharp(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     made = make_run(tmp_path_factory.mktemp("sharp"), sharp=True, num_prompts=10, sft_epochs=6)
     made.execute("sample")
     return made
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import free_port
+from ports import free_port
 from tiny import WORDS, make_model
 
 from trueup import demo

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from conftest import free_port
 from playwright.sync_api import expect, sync_playwright
+from ports import free_port
 
 from trueup.cli.main import main
 from trueup.errors import ConfigError, ServerError

@@ -14,7 +14,7 @@ import httpx
 import postgres
 import pytest
 from click.testing import CliRunner
-from conftest import free_port
+from ports import free_port
 from test_people import session, whoami
 
 from trueup.cli.main import main

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from conftest import free_port
+from ports import free_port
 
 from trueup.cli.main import main
 from trueup.feedback import people, server

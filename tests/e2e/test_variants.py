@@ -123,7 +123,7 @@ def test_the_winner_is_the_one_whose_interval_ends_highest_at_its_lower_end(fold
             "high": 0.95,
             "num_prompts": 4,
         }  # the estimates are the other way round
-        found["metrics"]["win_rate_by_reward_model"] = wins
+        found["metrics"]["win_rate"] = wins
         write_json(path, found)
     assert chain.where("policy") == ("kto@other", 1)
     assert pipeline(tmp_path, round=2, winner={1: "dpo@beta-2"}).where("policy") == ("dpo@beta-2", 1)
