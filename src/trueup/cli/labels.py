@@ -157,8 +157,8 @@ def _pulled(pipeline: Pipeline) -> tuple[list[dict[str, Any]], list[dict[str, An
 
 def _checks(pipeline: Pipeline) -> list[dict[str, Any]]:
     """What was said of gold questions and repetitions: as it was frozen, or, before that, as far as it was pulled."""
+    from trueup.feedback.freezing import CHECKS
     from trueup.run.artifacts import Feedback, read_jsonl
-    from trueup.stages.collect import CHECKS
 
     frozen = Feedback(pipeline.path("collect"))
     if not frozen.is_there():
