@@ -15,6 +15,8 @@ from trueup.errors import StageError
 from trueup.models.adapters import saved_tensors
 from trueup.run.files import read_jsonl
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 REWARD = """
 def length(prompts, completions):

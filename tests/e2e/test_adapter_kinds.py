@@ -22,7 +22,10 @@ def of_kind(pipeline: Pipeline, root: Path, kind: str) -> Pipeline:
     return Pipeline(pipeline.run.model_copy(update={"adapter": adapter, "data": data}), STAGES, root)
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora", "adalora"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("kind", ["dora", pytest.param("lora", marks=SLOW), pytest.param("adalora", marks=SLOW)])
 def test_a_kind_goes_through_sft_reward_dpo_and_evaluate(pipeline: Pipeline, tmp_path: Path, kind: str) -> None:
     run = of_kind(pipeline, tmp_path, kind)
     for name in ("sft", "collect", "reward", "dpo", "evaluate"):

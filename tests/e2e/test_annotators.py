@@ -51,6 +51,7 @@ def desk(labelstudio: Path) -> Iterator[Desk]:
         tasks = sorted(task["id"] for task in client.pull(project))
         made = admin.post(f"/api/tasks/{tasks[0]}/annotations/", json={"result": [THUMB]}).json()["id"]
         yield Desk(admin, judge, {"Authorization": f"Token {token}"}, person, project, tasks, made)
+    people.remove(labelstudio, str(person.id))  # or other tests of this server would wait for this person
 
 
 def addresses() -> list[str]:

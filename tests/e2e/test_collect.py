@@ -76,7 +76,12 @@ def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> Non
         assert {pair["chosen_uid"].split("-")[0], pair["rejected_uid"].split("-")[0]} == {pair["prompt_id"]}
 
 
-@pytest.mark.parametrize("interface", ["pairwise", "rating", "edit"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "interface", ["pairwise", pytest.param("rating", marks=SLOW), pytest.param("edit", marks=SLOW)]
+)
 def test_simulated_annotators_judge_on_every_screen(context: Context, interface: str) -> None:
     config = collect.Config(interface=interface)  # type: ignore[arg-type]
     with pytest.raises(Waiting, match="waiting 0/80"):

@@ -135,6 +135,7 @@ def test_the_winner_is_the_one_whose_interval_ends_highest_at_its_lower_end(fold
         pipeline(tmp_path, round=2, winner={1: "grpo@x"}).artifact("policy", "sample")
 
 
+@pytest.mark.slow
 def test_the_next_round_starts_from_the_winner_and_goes_on_where_it_was_begun(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     winner = "  1: dpo@beta-2\n"

@@ -27,6 +27,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom_with_smollm2(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbclient and ipykernel are not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")

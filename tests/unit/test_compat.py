@@ -81,10 +81,12 @@ def test_no_other_private_name_is_used() -> None:
     for path in sorted({*SOURCES.rglob("*.py"), *STAGES.rglob("*.py")}):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-        own = {item.name for body in bodies for item in body if isinstance(item, ast.FunctionDef)}
+        own = {
+            item.name for body in bodies for item in body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
         methods |= {name: path.name for name in own if PRIVATE.fullmatch(name)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in own:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name not in own:
                 made.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 made.add(node.id)

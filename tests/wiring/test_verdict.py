@@ -31,6 +31,7 @@ SETTINGS = {
     "kto.num_train_epochs": 6,
     "reward.learning_rate": 0.003,
     "reward.num_train_epochs": 6,
+    "reward.thumbs_weight": 0,
     "evaluate.temperature": 0,
     "evaluate.num_completions": 2,
 }
