@@ -79,6 +79,8 @@ def goal_lines(answer: dict[str, Any]) -> list[str]:
         found = answer["win_rate"]["found"]
         interval = f"lower end {found['low']:.1%} (estimate {found['estimate']:.1%}, upper end {found['high']:.1%})"
         wanted = f"at least {_percent(answer['win_rate']['wanted_at_least'])}"
+        if not answer["win_rate"]["met"] and found["low"] >= answer["win_rate"]["wanted_at_least"]:
+            wanted += ", by a judge that can tell"
         lines.append(_line("win rate", interval, wanted, answer["win_rate"]))
     if "kl" in answer:
         found = f"{answer['kl']['found']:.3f} nats per token"
