@@ -53,32 +53,39 @@ def record(folder: Path, place: str) -> dict[str, Any]:
     return found
 
 
-def test_a_variant_is_built_beside_the_first_on_the_same_labels(folder: Path) -> None:
-    first = record(folder, "round-1/dpo")
-    good(trueup(folder, "dpo", "--as", "beta-2", "--set", "dpo.beta=2"))
-    other = record(folder, "round-1/dpo@beta-2")
-    assert record(folder, "round-1/dpo") == first
+@pytest.fixture(scope="module")
+def said(folder: Path) -> dict[str, str]:
+    """What the commands said that made a variant of DPO and one of KTO, and judged them; and dpo's record before."""
+    return {
+        "first": (folder / "runs/tiny/round-1/dpo/record.json").read_text(),
+        "dpo": good(trueup(folder, "dpo", "--as", "beta-2", "--set", "dpo.beta=2")),
+        "evaluate": good(trueup(folder, "evaluate", "--as", "beta-2")),
+        "kto": good(trueup(folder, "kto", "--as", "other")),
+        "evaluate kto": good(trueup(folder, "evaluate", "--as", "other")),
+    }
+
+
+def test_a_variant_is_built_beside_the_first_on_the_same_labels(folder: Path, said: dict[str, str]) -> None:
+    first, other = record(folder, "round-1/dpo"), record(folder, "round-1/dpo@beta-2")
+    assert (folder / "runs/tiny/round-1/dpo/record.json").read_text() == said["first"]
     assert other["config"]["beta"] == 2 and other["inputs"] == first["inputs"]
     assert other["fingerprint"] != first["fingerprint"]
     assert not list((folder / "runs/tiny/round-1").glob("*.partial"))
-    # its settings need not be typed again, and are named
-    said = good(trueup(folder, "evaluate", "--as", "beta-2"))
-    assert "--set dpo.beta=2" in said
+
+
+def test_a_variant_keeps_its_settings_which_are_named(folder: Path, said: dict[str, str]) -> None:
+    assert "--set dpo.beta=2" in said["evaluate"]
     judged = record(folder, "round-1/evaluate@beta-2")
-    assert judged["inputs"]["aligned"] == other["fingerprint"]
-    assert "beta-2" not in (folder / "runs/tiny/round-1/dpo/record.json").read_text()
+    assert judged["inputs"]["aligned"] == record(folder, "round-1/dpo@beta-2")["fingerprint"]
     assert "complete already" in good(trueup(folder, "dpo", "--as", "beta-2"))
 
 
-def test_a_variant_may_be_of_another_method(folder: Path) -> None:
-    good(trueup(folder, "kto", "--as", "other"))
-    good(trueup(folder, "evaluate", "--as", "other"))
-    assert (
-        record(folder, "round-1/evaluate@other")["inputs"]["aligned"]
-        == record(folder, "round-1/kto@other")["fingerprint"]
-    )
+def test_a_variant_may_be_of_another_method(folder: Path, said: dict[str, str]) -> None:
+    aligned = record(folder, "round-1/kto@other")["fingerprint"]
+    assert record(folder, "round-1/evaluate@other")["inputs"]["aligned"] == aligned
 
 
+@pytest.mark.usefixtures("said")
 def test_status_shows_each_with_its_own_verdict(folder: Path) -> None:
     shown = trueup(folder, "status", "--json")
     said = json.loads(shown.stdout)
@@ -93,6 +100,7 @@ def test_status_shows_each_with_its_own_verdict(folder: Path) -> None:
     assert all(len(line) <= 80 for line in text.splitlines() if "│" in line)
 
 
+@pytest.mark.usefixtures("said")
 def test_ship_decides_by_the_evaluation_of_the_variant(folder: Path) -> None:
     shown = trueup(folder, "ship", "--as", "beta-2", "--json", "--set", "goal.kl=1e-9")
     said = json.loads(shown.stdout)
@@ -111,6 +119,7 @@ def pipeline(folder: Path, **changes: Any) -> Pipeline:
     return Pipeline(run.model_copy(update=changes), STAGES, folder / "runs")
 
 
+@pytest.mark.usefixtures("said")
 def test_the_winner_is_the_one_whose_interval_ends_highest_at_its_lower_end(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     chain = pipeline(tmp_path, round=2)
@@ -136,6 +145,7 @@ def test_the_winner_is_the_one_whose_interval_ends_highest_at_its_lower_end(fold
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("said")
 def test_the_next_round_starts_from_the_winner_and_goes_on_where_it_was_begun(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     winner = "  1: dpo@beta-2\n"
@@ -173,6 +183,7 @@ def test_a_winner_that_is_no_aligned_adapter_is_refused(folder: Path, winner: st
     assert said.exit_code == 2 and "such as dpo or dpo@beta-0.3" in said.output
 
 
+@pytest.mark.usefixtures("said")
 def test_the_lineage_of_an_adapter_leads_to_its_labels(folder: Path) -> None:
     family = Family(folder / "runs" / "tiny")
     members = family.ancestors(family.find("dpo@beta-2"))
@@ -185,6 +196,7 @@ def test_the_lineage_of_an_adapter_leads_to_its_labels(folder: Path) -> None:
     assert unknown.exit_code == 2 and "no complete stage called ppo" in unknown.output
 
 
+@pytest.mark.usefixtures("said")
 def test_a_persons_judgements_are_followed_to_what_was_made_of_them(folder: Path) -> None:
     family = Family(folder / "runs" / "tiny")
     frozen = list(read_jsonl(folder / "runs/tiny/round-1/collect/annotations.jsonl"))
