@@ -90,13 +90,13 @@ def remove(data_dir: Path, who: str) -> Person:
     Raises ServerError when there is no such person, or several of that name.
     """
     with _changing(data_dir) as people:
-        found = [n for n, one in enumerate(people) if not one.removed and who in (str(one.id), one.email)]
-        found = found or [n for n, one in enumerate(people) if not one.removed and one.name == who]
+        found = [n for n, one in enumerate(people) if not one.removed and one.email == who]
+        found = found or [n for n, one in enumerate(people) if not one.removed and who in (str(one.id), one.name)]
         if len(found) != 1:
             several = ", ".join(people[n].email for n in found)
             raise ServerError(
                 f"trueup people remove {who}",
-                found=f"{len(found)} people of this name: {several}"
+                found=f"{len(found)} people of this name or id: {several}"
                 if found
                 else "nobody with this name, e-mail or id",
                 expected="one person who has a login",

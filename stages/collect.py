@@ -92,6 +92,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     from trueup.feedback.screens import read_guidelines, version
 
     if completions is None:
+        _refuse_adjudication(config, context)
         return _ready_made(config, context) if context.run.data.preferences else _of_use(config, context)
     gold = _refuse(config, context)
     guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
@@ -147,6 +148,18 @@ def run(config: Config, context: Context, completions: Completions | None = None
     }
 
 
+def _refuse_adjudication(config: Config, context: Context) -> None:
+    """Raises ConfigError where disputes are to be judged once more, and nobody is asked anything."""
+    if config.adjudicate:
+        of_files = bool(context.run.data.preferences)
+        raise ConfigError(
+            "collect --adjudicate",
+            found="judgements of data.preferences" if of_files else "collect.interface: use",
+            expected="judgements in Label Studio: nobody is asked here",
+            next_step="leave it out",
+        )
+
+
 def _refuse(config: Config, context: Context) -> Gold:
     """The gold questions. Raises ConfigError and DataError where these do not fit what people are asked.
 
@@ -195,7 +208,7 @@ def read_gold(config: Config, context: Context) -> Gold:
         )
     except DataError as error:
         where = "collect.gold" if error.where == "data.preferences" else f"collect.gold: {error.where}"
-        next_step = f"correct the rows of {path}"
+        next_step = f"correct the rows of {path}" if path.exists() else "correct the path"
         raise DataError(where, found=error.found, expected=error.expected, next_step=next_step) from None
     return gold.gold_of(rows, unusable, path, config.interface, seed)
 
@@ -278,6 +291,10 @@ def _since_in_label_studio(config: Config, context: Context, made: Feedback, com
         asked = questions(completions.rows(), config.interface, context.run.seed).uids
         frozen = [row for name in ("annotations.jsonl", freezing.CHECKS) for row in _lines(made.path / name)]
         store = context.run_dir / "store"
+        if settings.url is not None and Project(settings, store, config.interface).known is None:
+            if any(row.get("annotation_id") is not None for row in frozen):
+                return f"{settings.url} was not asked for newer verdicts: nothing was published at this address"
+            return ""
         changes = ", of disputes ".join(
             found
             for adjudicates in (False, True)

@@ -83,12 +83,14 @@ def _cell(value: object) -> dict[str, Any]:
 def _svg(figure: Figure, name: str) -> Any:
     """The figure's <svg> element; ids are made from `name`, so that figures on one page do not share clip paths."""
     import io
+    import warnings
 
     import matplotlib
     from markupsafe import Markup
 
     out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser's fonts draw the text
         figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
     text = out.getvalue()
     return Markup(text[text.index("<svg") :])  # noqa: S704 - matplotlib escapes what it writes

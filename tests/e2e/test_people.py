@@ -75,7 +75,7 @@ def test_three_people_of_one_name_are_told_apart_and_one_is_removed(place: Path)
         assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
     assert not any(person.password in (place / "server.log").read_text() for person in made)
     several = typed("people", "remove", "Ana María", "--data-dir", str(place), code=2)
-    assert "3 people of this name: ana.maria@trueup.local, ana.maria-2@" in several
+    assert "3 people of this name or id: ana.maria@trueup.local, ana.maria-2@" in several
 
     inside = [session(place, person) for person in made]
     assert [whoami(browser)["id"] for browser in inside] == [person.id for person in made]

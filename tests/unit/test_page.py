@@ -82,3 +82,10 @@ def test_two_plots_share_no_clip_path_and_render_the_same_twice() -> None:
     html = page.render()
     assert len(set(clips(html))) == len(clips(html)) == 2
     assert Page("t").plot(figure(1), "one").plot(figure(1), "two").render() == html
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_letter_that_no_font_has_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    drawn = Figure()
+    drawn.subplots().set_title("\u8bc4\x1b")
+    Page("t").plot(drawn, "p").write(tmp_path / "p.html")

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from trueup.cli.main import main
 from trueup.errors import DataError, StageError
 from trueup.run.artifacts import Feedback
 from trueup.run.pipeline import Pipeline
@@ -115,3 +117,30 @@ def test_a_broken_line_stops_the_stage_and_keeps_nothing(tmp_path: Path) -> None
     with pytest.raises(DataError, match="line 2: not JSON"):
         run.execute("collect")
     assert not run.path("collect").exists()
+
+
+@pytest.mark.parametrize("field", ["rating", "rating_ann"])
+def test_ratings_on_another_scale_are_refused(tmp_path: Path, field: str) -> None:
+    rows = [{"prompt": "q", "completion": f"a{n}", field: n} for n in range(11)]
+    with pytest.raises(DataError, match="not on a scale from 1 to 5"):
+        pipeline(tmp_path, rows).execute("collect")
+    assert frozen(pipeline(tmp_path, [*rows[1:6], rows[1] | {field: 2.5}]))[2]["unusable_rows"] == {
+        "unknown verdict": 1
+    }
+
+
+def test_nothing_of_a_file_is_judged_once_more(tmp_path: Path) -> None:
+    run = pipeline(tmp_path, [pair("q", "a", "b")])
+    done = CliRunner().invoke(main, ["collect", str(tmp_path / "run.yaml"), "--adjudicate"])
+    assert (done.exit_code, "judgements of data.preferences" in done.output) == (2, True)
+    assert not run.path("collect").exists()
+
+
+def test_a_frozen_line_that_is_no_judgement_is_named(tmp_path: Path) -> None:
+    run = pipeline(tmp_path, [pair("q", "a", "b")])
+    frozen(run)
+    with (run.path("collect") / "annotations.jsonl").open("a") as out:
+        out.write('{"kind": "weird"}\n')
+    for words in (["advise"], ["labels", "report"], ["labels", "export", "--format", "jsonl", "--out", "o.jsonl"]):
+        done = CliRunner().invoke(main, [*words, str(tmp_path / "run.yaml")])
+        assert (done.exit_code != 0, "no judgement: kind is 'weird'" in done.output) == (True, True), done.output

@@ -243,3 +243,19 @@ def test_a_broken_line_of_the_scores_stops_the_stage(tmp_path: Path) -> None:
     given = {"path": tmp_path / "traces.jsonl", "scores": tmp_path / "scores.jsonl"}
     with pytest.raises(DataError, match="line 1: not JSON"):
         read_preferences(DataConfig.model_validate({"preferences": given}))
+
+
+def test_calls_that_failed_are_counted_and_stop_nothing(tmp_path: Path) -> None:
+    call = {"id": "o1", "trace_id": "t1", "type": "GENERATION", "input": "Hi", "output": "Two."}
+    mine = {"scores": [{"name": "thumb", "value": 0, "source": "API"}]}
+    bare = {name: call[name] for name in ("id", "trace_id", "type", "input")}
+    found, report = read(tmp_path, [call | mine, bare | {"id": "o2"}, bare | {"id": "o3"} | mine])
+    assert len(found) == 1
+    assert report.left_out == {"no score": 1, "empty answer": 1}
+
+
+@pytest.mark.parametrize("response", [{}, {"choices": []}, {"error": "overloaded"}, None])
+def test_a_request_that_was_not_answered_is_no_empty_answer(tmp_path: Path, response: Any) -> None:
+    answered = {"request": {"messages": [USER]}, "response": {"choices": [{"message": ANSWER}]}, "score": 0}
+    found, report = read(tmp_path, [answered, answered | {"response": response}])
+    assert (len(found), report.left_out) == (1, {"empty answer": 1})

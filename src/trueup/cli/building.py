@@ -88,11 +88,20 @@ def command_of(stage: Stage) -> click.Command:
             click.echo(f"  {line}")
         if stage.trains and built:
             _draw(pipeline)
-        following_command = following(pipeline, run_file, pipeline.states())
+        passing = {option for option in options if _passes(stage, option)}
+        kept = tuple(one for one in overrides if one not in passing)
+        onward = open_run(run_file, kept) if passing else pipeline
+        following_command = following(onward, run_file, onward.states())
         click.echo(following_command)
         tell(run=pipeline.run.name, **_figures(pipeline, stage, built, afterwards), next=following_command)
 
     return command
+
+
+def _passes(stage: Stage, option: str) -> bool:
+    """Whether an option is of this command alone: the next command need not repeat it."""
+    of_stage = {f"{stage.name}.{key}" for key in stage.apart}
+    return option.partition("=")[0] in of_stage or option in {override for override, _ in stage.shorthands.values()}
 
 
 def _own_variant(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -10,7 +10,7 @@ import click
 
 from trueup.cli.document import tell, with_json
 from trueup.cli.options import RUN_FILE, SET, open_run, typed
-from trueup.errors import ConfigError, StageError
+from trueup.errors import ConfigError, DataError, StageError
 
 if TYPE_CHECKING:
     from trueup.run.artifacts import Feedback
@@ -42,7 +42,7 @@ def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, spl
     as further columns.
     """
     from trueup.feedback import exporting
-    from trueup.run.artifacts import Feedback, read_jsonl, write_jsonl
+    from trueup.run.artifacts import Feedback, write_jsonl
 
     pipeline = open_run(run_file, overrides)
     _refuse_place(out, form)
@@ -54,7 +54,7 @@ def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, spl
             expected="a complete stage collect",
             next_step=f"trueup collect {typed(run_file, overrides)}",
         )
-    annotations = list(read_jsonl(frozen.path / "annotations.jsonl"))
+    annotations = _annotations(frozen)
     people = exporting.people_of(annotations)
     if form in exporting.PAIRED:
         rows = exporting.PAIRED[form](_of_split(frozen, "pairs", split), people)
@@ -132,7 +132,7 @@ def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], l
         completions = sampled.rows() if sampled.is_there() and not judged.is_file() else given
         if (used := frozen.path / use.FILE).exists():
             completions = [*read_jsonl(used), *completions]
-        return list(read_jsonl(frozen.path / "annotations.jsonl")), completions, "as they were frozen"
+        return _annotations(frozen), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}
     pulled = _pulled(pipeline)[0]
@@ -141,6 +141,26 @@ def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], l
     raise StageError(
         str(frozen.path), found="nobody has judged yet", expected="judgements", next_step=f"trueup collect {run}"
     )
+
+
+def _annotations(frozen: Feedback) -> list[dict[str, Any]]:
+    """The judgements that were frozen. Raises DataError on a line that this version cannot read."""
+    from trueup.feedback.judgement import from_row
+    from trueup.run.artifacts import read_jsonl
+
+    path = frozen.path / "annotations.jsonl"
+    lines = list(read_jsonl(path))
+    for number, line in enumerate(lines, start=1):
+        try:
+            from_row(line)
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path}:{number}",
+                found=f"no judgement: {error}",
+                expected="the file as trueup wrote it",
+                next_step="trueup collect RUN.yaml --rebuild, or restore the file",
+            ) from None
+    return lines
 
 
 def _pulled(pipeline: Pipeline) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

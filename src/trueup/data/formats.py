@@ -60,6 +60,13 @@ class Format:
         elif self.people is ANNOTATOR and "completion" in self.fields:
             yield from (value for name, value in record.items() if ANNOTATOR.fullmatch(name) and not is_missing(value))
 
+    def ratings(self, record: Record) -> Iterator[Any]:
+        """What the row holds where ratings are expected."""
+        if self.people is RATED_BY:
+            yield from (value for name, value in record.items() if RATED_BY.fullmatch(name) and not is_missing(value))
+        elif "rating" in self.fields or ("kind" in self.fields and record["kind"] == "rating"):
+            yield record.get("rating")
+
 
 def detect(record: Record, wanted: str | None = None) -> Format | None:
     """The first format whose fields the record has, and that gives what is `wanted`; else the first that it has.

@@ -16,7 +16,7 @@ from trueup.data.formats import TRACES, Example, Format, Record, detect, prompt_
 from trueup.data.judged import TIE
 from trueup.data.kinds import AS_UTF8
 from trueup.data.scores import Scores
-from trueup.data.verdicts import doubt_in, spelling
+from trueup.data.verdicts import doubt_in, doubt_in_ratings, spelling
 from trueup.errors import DataError
 from trueup.run.run_file import Source
 
@@ -45,6 +45,7 @@ class Reader:
         self.num_other_turns = 0  # assistant turns before the last one
         self.unused: Counter[str] = Counter()
         self._labels = self.scores.labels
+        self._ratings: Counter[str] = Counter()
         self._shapes: dict[tuple[str, ...], Format | None] = {}
 
     def place(self, place: Place) -> str:
@@ -77,6 +78,14 @@ class Reader:
                 else "rewrite the label column, and leave out rows without a verdict",
             )
 
+        if doubt := doubt_in_ratings(self._ratings):
+            raise DataError(
+                str(self.source.path),
+                found=doubt,
+                expected="whole numbers from 1 (bad) to 5 (excellent)",
+                next_step="rewrite the ratings, and leave out rows without one",
+            )
+
     def _of_file(self, file: DataFile) -> Iterator[tuple[Place, Example]]:
         faults, expected, unknown = self.faults, None, None
         given: set[str] = set()
@@ -86,6 +95,9 @@ class Reader:
                 record = columns.renamed(record, self.source.columns)
             self.num_rows += 1
             found = self._format(record)
+            if found is None and expected is not None and expected.trace is not None:
+                record = dict.fromkeys(expected.fields) | record  # such as a call that failed, and has no output
+                found = self._format(record)
             if expected is None and found is not None:
                 expected = found
                 self.formats[file.name or str(file.path)] = found.name
@@ -115,6 +127,8 @@ class Reader:
         """What the row says; fills the counts of what is not read. Raises RowFault."""
         if len(self._labels) < MAX_LABELS:
             self._labels.update(spelling(label) for label in found.labels(record))
+        if len(self._ratings) < MAX_LABELS:
+            self._ratings.update(spelling(rating) for rating in found.ratings(record))
         record = unfolded(record)
         examples = [with_system_and_tools(record, example) for example in found.examples(record, self.scores)]
         if self.wanted == "demonstrations" and any(one.completion is None for one in examples):

@@ -53,7 +53,10 @@ def request_log(record: Record, scores: Scores) -> list[Example]:
     refuse_tools(request)
     scores.unused.update(f"request.{key}" for key in request.keys() - {"messages"} if not is_empty(request[key]))
     asked = request.get("messages")
-    messages = turns([*listed(asked), *choices(response if isinstance(response, dict) else {})], "request and response")
+    answered = choices(response if isinstance(response, dict) else {})
+    messages = turns([*listed(asked), *answered], "request and response")
+    if not answered:
+        raise RowFault("empty answer", "response holds no choices with a message: there is no answer that was scored")
     return _judged(messages, scores.verdicts(_in_log(record, scores))) or _without(scores)
 
 

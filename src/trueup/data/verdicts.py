@@ -108,6 +108,14 @@ def doubt_in(labels: Counter[str]) -> str:
     return ""
 
 
+def doubt_in_ratings(ratings: Counter[str]) -> str:
+    """Why the ratings of one source cannot be trusted to go from 1 to 5; empty when they can."""
+    numbers = (as_number(word) for word in ratings)
+    if any(number is not None and math.isfinite(number) and not 1 <= number <= 5 for number in numbers):
+        return f"ratings {_listed(ratings)}: not on a scale from 1 to 5"
+    return ""
+
+
 def spelling(value: Any) -> str:
     """A label as it is counted: numbers alike however they are written."""
     number = as_number(value)
