@@ -71,7 +71,8 @@ def test_a_variant_is_built_beside_the_first_on_the_same_labels(folder: Path) ->
 
 
 def test_a_variant_may_be_of_another_method(folder: Path) -> None:
-    good(trueup(folder, "kto", "--as", "other"))
+    next_line = good(trueup(folder, "kto", "--as", "other")).splitlines()[-1]
+    assert next_line.startswith("next: trueup evaluate ") and "variant=other" in next_line
     good(trueup(folder, "evaluate", "--as", "other"))
     assert (
         record(folder, "round-1/evaluate@other")["inputs"]["aligned"]

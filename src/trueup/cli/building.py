@@ -88,6 +88,8 @@ def command_of(stage: Stage) -> click.Command:
             click.echo(f"  {line}")
         if stage.trains and built:
             _draw(pipeline)
+        if stage.alignment and pipeline.run.variant and stage.name != pipeline.run.method:
+            pipeline = open_run(run_file, overrides, options)  # a variant is of the method that it was built with
         following_command = following(pipeline, run_file, pipeline.states())
         click.echo(following_command)
         tell(run=pipeline.run.name, **_figures(pipeline, stage, built, afterwards), next=following_command)
