@@ -68,10 +68,13 @@ def test_a_reward_function_that_raises_or_miscounts_names_prompt_and_function(tm
     (tmp_path / "my_rewards.py").write_text(
         "def breaks(prompts, completions):\n    return [1 / (p[-1]['content'] != 'boot') for p in prompts]\n"
         "def miscounts(prompts, completions):\n    return [1.0]\n"
+        "def leaves(prompts, completions):\n    raise SystemExit(7)\n"
     )
     asked = [[{"role": "user", "content": word}] for word in ("tent", "boot")]
     with pytest.raises(StageError, match=r"my_rewards:breaks: it raised ZeroDivisionError.*at the prompt 'boot'"):
         rewards.of_function("my_rewards:breaks", tmp_path)(asked, ["a", "b"])
+    with pytest.raises(StageError, match=r"my_rewards:leaves: it raised SystemExit: 7"):
+        rewards.of_function("my_rewards:leaves", tmp_path)(asked, ["a", "b"])
     with pytest.raises(StageError, match="my_rewards:miscounts: 1 rewards for 2 completions, at the prompt 'tent'"):
         rewards.of_function("my_rewards:miscounts", tmp_path)(asked, ["a", "b"])
     with pytest.raises(ConfigError, match="my_rewards:absent"):

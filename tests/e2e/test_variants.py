@@ -81,6 +81,8 @@ def test_a_variant_keeps_its_settings_which_are_named(folder: Path, said: dict[s
 
 
 def test_a_variant_may_be_of_another_method(folder: Path, said: dict[str, str]) -> None:
+    next_line = said["kto"].splitlines()[-1]
+    assert next_line.startswith("next: trueup evaluate ") and next_line.count("variant=other") == 1
     aligned = record(folder, "round-1/kto@other")["fingerprint"]
     assert record(folder, "round-1/evaluate@other")["inputs"]["aligned"] == aligned
 

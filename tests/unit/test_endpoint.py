@@ -153,3 +153,9 @@ def test_what_was_answered_is_not_asked_again(serve: Callable[[Reply], Server], 
 
 def test_no_question_is_no_request(tmp_path: Path) -> None:
     assert Endpoint("http://127.0.0.1:9/v1", "m", tmp_path).judge([]).answers == []
+
+
+def test_the_cure_of_another_address_says_that_it_begins_anew(serve: Callable[[Reply], Server], tmp_path: Path) -> None:
+    at = serve(lambda body: (404, "no such model"))
+    with pytest.raises(ServerError, match=r"another evaluate\.judge_url.* add --rebuild"):
+        Endpoint(at.url, "m", tmp_path).judge(questions(("a", "b")))

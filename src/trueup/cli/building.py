@@ -91,6 +91,8 @@ def command_of(stage: Stage) -> click.Command:
         passing = {option for option in options if _passes(stage, option)}
         kept = tuple(one for one in overrides if one not in passing)
         onward = open_run(run_file, kept) if passing else pipeline
+        if stage.alignment and pipeline.run.variant and stage.name != pipeline.run.method:
+            onward = open_run(run_file, overrides, options)  # a variant is of the method that it was built with
         following_command = following(onward, run_file, onward.states())
         click.echo(following_command)
         tell(run=pipeline.run.name, **_figures(pipeline, stage, built, afterwards), next=following_command)

@@ -73,7 +73,8 @@ def open_run(run_file: Path, overrides: tuple[str, ...], options: Mapping[str, s
     from trueup.run.run_file import load
 
     if variant := click.get_current_context().meta.get(VARIANT):
-        overrides = (*overrides, given := f"variant={variant}")
+        given = f"variant={variant}"
+        overrides = overrides if given in overrides else (*overrides, given)
         options = {given: f"--as {shlex.quote(variant)}", **(options or {})}
     remember_run_file(run_file, overrides)
     sections, root = {stage.name: stage.config for stage in STAGES}, run_file.resolve().parent / "runs"

@@ -63,11 +63,17 @@ def _answered(opinion: Opinion) -> Opinion:
         if told < FEWEST_ANSWERED * len(answers):
             raise StageError(
                 f"evaluate.judge: {opinion.name}",
-                found=f"an answer to {told} of {len(answers)} comparisons with {label}; {opinion.notes.get(label, '')}",
+                found=f"an answer to {told} of {len(answers)} comparisons with {label}{_how(opinion, label)}",
                 expected="an answer to half of them at least",
-                next_step="choose another model or another evaluate.judge, and run the same command again",
+                next_step="choose another model or another evaluate.judge, with --rebuild",
             )
     return opinion
+
+
+def _how(opinion: Opinion, label: str) -> str:
+    """What its requests came to, in words."""
+    kinds = opinion.notes.get(label, {}).get("requests", {})
+    return f"; of its requests, {', '.join(f'{n:,} {kind}' for kind, n in kinds.items())}" if kinds else ""
 
 
 def _functions(config: JudgeSettings, context: Context) -> ByScore:

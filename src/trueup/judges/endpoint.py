@@ -143,8 +143,8 @@ class Endpoint:
             f"evaluate.judge_url: {self.url}",
             found=found.replace(key, "***") if (key := _key()) else found,  # some repeat the key that they refuse
             expected=f"an OpenAI-compatible endpoint with the model {self.model}; its key, if any, in {KEY}",
-            next_step="correct evaluate.judge_url, evaluate.judge_model, evaluate.judge_timeout_s or the key, and run "
-            "the same command again: what was answered is kept",
+            next_step=f"correct the endpoint or {KEY}, and run the same command again: what was answered is kept; "
+            "with another evaluate.judge_url, evaluate.judge_model or evaluate.judge_timeout_s, add --rebuild",
         )
 
 

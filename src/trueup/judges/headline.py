@@ -84,6 +84,8 @@ def report(
         judge["instead_of"] = {"kind": wanted, "why": found["no_disjoint"]}
     won, optimized = judges[kind]["win_rates_over"], judges["optimized"]["win_rates_over"]
     functions = found["reward_functions"]
+    if judge["trust"] is None and kind == "optimized" and not functions:
+        judge["can_tell"] = False  # nothing was held out: less evidence gives no more of a verdict
     return {
         **found["metrics"],
         **found["kl"],

@@ -100,7 +100,7 @@ def of_function(name: str, folder: Path, key: str = "reward_functions") -> Rewar
     def reward(prompts: list[Messages], completions: list[str]) -> list[float]:
         try:
             scores = [float(score) for score in function(prompts=prompts, completions=completions)]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             blamed = _first_that_raises(function, prompts, completions)
             raise _fault(name, f"it raised {type(error).__name__}: {error}", "a reward", blamed) from error
         if len(scores) != len(completions):
@@ -185,7 +185,7 @@ def _first_that_raises(function: Callable[..., Any], prompts: list[Messages], co
     for prompt, completion in zip(prompts, completions, strict=True):
         try:
             function(prompts=[prompt], completions=[completion])
-        except Exception:
+        except (Exception, SystemExit):
             return prompt
     return prompts[0]
 

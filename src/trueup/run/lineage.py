@@ -92,7 +92,7 @@ def described(members: list[Member], annotator: str | None = None) -> list[str]:
         said += [f"its {', '.join(one.missing)}: built again since, or deleted"] if one.missing else []
         if one.judgements:
             of_one = "" if annotator is None else f", {one.judgements.get(annotator, 0):,} of {annotator}"
-            people = f"{len(one.judgements)} annotator{'s' * (len(one.judgements) != 1)}"
+            people = _people(list(one.judgements))
             said.append(f"{sum(one.judgements.values()):,} judgements of {people}{of_one}")
         lines.append(
             f"{one.name} ({one.fingerprint[:12]}): {'; '.join(said)}"
@@ -100,6 +100,14 @@ def described(members: list[Member], annotator: str | None = None) -> list[str]:
             else f"{one.name} ({one.fingerprint[:12]})"
         )
     return lines
+
+
+def _people(names: list[str]) -> str:
+    """How many gave judgements; a file that names nobody does not tell how many its people are."""
+    named = [name for name in names if not name.startswith("unnamed ")]
+    counted = f"{len(named)} annotator{'s' * (len(named) != 1)}"
+    unnamed = "people whom the file does not name"
+    return counted if len(named) == len(names) else f"{counted} and {unnamed}" if named else unnamed
 
 
 def _judgements(path: Path) -> dict[str, int]:
