@@ -23,7 +23,9 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
         judged += f", {metrics['share_up']:.0%} of {'them' if became.keys() <= {'thumb'} else 'the'} thumbs up"
     without = counts.get("prompts_without_pairs", 0)
     unusable = sum((metrics.get("unusable_annotations") or metrics.get("unusable_rows") or {}).values())
-    more = "rows left out" if metrics.get("unusable_rows") else "more cannot be used"  # a trace may bear no judgement
+    more = (
+        "rows, or verdicts in them, left out" if metrics.get("unusable_rows") else "more cannot be used"
+    )  # a trace may bear no judgement
     return [
         f"{judged}, {unusable:,} {more}: {counts['pairs']:,} pairs; {without:,} prompts give none",
         *use.in_words(metrics.get("from_use", {})),

@@ -12,6 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from trueup.cli.main import main
 from trueup.data import read_preferences
+from trueup.errors import DataError
 from trueup.feedback.files import judgements_of
 from trueup.feedback.judgement import Judgement
 from trueup.run.run_file import DataConfig
@@ -98,6 +99,32 @@ def test_ratings_by_person_are_ratings(tmp_path: Path) -> None:
             ("rating", "rating_bo", 2),
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "bad"),
+    [
+        ({"prompt": "q", "completion": "a"}, {"rating_ann": 4, "rating_bo": "n/a"}, "rating_bo is 'n/a'"),
+        (
+            {"instruction": "q", "response1": "a", "response2": "b"},
+            {"annotator1": 1, "annotator2": 7, "annotator3": 1},
+            "annotator2 is 7",
+        ),
+    ],
+)
+def test_a_verdict_that_cannot_be_read_takes_no_other_with_it(
+    tmp_path: Path, row: dict[str, Any], columns: dict[str, Any], bad: str
+) -> None:
+    (tmp_path / "d.jsonl").write_text(json.dumps(row | columns) + "\n")
+    rows, unusable = read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.jsonl"}))
+    (one,) = rows
+    assert {verdict.annotator for verdict in one["verdicts"]} == {name for name in columns if name not in bad.split()}
+    assert unusable == {"one person's unknown verdict": 1}
+    said = CliRunner().invoke(main, ["data", "check", str(tmp_path / "d.jsonl")]).output
+    assert bad in " ".join(said.split())
+    (tmp_path / "d.jsonl").write_text(json.dumps(row | dict.fromkeys(columns, "great")) + "\n")
+    with pytest.raises(DataError, match="unknown verdict: 1"):
+        read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.jsonl"}))
 
 
 def test_ties_and_empty_answers_count_for_agreement_and_are_not_trained_on(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class Example:
     `verdicts` are what each person said, where the row tells them apart, of `completion` or of the two `sides`; `votes`
     count the same people. `one_question` says that they were asked together, so that the same texts in another row were
     asked about again. `barred` says why the row cannot be learned from, though its verdicts tell how far people agree.
+    `unread` says in words which verdicts could not be read, beside those that could.
     """
 
     prompt: Messages
@@ -54,6 +55,7 @@ class Example:
     sides: tuple[str, str] | None = None  # in the file's order; None: completion, then rejected
     one_question: bool = False
     barred: str = ""
+    unread: tuple[str, ...] = ()
 
     @property
     def answer(self) -> dict[str, Any]:

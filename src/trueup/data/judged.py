@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from trueup.data.dialogue import Messages
@@ -11,12 +11,13 @@ from trueup.data.example import Example, Record, Verdict
 from trueup.data.faults import RowFault
 from trueup.data.reading import instruction_of, prompt_of, spoken_of
 from trueup.data.values import is_missing, refuse_half_characters, text_of
-from trueup.data.verdicts import as_number, count_of, label_of, scores_differ, shown
+from trueup.data.verdicts import UNKNOWN, as_number, count_of, label_of, scores_differ, shown
 
 ANNOTATOR = re.compile(r"annotator(\d+|[ _-].+)")  # columns that hold what one person said; the name is the person's
 RATED_BY = re.compile(r"rating[ _-].+")
 WHO = ("annotator", "updated_at", "lead_time", "comment", "reasons", "guidelines")  # of a row that one person gave
 TIE = "no preference"
+ONE_PERSON = "one person's unknown verdict"  # beside others that can be read: the row stays
 _PREFERRED = {0: "tie", 1: "a", 2: "b"}
 
 
@@ -52,12 +53,7 @@ def judged_pair(record: Record) -> list[Example]:
     An empty answer can be judged, and not learned from.
     """
     answers = ["" if is_missing(record[name]) else text_of(record[name], name) for name in ("response1", "response2")]
-    said = []
-    for name, verdict in _columns(record, ANNOTATOR):
-        number = as_number(verdict)
-        if number not in _PREFERRED:
-            raise RowFault("unknown verdict", f"{name} is {shown(verdict)}, expected 1, 2 or 0 for a tie")
-        said.append(Verdict("comparison", _PREFERRED[int(number)], name))
+    said, unread = _of_each_person(record, ANNOTATOR, "comparison", _preferred)
     first, second = (sum(one.value == side for one in said) for side in ("a", "b"))
     asked = prompt_of(record["prompt"]) if "prompt" in record else instruction_of(record, record.get("input"))
     if not said:
@@ -68,7 +64,9 @@ def judged_pair(record: Record) -> list[Example]:
     chosen, rejected = answers if first >= second else reversed(answers)
     votes = (max(first, second), min(first, second))
     sides = (answers[0], answers[1])
-    return [Example(asked, chosen, rejected, votes=votes, verdicts=said, sides=sides, one_question=True, barred=barred)]
+    found = Example(asked, chosen, rejected, votes=votes, verdicts=said, sides=sides, barred=barred, unread=unread)
+    found.one_question = True
+    return [found]
 
 
 def thumb(record: Record) -> list[Example]:
@@ -80,14 +78,15 @@ def thumb(record: Record) -> list[Example]:
 
 def thumbs_by_person(record: Record) -> list[Example]:
     """One answer, and a column for each person's thumb."""
-    said = [Verdict("thumb", label_of(value, name), name) for name, value in _columns(record, ANNOTATOR)]
+    said, unread = _of_each_person(record, ANNOTATOR, "thumb", label_of)
     asked, completion = _asked(record)
     ups = sum(one.value is True for one in said)
     downs = len(said) - ups
     if not said:
         return []
     barred = TIE if ups == downs else ""
-    return [Example(asked, completion, label=ups > downs, votes=(ups, downs), verdicts=said, barred=barred)]
+    votes = (ups, downs)
+    return [Example(asked, completion, label=ups > downs, votes=votes, verdicts=said, barred=barred, unread=unread)]
 
 
 def counted_thumbs(record: Record) -> list[Example]:
@@ -108,14 +107,37 @@ def rating(record: Record) -> list[Example]:
 
 def ratings_by_person(record: Record) -> list[Example]:
     """One answer, and a column for each person's rating."""
-    said = [Verdict("rating", rating_of(value, name), name) for name, value in _columns(record, RATED_BY)]
+    said, unread = _of_each_person(record, RATED_BY, "rating", rating_of)
     asked, completion = _asked(record)
-    return [Example(asked, completion, verdicts=said)] if said else []
+    return [Example(asked, completion, verdicts=said, unread=unread)] if said else []
 
 
 def _asked(record: Record) -> tuple[Messages, str]:
     completion = spoken_of(record["completion"], "completion")[1]
     return prompt_of(record["prompt"]), completion
+
+
+def _of_each_person(
+    record: Record, people: re.Pattern[str], kind: str, read: Callable[[Any, str], bool | int | str]
+) -> tuple[list[Verdict], tuple[str, ...]]:
+    """(what each person said, the verdicts that cannot be read, in words). Raises RowFault where none can be read."""
+    said, unread = [], []
+    for name, value in _columns(record, people):
+        try:
+            said.append(Verdict(kind, read(value, name), name))
+        except RowFault as fault:
+            unread.append(str(fault))
+    if unread and not said:
+        raise RowFault(UNKNOWN, "; ".join(unread))
+    return said, tuple(unread)
+
+
+def _preferred(value: Any, name: str) -> str:
+    """The side of a comparison. Raises RowFault on anything but 1, 2 and 0."""
+    number = as_number(value)
+    if number not in _PREFERRED:
+        raise RowFault(UNKNOWN, f"{name} is {shown(value)}, expected 1, 2 or 0 for a tie")
+    return _PREFERRED[int(number)]
 
 
 def _columns(record: Record, people: re.Pattern[str]) -> Iterable[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from trueup.data.faults import Faults, RowFault
 from trueup.data.fields import reads_like_missing, unfolded, unused, with_system_and_tools
 from trueup.data.files import DataFile, files_of
 from trueup.data.formats import TRACES, Example, Format, Record, detect, prompt_is_repeated
-from trueup.data.judged import TIE
+from trueup.data.judged import ONE_PERSON, TIE
 from trueup.data.kinds import AS_UTF8
 from trueup.data.scores import Scores
 from trueup.data.verdicts import doubt_in, doubt_in_ratings, spelling
@@ -143,6 +143,8 @@ class Reader:
         for name in left:
             self.unused[name] += 1
         for example in examples:
+            for words in example.unread:
+                self.faults.add(file.number, number, ONE_PERSON, f"{file.at(number)}: {words}; the others count")
             self.num_other_turns += sum(turn["role"] == "assistant" for turn in example.prompt)
             if word := reads_like_missing(example):
                 words = f"{file.at(number)}: a text is {word!r}, which programs write for a missing value"
