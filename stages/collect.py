@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from trueup.feedback.sources import Pulled, Source
 
 
+OF_QUESTIONS = ("overlap", "gold", "qualification", "repeated_share", "adjudicate")  # settings of what people are asked
+
+
 class Overlap(Section):
     """A part of the prompts whose questions more people judge, so that it is known how far people agree."""
 
@@ -92,7 +95,7 @@ def run(config: Config, context: Context, completions: Completions | None = None
     from trueup.feedback.screens import read_guidelines, version
 
     if completions is None:
-        _refuse_adjudication(config, context)
+        _refuse_questions(config, context)
         return _ready_made(config, context) if context.run.data.preferences else _of_use(config, context)
     gold = _refuse(config, context)
     guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
@@ -148,15 +151,16 @@ def run(config: Config, context: Context, completions: Completions | None = None
     }
 
 
-def _refuse_adjudication(config: Config, context: Context) -> None:
-    """Raises ConfigError where disputes are to be judged once more, and nobody is asked anything."""
-    if config.adjudicate:
+def _refuse_questions(config: Config, context: Context) -> None:
+    """Raises ConfigError where settings say what people are asked, and nobody is asked anything."""
+    names = [name for name in OF_QUESTIONS if getattr(config, name) != Config.model_fields[name].default]
+    if names:
         of_files = bool(context.run.data.preferences)
         raise ConfigError(
-            "collect --adjudicate",
+            ", ".join(f"collect.{name}" for name in names),
             found="judgements of data.preferences" if of_files else "collect.interface: use",
             expected="judgements in Label Studio: nobody is asked here",
-            next_step="leave it out",
+            next_step="leave it out" if len(names) == 1 else "leave them out",
         )
 
 

@@ -1,7 +1,6 @@
 """Label Studio behind a real nginx with its own defaults: short addresses, small bodies, a path of its own."""
 
 import getpass
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,41 +8,27 @@ from pathlib import Path
 
 import httpx
 import pytest
+from nginx import AROUND, NGINX
 
 from trueup.feedback.client import Client
 from trueup.feedback.connection import Connection, connect
 from trueup.feedback.screens import screen
 from trueup.feedback.tasks import to_task
 
-NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx on this machine")
 
-CONFIG = """\
-daemon off;
-user {user};
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
+SERVER = """\
   server {{
     listen 127.0.0.1:{port};
     location /tools/label/ {{ proxy_pass {behind}/; }}
-  }}
-}}
-"""
+  }}"""
 
 
 @pytest.fixture
 def proxied(tmp_path: Path, labelstudio: Path, port: int) -> Iterator[Connection]:
     direct = connect(labelstudio)
     (tmp_path / "nginx.conf").write_text(
-        CONFIG.format(folder=tmp_path, port=port, user=getpass.getuser(), behind=direct.url)
+        AROUND.format(folder=tmp_path, user=getpass.getuser(), server=SERVER.format(port=port, behind=direct.url))
     )
     process = subprocess.Popen([str(NGINX), "-e", str(tmp_path / "error.log"), "-c", str(tmp_path / "nginx.conf")])
     url = f"http://127.0.0.1:{port}/tools/label"

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
+from nginx import AROUND, NGINX
 from ports import free_port
 
 from trueup.cli.main import main
@@ -25,25 +26,8 @@ from trueup.feedback import people, server
 from trueup.feedback.connection import connect
 
 ROOT = Path(__file__).parents[2]
-NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 HERE, THERE = "10.203.77.1", "10.203.77.2"  # the two ends of a cable between two networks
-WHOLE = """\
-daemon off;
-user {user};
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-{server}
-}}
-"""
 
 
 @pytest.mark.parametrize(
@@ -127,7 +111,7 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
             run("ip", "-n", name, *words)
         run("ip", "-n", name, "link", "set", "lo", "up")
         server.start(folder / "labelstudio", port, public_url=f"https://{HERE}")
-        config = WHOLE.format(folder=folder, user=getpass.getuser(), server=documented(port, certificate))
+        config = AROUND.format(folder=folder, user=getpass.getuser(), server=documented(port, certificate))
         (folder / "nginx.conf").write_text(config)
         nginx = subprocess.Popen([str(NGINX), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")])
         for _ in range(100):

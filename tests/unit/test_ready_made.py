@@ -129,10 +129,22 @@ def test_ratings_on_another_scale_are_refused(tmp_path: Path, field: str) -> Non
     }
 
 
-def test_nothing_of_a_file_is_judged_once_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--adjudicate"], "collect.adjudicate"),
+        (["--set", "collect.overlap={share: 0.2, people: 3}"], "collect.overlap"),
+        (
+            ["--set", "collect.gold=g.jsonl", "--set", "collect.repeated_share=0.1"],
+            "collect.gold, collect.repeated_share",
+        ),
+    ],
+)
+def test_nothing_of_a_file_is_asked_of_anybody(tmp_path: Path, options: list[str], named: str) -> None:
     run = pipeline(tmp_path, [pair("q", "a", "b")])
-    done = CliRunner().invoke(main, ["collect", str(tmp_path / "run.yaml"), "--adjudicate"])
+    done = CliRunner().invoke(main, ["collect", str(tmp_path / "run.yaml"), *options])
     assert (done.exit_code, "judgements of data.preferences" in done.output) == (2, True)
+    assert f"{named}: " in done.output
     assert not run.path("collect").exists()
 
 

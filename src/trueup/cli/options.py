@@ -50,6 +50,8 @@ DEVICE = click.option(
 
 
 def _choose_variant(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value == "":
+        raise click.BadParameter("a name; is the variable set that holds it?")
     ctx.meta[VARIANT] = value
 
 

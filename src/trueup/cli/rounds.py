@@ -63,6 +63,8 @@ def lineage(run_file: Path, what: str | None, overrides: tuple[str, ...], person
     """
     from trueup.run.lineage import Family, described
 
+    if person is not None and what is not None:
+        raise click.UsageError("STAGE and --person ask two questions: give one of them")
     pipeline = open_run(run_file, overrides)
     family = Family(pipeline.folder)
     members = family.of_person(person) if person is not None else family.ancestors(family.find(what))
