@@ -69,6 +69,14 @@ def add(data_dir: Path, name: str, *, named: bool = False) -> Person:
     if not server.is_running(data_dir):
         again = f"trueup labelstudio start --data-dir {shlex.quote(str(data_dir))}"
         raise ServerError(str(data_dir), found="Label Studio is not running", next_step=again)
+    if not server.is_guarded(data_dir):
+        raise ServerError(
+            str(data_dir),
+            found="an earlier version of trueup started this server: a login on it can open more than judging, such as "
+            "settings and other people's judgements",
+            expected="a server that this version started",
+            next_step=f"{server.restart(data_dir)}: nothing is lost",
+        )
     admin = connect(data_dir)
     with _changing(data_dir) as people:
         password, number = secrets.token_urlsafe(12), 1

@@ -114,6 +114,18 @@ def test_a_place_that_will_not_do_is_refused(form: str, name: str, found: str, f
     assert found in done.output
 
 
+def test_rows_alone_go_to_standard_output(folder: Path, tmp_path: Path) -> None:
+    _export(folder, "trl-dpo", tmp_path / "out.jsonl")
+    words = ["labels", "export", str(folder / "run.yaml"), "--out", "-", "--format"]
+    done = CliRunner().invoke(main, [*words, "trl-dpo"])
+    assert done.exit_code == 0 and done.stdout == (tmp_path / "out.jsonl").read_text()
+    assert f"{len(done.stdout.splitlines())} rows (" in done.stderr
+    for more, found in (("parquet",), "Parquet is no text"), (("jsonl", "--json"), "--json writes its document there"):
+        refused = CliRunner().invoke(main, [*words, *more])
+        assert refused.exit_code == 2 and found in refused.stderr
+    assert not Path("-").exists()
+
+
 def test_without_frozen_judgements_the_next_command_is_collect(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("name: y\nmodel: {base: nowhere}\n")
     words = ["labels", "export", str(tmp_path / "run.yaml"), "--format", "jsonl", "--out", str(tmp_path / "o.jsonl")]
