@@ -14,6 +14,7 @@ from trueup.feedback.tasks import clean
 
 FOLDER = "trueup.feedback.interfaces"
 TEXTS = (".md", ".txt")
+MOST_OF_A_NAME = 200  # characters
 FILE_NAME = re.compile(r"(?i)[^\n]*\.(md|txt)|\S*\.(html?|docx?|pdf|odt|rtf|rst|markdown|text)")  # of guidelines
 
 
@@ -40,7 +41,7 @@ def screen(interface: str, guidelines: str = "") -> str:
 def read_guidelines(given: str | None, folder: Path) -> str:
     """The guidelines of a run file: the text itself, or a file in `folder`. Raises ConfigError where it has none."""
     given = (given or "").strip()
-    if not FILE_NAME.fullmatch(given):
+    if not FILE_NAME.fullmatch(given) and not _is_there(given, folder):
         return given
     path, found = folder / Path(given).expanduser(), ""
     try:
@@ -59,6 +60,16 @@ def read_guidelines(given: str | None, folder: Path) -> str:
             next_step="correct the path, or write the guidelines into the run file",
         )
     return text.strip()
+
+
+def _is_there(given: str, folder: Path) -> bool:
+    """Whether the guidelines are the name of a file or folder, whatever it is called."""
+    if not given or "\n" in given or len(given) > MOST_OF_A_NAME:
+        return False
+    try:
+        return (folder / given).exists()
+    except (OSError, ValueError):  # no name of a file
+        return False
 
 
 def version(guidelines: str) -> str:

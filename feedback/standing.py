@@ -186,7 +186,8 @@ def _handled(tasks: Sequence[Seen]) -> dict[str, set[str]]:
     """uid -> who judged or skipped it, and so is not given it again."""
     by_uid: dict[str, set[str]] = {}
     for task in tasks:
-        who = {one.annotator for one in (*task.judgements, *task.unusable) if one.annotator is not None}
+        who = {one.annotator for one in task.judgements}
+        who |= {one.annotator for one in task.unusable if one.annotator is not None}
         if task.uid is not None and who:
             by_uid.setdefault(task.uid, set()).update(who)
     return by_uid

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 from trueup.errors import FeedbackError
 from trueup.feedback.annotations import UNKNOWN
 from trueup.feedback.judgement import Judgement, from_row, to_row
-from trueup.run.address import canonical
+from trueup.feedback.published import Published
 from trueup.run.artifacts import write_json
 from trueup.run.files import read_json
 
@@ -23,90 +22,37 @@ Version = tuple[Judgement, ...]  # what one version of an annotation says: a lin
 Said = tuple[str, Judgement]  # the key of the project in which it was said, and what was said
 
 
-class Store:
+class Store(Published):
     """`runs/<name>/store/`: the projects' ids, and a line for each judgement in each version of each annotation seen.
 
     `interface` names the screen: each has a project of its own, and all have their judgements in one file.
     """
 
     def __init__(self, folder: Path, interface: str = "thumbs") -> None:
-        self.folder, self.path = folder, folder / "annotations.jsonl"
-        self._projects_path = folder / ("projects.json" if interface == "thumbs" else f"projects-{interface}.json")
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, interface)
+        self.path = folder / "annotations.jsonl"
         self._kept: dict[tuple[str, int | None], Version] = {}
         self._broken: list[int] = []
         self._read_at: tuple[int, int, int] | None = None
 
-    def project(self, server: str) -> tuple[int, str] | None:
-        """(id on the server, our own key) of the project made earlier there; by id, since titles repeat."""
-        known = self._known(server)
-        return None if known is None or known["id"] is None else (known["id"], known["key"])
+    def asked(self) -> dict[str, Any]:
+        """{overlap, right, repeated} of what was asked so far, as `asking.Asked.drawn` gives it; empty before that.
 
-    def begin_project(self, server: str) -> str:
-        """The key of the project about to be made there, noted before: the server's answer may be lost on the way.
-
-        It is our own, since ids begin again on a new server.
+        Raises FeedbackError where that cannot be read: gold questions and repetitions could not be told from others.
         """
-        known = self._known(server)
-        key: str = secrets.token_hex(6) if known is None else known["key"]
-        self._note(server, {"id": None, "key": key})
-        return key
-
-    def remember_project(self, server: str, project: int, key: str) -> tuple[int, str]:
-        """Note the project's id; returns `project` and `key`."""
-        self._note(server, (self._known(server) or {}) | {"id": project, "key": key})
-        return project, key
-
-    def screen(self, server: str) -> str | None:
-        """The digest of the screen that we last put on the project there; None where none was noted."""
-        return (self._known(server) or {}).get("screen")
-
-    def remember_screen(self, server: str, digest: str) -> None:
-        """Note what we put on the project there, by which a change of somebody else's is told."""
-        self._note(server, (self._known(server) or {}) | {"screen": digest})
-
-    def other_keys(self, key: str) -> list[str]:
-        """The keys of the projects made at other addresses, which may be other names of one server."""
-        return [known["key"] for known in self._projects().values() if known["id"] is not None and known["key"] != key]
-
-    def keys_of_adjudication(self) -> set[str]:
-        """The keys of the projects in which what people disputed was judged once more."""
-        found = [read_json(path) or {} for path in self.folder.glob("projects-*-adjudication.json")]
-        return {known["key"] for projects in found for known in projects.values() if _is_project(known)}
-
-    def _known(self, server: str) -> dict[str, Any] | None:
-        """What was noted of a server; of two spellings of its address, what was noted first."""
-        one = canonical(server)
-        return next((known for name, known in self._projects().items() if canonical(name) == one), None)
-
-    def _note(self, server: str, known: dict[str, Any]) -> None:
-        projects, one = self._projects(), canonical(server)
-        name = next((name for name in projects if canonical(name) == one), one)
-        write_json(self._projects_path, projects | {name: known})
-
-    def _projects(self) -> dict[str, Any]:
-        path = self._projects_path
-        try:
-            found = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        path = self.folder / "asked.json"
+        if not path.exists():
             return {}
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict) and all(_is_project(known) for known in found.values()):
-            return found
+        found, kinds = read_json(path), {"overlap": list, "right": dict, "repeated": dict}
+        if isinstance(found, dict) and all(isinstance(found.get(name, kind()), kind) for name, kind in kinds.items()):
+            return {name: found[name] for name in kinds if name in found}
         raise FeedbackError(
             str(path),
             found="not what trueup wrote there",
-            expected="the run's projects, by server",
-            next_step="restore it from a copy; or remove it, and the next collect publishes a new project "
-            "(labels already pulled are kept)",
+            expected="which questions are gold, repeated, or asked of several people",
+            next_step="restore it from a copy; or remove it: what several people are asked is then drawn anew, and "
+            "earlier gold questions are not known",
         )
-
-    def asked(self) -> dict[str, Any]:
-        """{overlap, right, repeated} of what was asked so far, as `asking.Asked.drawn` gives it; empty before that."""
-        found = read_json(self.folder / "asked.json") or {}
-        kinds = {"overlap": list, "right": dict, "repeated": dict}
-        return {name: found[name] for name, kind in kinds.items() if isinstance(found.get(name), kind)}
 
     def remember_asked(self, drawn: dict[str, Any]) -> None:
         """Note what is asked now, and keep what earlier gold questions and repetitions were."""
@@ -201,10 +147,6 @@ class Store:
         if not data.endswith(b"\n"):
             with self.path.open("ab") as out:
                 out.truncate(data.rfind(b"\n") + 1)
-
-
-def _is_project(known: Any) -> bool:
-    return isinstance(known, dict) and isinstance(known.get("id"), int | None) and isinstance(known.get("key"), str)
 
 
 def _counts(project: str, one: Judgement, present: set[int], key: str, hidden: Set[str]) -> bool:

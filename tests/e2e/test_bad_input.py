@@ -59,6 +59,7 @@ def test_what_people_would_be_asked_wrongly_is_said_before_anything_trains(comma
     write_jsonl(tmp_path / "d.jsonl", [{"prompt": q, "response": "a"} for q in "qr"])
     write_jsonl(tmp_path / "gold.jsonl", [{"prompt": "q", "completion": "a", "label": 1}])
     (tmp_path / "empty.md").write_text(" \n")
+    (tmp_path / "HOWTO").write_text("Be kind.")
     data = "name: x\nmodel: {base: nowhere}\ndata: {demonstrations: d.jsonl, prompts: d.jsonl, held_out: d.jsonl}\n"
     text = data + "collect: {guidelines: empty.md, gold: gold.jsonl, qualification: {gold: 3, accuracy: 0.8}}\n"
     output = said(tmp_path, text, command)
@@ -68,6 +69,7 @@ def test_what_people_would_be_asked_wrongly_is_said_before_anything_trains(comma
     for collect, found in (
         ("guidelines: told.md", "told.md: no such file"),
         ("guidelines: told.pdf", "told.pdf: another kind of file"),
+        ("guidelines: HOWTO", "HOWTO: another kind of file"),
         ("gold: none.jsonl", "none.jsonl: no such file"),
         ("gold: d.jsonl", "collect.gold"),
         ("interface: use, gold: gold.jsonl", "nobody is asked here"),

@@ -194,7 +194,7 @@ def judged_by(*names: Any) -> list[dict[str, Any]]:
     return [{"prompt": "q", "completion": f"a{n}", "label": n % 2, "annotator": who} for n, who in enumerate(names)]
 
 
-@pytest.mark.parametrize("other", ["ann", "ANN", "\uff21nn", "A\u200bnn"])
+@pytest.mark.parametrize("other", ["ann", "ANN", "\uff21nn"])
 def test_names_that_may_be_one_persons_are_refused(tmp_path: Path, other: str) -> None:
     with pytest.raises(DataError, match=r"Ann \(2 judgements\)") as raised:
         said(tmp_path, judged_by("Ann", other, "Ann", "Bo"))

@@ -108,7 +108,7 @@ def test_a_store_of_which_nothing_can_be_read_is_not_empty(tmp_path: Path) -> No
     (store / "use.jsonl").write_text("[1]\n")
     done = CliRunner().invoke(main, ["labels", "report", str(run)])
     assert done.exit_code == 2 and "nobody has judged" not in done.output
-    assert "3 lines that cannot (annotations.jsonl:1, annotations.jsonl:2, use.jsonl: 1)" in done.output
+    assert "annotations.jsonl:1, annotations.jsonl:2, lines of use.jsonl, 1 of them" in done.output
 
 
 def test_people_who_agreed_are_named_and_the_others_are_ids(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_server_without_the_present_guard_gets_no_people(tmp_path: Path, monke
     for guard in (None, "of another version"):
         if guard is not None:
             monkeypatch.setenv(environment.GUARDED, guard)
-        process = pretended(tmp_path, "")
+        process = pretended(tmp_path, "import time\n")
         assert not server.is_guarded(tmp_path)
         with pytest.raises(ServerError, match="an earlier version of trueup started this server") as raised:
             people.add(tmp_path, "Ann")
@@ -103,7 +103,7 @@ def test_a_server_without_the_present_guard_gets_no_people(tmp_path: Path, monke
         process.kill()
         process.wait()
     monkeypatch.setenv(environment.GUARDED, environment.guard())
-    process = pretended(tmp_path, "")
+    process = pretended(tmp_path, "import time\n")
     assert server.is_guarded(tmp_path)
     process.kill()
     process.wait()

@@ -189,3 +189,11 @@ def test_who_judged_stays_known_when_the_account_is_deleted(tmp_path: Path) -> N
     changed = replace(known, annotator="unknown-1", up=False, updated_at="10:05")
     assert store.append([changed], "key") == 1
     assert [(row["annotator"], row["up"]) for row in store.latest()] == [(known.annotator, False)]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"right": []}', "null"])
+def test_what_was_asked_is_not_guessed(tmp_path: Path, text: str) -> None:
+    assert Store(tmp_path).asked() == {}
+    (tmp_path / "asked.json").write_text(text)
+    with pytest.raises(FeedbackError, match=r"asked\.json: not what trueup wrote there"):
+        Store(tmp_path).asked()

@@ -151,11 +151,12 @@ def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], l
     broken = _broken(pipeline)
     if lines := [row for row in pulled if row["uid"] in asked or asked.issuperset((row.get("a"), row.get("b")))]:
         state = "as far as they were pulled"
-        return lines, completions, f"{state}; {len(broken):,} lines cannot be read" if broken else state
+        lost = f"; what cannot be read: {', '.join(broken[:5])}{_and_more(broken)}" if broken else ""
+        return lines, completions, state + lost
     if broken:
         raise DataError(
             str(pipeline.folder / "store"),
-            found=f"no judgement that can be read, and {len(broken):,} lines that cannot ({', '.join(broken[:5])})",
+            found=f"no judgement that can be read; what cannot be read: {', '.join(broken[:5])}{_and_more(broken)}",
             expected="lines as trueup wrote them",
             next_step="restore the folder from a copy; or move it aside, and pull what Label Studio still has: "
             f"trueup collect {run}",
@@ -197,6 +198,10 @@ def _pulled(pipeline: Pipeline) -> tuple[list[dict[str, Any]], list[dict[str, An
     return set_apart((row for row in store.latest() if row["project"] not in keys), store.asked())
 
 
+def _and_more(found: list[str]) -> str:
+    return f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+
+
 def _broken(pipeline: Pipeline) -> list[str]:
     """The lines of the store that cannot be read, of Label Studio and of use."""
     from trueup.feedback.store import Store
@@ -205,7 +210,10 @@ def _broken(pipeline: Pipeline) -> list[str]:
     if not (pipeline.folder / "store").is_dir():
         return []
     store, used = Store(pipeline.folder / "store"), Use(pipeline.folder / "store")
-    return [*store.broken(), *([f"{used.path.name}: {number}"] if (number := used.said()[1]) else [])]
+    return [
+        *store.broken(),
+        *([f"lines of {used.path.name}, {number:,} of them"] if (number := used.said()[1]) else []),
+    ]
 
 
 def _checks(pipeline: Pipeline) -> list[dict[str, Any]]:
