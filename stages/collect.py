@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from trueup.feedback.sources import Pulled, Source
 
 
-OF_QUESTIONS = ("overlap", "gold", "qualification", "repeated_share", "adjudicate")  # settings of what people are asked
+OF_QUESTIONS = (  # settings of what people are asked
+    "guidelines",
+    "annotations_per_completion",
+    "overlap",
+    "gold",
+    "qualification",
+    "repeated_share",
+    "adjudicate",
+)
 
 
 class Overlap(Section):
