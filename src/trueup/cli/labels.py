@@ -134,16 +134,16 @@ def _with_names(lines: list[dict[str, Any]], names: dict[str, str]) -> list[dict
 def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
     from trueup.feedback import use
-    from trueup.run.artifacts import Completions, Feedback, read_jsonl
+    from trueup.run.artifacts import COMPLETION, Completions, Feedback, read_rows
 
     frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
     if frozen.is_there():
         rows = {row["uid"]: row | {"messages": row["prompt"]} for row in _of_split(frozen, "rows", "all")}
         judged = frozen.path / "completions.jsonl"  # of files; before these wrote it, what was trained on is known
-        given = list(read_jsonl(judged)) if judged.is_file() else list(rows.values())
+        given = Completions(frozen.path).rows() if judged.is_file() else list(rows.values())
         completions = sampled.rows() if sampled.is_there() and not judged.is_file() else given
         if (used := frozen.path / use.FILE).exists():
-            completions = [*read_jsonl(used), *completions]
+            completions = [*read_rows(used, COMPLETION), *completions]
         return _annotations(frozen), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}
