@@ -780,8 +780,8 @@ BUGS = [
         "the first version of a verdict wins",
         "data",
         "feedback/store.py",
-        "version = latest.pop(name, [])",
-        "if name in latest:\n                continue\n            version = []",
+        "version = latest.pop(name, ())",
+        "if name in latest:\n                        continue\n                    version = ()",
         (JUDGEMENTS + "::test_the_last_word_of_a_person_counts_and_no_secret_is_said",),
     ),
     Bug(
@@ -1215,6 +1215,22 @@ BUGS = [
         "if len(totals) == 1 and",
         "if",
         ("tests/unit/test_api.py::test_a_task_that_moves_while_pages_are_read_is_found",),
+    ),
+    Bug(
+        "the texts of a project kept in memory",
+        "server",
+        "feedback/seen.py",
+        'Seen(task.get("id"),',
+        "Seen(task,",
+        ("tests/unit/test_watch.py::test_what_is_kept_of_a_task_is_less_than_its_answer",),
+    ),
+    Bug(
+        "a person who judged twice counted as two",
+        "server",
+        "feedback/giving.py",
+        "wanted = task.num_submitted + missing[task.uid]",
+        "wanted = self._people[task.uid]",
+        ("tests/e2e/test_people.py::test_what_one_person_judged_twice_or_without_a_verdict_is_given_to_another",),
     ),
     Bug(
         "a project made twice when the answer is lost",

@@ -16,6 +16,7 @@ from trueup.cli.following import following
 from trueup.cli.options import AS, DEVICE, RUN_FILE, SET, open_run
 from trueup.cli.out_of_memory import saying_what_fits
 from trueup.errors import ConfigError
+from trueup.run.artifacts import Completions, Feedback
 from trueup.run.chain import ALIGNED
 from trueup.run.stage import Stage
 
@@ -75,6 +76,8 @@ def command_of(stage: Stage) -> click.Command:
         pipeline = open_run(run_file, overrides, options)
         for line in pipeline.missing_files(besides=stage.name):
             click.echo(f"warning: {line}", err=True)
+        if stage.trains or stage.makes is Completions:
+            pipeline.foresee(Feedback)  # before hours of work for people who would be asked something wrong
         rebuild |= bool(given.keys() & set(stage.refreshed_by)) or (refresh and bool(pipeline.since(stage.name)))
         with saying_what_fits(pipeline, stage.name):
             built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)

@@ -78,11 +78,13 @@ def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -
     """
     from trueup.models.device import use_cpu
     from trueup.planning import devices, table
+    from trueup.run.artifacts import Feedback
 
     if device.lower() == "cpu":
         use_cpu()  # the probe's processes, too
     pipeline = open_run(run_file, overrides)
     chosen = devices.find(device)
+    pipeline.foresee(Feedback)  # what people are asked: files that are not read for long
     made = table.make(pipeline, chosen)
     if probe:
         from trueup.progress import spinner

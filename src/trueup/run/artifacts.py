@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trueup.errors import StageError
+from trueup.errors import DataError, StageError
 from trueup.run import naming
 from trueup.run.files import file_sha256, read_jsonl, write_json, write_jsonl
 from trueup.run.record import read_record
@@ -123,6 +123,25 @@ class RewardModel(Artifact):
     FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
+# What every row of a file has, in every version of trueup.
+COMPLETION = {"uid": str, "prompt_id": str, "messages": list, "completion": str}
+PAIR = {"prompt_id": str, "split": str, "prompt": list, "chosen": str, "rejected": str}
+LABELLED = {"prompt_id": str, "split": str, "prompt": list, "completion": str, "label": bool}
+
+
+def read_rows(path: Path, shape: Mapping[str, type]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file that trueup wrote. Raises DataError on one that lacks what the `shape` names."""
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if lost := [name for name, kind in shape.items() if not isinstance(row.get(name), kind)]:
+            raise DataError(
+                f"{path}:{number}",
+                found=f"no {', '.join(lost)}",
+                expected="the file as trueup wrote it",
+                next_step="build the stage that wrote it again with --rebuild, or restore the file",
+            )
+        yield row
+
+
 class Completions(Artifact):
     """completions.jsonl: uid, prompt_id, messages, completion, num_tokens, logp (nats, sum), finish (eos|length), ids.
 
@@ -133,7 +152,7 @@ class Completions(Artifact):
     MADE_AGAIN = "the completions were sampled again"
 
     def rows(self) -> list[dict[str, Any]]:
-        return list(read_jsonl(self.path / "completions.jsonl"))
+        return list(read_rows(self.path / "completions.jsonl", COMPLETION))
 
 
 class Feedback(Artifact):
@@ -148,10 +167,10 @@ class Feedback(Artifact):
     MADE_AGAIN = "the judgements were frozen again"
 
     def pairs(self, split: str) -> list[dict[str, Any]]:
-        return [row for row in read_jsonl(self.path / "pairs.jsonl") if row["split"] == split]
+        return [row for row in read_rows(self.path / "pairs.jsonl", PAIR) if row["split"] == split]
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        return [row for row in read_jsonl(self.path / "rows.jsonl") if row["split"] == split]
+        return [row for row in read_rows(self.path / "rows.jsonl", LABELLED) if row["split"] == split]
 
 
 class Report(Artifact):

@@ -186,10 +186,12 @@ class Pipeline(Chain):
                     found, expected, next_step = error.found, error.expected, error.next_step
                     yield stage.name, PreflightError(error.where, found=found, expected=expected, next_step=next_step)
 
-    def foresee(self) -> None:
-        """Raise what a stage that is not built yet would be refused for once the others are."""
+    def foresee(self, makes: type[Artifact] = Artifact) -> None:
+        """Raise what a stage that is not built yet, and `makes` such, would be refused for once the others are."""
         for stage in self.order():
-            if stage.foresee is not None and not stage.makes(self.path(stage.name)).is_there():
+            if not issubclass(stage.makes, makes) or stage.foresee is None:
+                continue
+            if not stage.makes(self.path(stage.name)).is_there():
                 self._foresee(stage)
 
     def _foresee(self, stage: Stage) -> None:
