@@ -150,8 +150,10 @@ def code(config: Config, folder: Path) -> dict[str, Path]:
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
-    load, once = loads.sampling(values, lengths, lengths.num_held_out or loads.FALLBACK_ROWS, num_adapters=3)
-    read = 2 * once.read_tokens + 6 * (once.read_tokens + once.sampled_tokens)  # prompts; rewards, KL, judge
+    members = loads.adapters_of_reward(run)
+    load, once = loads.sampling(values, lengths, lengths.num_held_out or loads.FALLBACK_ROWS, num_adapters=2 + members)
+    both = once.read_tokens + once.sampled_tokens
+    read = 2 * once.read_tokens + (4 + 2 * members) * both  # prompts; KL, judge, rewards
     return load, loads.Work(
         read_tokens=read, sampled_tokens=2 * once.sampled_tokens, sampled_at_once=once.sampled_at_once
     )

@@ -22,6 +22,7 @@ from trueup.judges.protocol import Answer, Judge, Question, preference
 from trueup.judges.settings import Kind
 from trueup.models import adapters, base, scoring
 from trueup.online import rewards
+from trueup.online.settings import combination
 from trueup.progress import bars
 from trueup.run.artifacts import Feedback
 from trueup.run.files import KEPT, append_jsonl, read_appended
@@ -75,7 +76,7 @@ def measure(contest: Contest, out: Path) -> Row:
     adapters.load_frozen(model, contest.sft, "sft")
     if contest.reference != contest.sft:
         adapters.load_frozen(model, contest.reference, "ref")
-    head = None if contest.reward is None else scoring.load_reward(model, contest.reward)
+    head = None if contest.reward is None else scoring.load_reward(model, contest.reward, combination(run))
     prompts, temperature = contest.prompts, contest.sampling.temperature
     done: dict[str, list[Sampled]] = {}
     metrics: Row = {}

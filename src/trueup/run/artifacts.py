@@ -14,10 +14,12 @@ from trueup.run.files import file_sha256, read_jsonl, write_json, write_jsonl
 from trueup.run.record import read_record
 
 __all__ = [
-    "ORDER", "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
-    "everything", "file_sha256", "read_jsonl", "records", "write_json", "write_jsonl",
+    "MEMBERS", "ORDER", "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
+    "everything", "file_sha256", "member_folders", "read_jsonl", "records", "write_json", "write_jsonl",
 ]  # fmt: skip
 
+
+MEMBERS = "members.safetensors"  # of a reward model with several members: their heads, and the scale of each
 
 # the folders of the stages of a round, in the order of the pipeline
 ORDER = ("sft", "sample", "collect", "reward", "dpo", "kto", "ppo", "grpo", "evaluate", "export")
@@ -89,7 +91,11 @@ class Artifact:
 
     def hashes(self, sha256: Callable[[Path], str] = file_sha256) -> dict[str, str]:
         """The SHA-256 of each of the artifact's files."""
-        return {name: sha256(self.path / name) for name in self.FILES}
+        return {name: sha256(self.path / name) for name in self.files()}
+
+    def files(self) -> tuple[str, ...]:
+        """The files that the artifact is made of, relative to its folder."""
+        return self.FILES
 
     def fingerprint(self, sha256: Callable[[Path], str] = file_sha256) -> str:
         """SHA-256 over the names and contents of the artifact's files."""
@@ -104,7 +110,8 @@ class Artifact:
         then, before = record.get("files"), str(record.get("fingerprint", ""))
         if not isinstance(then, dict) and len(before) != 64:
             return []  # put here by other code, without a word on its files
-        if lost := [f"{name} is missing" for name in self.FILES if not (self.path / name).is_file()]:
+        wanted = dict.fromkeys((*self.files(), *(then if isinstance(then, dict) else ())))
+        if lost := [f"{name} is missing" for name in wanted if not (self.path / name).is_file()]:
             return lost
         if isinstance(then, dict):
             return [f"{name} was changed" for name, found in self.hashes(sha256).items() if then.get(name) != found]
@@ -118,9 +125,25 @@ class Adapter(Artifact):
 
 
 class RewardModel(Artifact):
-    """A sequence-classification adapter with its score head in the same safetensors file."""
+    """A sequence-classification adapter with its score head in the same safetensors file.
+
+    With several members also the file MEMBERS, and a folder for each further adapter; see `models.scoring`.
+    """
 
     FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+    def files(self) -> tuple[str, ...]:
+        members = (MEMBERS,) if (self.path / MEMBERS).exists() else ()
+        return (
+            *self.FILES,
+            *members,
+            *(f"{one.name}/{name}" for one in member_folders(self.path) for name in self.FILES),
+        )
+
+
+def member_folders(reward: Path) -> list[Path]:
+    """The folders of a reward model's further members, in order: those after the first, where each has an adapter."""
+    return sorted(reward.glob("member-*"), key=lambda path: int(path.name[7:]))
 
 
 # What every row of a file has, in every version of trueup.
