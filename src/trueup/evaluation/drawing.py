@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 NAMES = {
     "sft": "SFT (before)",
     "aligned": "aligned (after)",
+    "round_before": "the round before",
     "base": "base, bare",
     "system_prompt": "base, system prompt",
     "few_shot": "base, few-shot",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trueup.evaluation import drawing
-from trueup.evaluation.drawing import AFTER, BEFORE, NAMES
+from trueup.evaluation import contestants, drawing
+from trueup.evaluation.drawing import AFTER, BEFORE
 from trueup.evaluation.intervals import wilson
 from trueup.page import Page
 from trueup.run.goal import judge_of, trusted
@@ -54,8 +54,9 @@ def judges(page: Page, judge: dict[str, Any], figures: dict[str, Any]) -> None:
             f"By people's {helped['num_labelled']} labels, with the help of {helped['judge']} on the other prompts "
             f"(prediction-powered inference; as if their number had been fixed before): {share}."
         )
+    named = contestants.names(figures)
     for label, notes in figures["judges"][judge["kind"]]["notes"].items():
-        page.text(f"Notes on {NAMES.get(label, label)}: {_noted(notes)}.")
+        page.text(f"Notes on {named.get(label, label)}: {_noted(notes)}.")
     if bins := (judge["trust"] or {}).get("calibration"):
         page.plot(
             _calibration_figure(bins), "How often the judge is right, by how sure it is; ideal at the dashed line."

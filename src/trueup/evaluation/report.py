@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.evaluation import drawing, judged_page
+from trueup.evaluation import contestants, drawing, judged_page
 from trueup.evaluation.drawing import AFTER, BEFORE, NAMES
 from trueup.page import Page
-from trueup.run.goal import judge_of, verdict, won_by
+from trueup.run.goal import ROUND_BEFORE, judge_of, verdict, verdict_on_rounds, won_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,17 +31,17 @@ def write(
     `figures` is report.json; `answers` the rows of answers.jsonl; `records` those of the stages before, in order;
     `curves` the relative address of the page with the curves of their training.
     """
-    labels = [label for label in NAMES if label in figures]
+    named = contestants.names(figures)
     judge = judge_of(figures)
-    page = Page(title).text(verdict(won_by(figures), judge=judge))
+    page = Page(title).text(" ".join([verdict(won_by(figures), judge=judge), *verdict_on_rounds(figures)]))
     page.text(
         f"{judged_page.who(figures)} Read the answers below as well, and let people judge before much depends on it."
     )
-    _win_rates(page, figures["win_rates_over"])
+    _win_rates(page, figures["win_rates_over"], named)
     if judge is not None:
         judged_page.judges(page, judge, figures)
     _goal(page, figures["goal"])
-    _figures(page, labels, figures, answers)
+    _figures(page, named, figures, answers)
     _annotators(page, records)
     _answers(page, answers)
     _cost(page, records)
@@ -50,11 +50,11 @@ def write(
     return page.write(path)
 
 
-def _win_rates(page: Page, over: dict[str, dict[str, float]]) -> None:
+def _win_rates(page: Page, over: dict[str, dict[str, float]], named: dict[str, str]) -> None:
     page.heading("Win rate of the aligned model")
-    page.plot(_intervals_figure(over), "Share of comparisons won, with 95 % intervals; even at the dashed line.")
+    page.plot(_intervals_figure(over, named), "Share of comparisons won, with 95 % intervals; even at the dashed line.")
     rows = [
-        [NAMES[label], f"{w['estimate']:.1%}", f"{w['low']:.1%} to {w['high']:.1%}", w["num_prompts"]]
+        [named[label], f"{w['estimate']:.1%}", f"{w['low']:.1%} to {w['high']:.1%}", w["num_prompts"]]
         for label, w in over.items()
     ]
     page.table(["over", "win rate", "95 % interval", "prompts"], rows)
@@ -83,22 +83,24 @@ def _met(part: dict[str, Any]) -> str:
     return "met" if part["met"] else "NOT met"
 
 
-def _figures(page: Page, labels: list[str], figures: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+def _figures(page: Page, named: dict[str, str], figures: dict[str, Any], answers: list[dict[str, Any]]) -> None:
     page.heading("What changed")
-    rewards = {label: [row["reward"][label] for row in answers] for label in labels}
-    lengths = {label: [row["num_tokens"][label] for row in answers] for label in labels}
+    rewards = {label: [row["reward"][label] for row in answers] for label in named}
+    lengths = {label: [row["num_tokens"][label] for row in answers] for label in named}
     rows = [
         [
-            NAMES[label],
+            name,
             f"{sum(rewards[label]) / len(answers):.2f}",
             f"{figures[label]['mean_length_tokens']:.1f}",
             f"{figures[label]['eos_rate']:.1%}",
             f"{figures[label]['tokens_per_s']:.0f}",
         ]
-        for label in labels
+        for label, name in named.items()
     ]
     page.table(["", "mean reward", "mean length, tokens", "answers that end by themselves", "tokens/s"], rows)
     page.text(f"KL of the aligned model from SFT: {figures['kl_nats_per_token']:.3f} nats per token.")
+    if name := named.get(ROUND_BEFORE):
+        page.text(f"From {name}: {figures['kl_to_reference_nats_per_token']:.3f} nats per token.")
     page.plot(_histogram(rewards, "reward"), "Reward of each answer, before and after.")
     page.plot(_histogram(lengths, "tokens"), "Length of each answer, before and after.")
 
@@ -142,14 +144,14 @@ def _peak(records: list[dict[str, Any]]) -> str:
     return f"{max(r['peak_rss_bytes'] for r in records) / 1e9:.2f}"
 
 
-def _intervals_figure(over: dict[str, dict[str, float]]) -> Figure:
+def _intervals_figure(over: dict[str, dict[str, float]], named: dict[str, str]) -> Figure:
     figure, axes = drawing.axes(0.7 + 0.4 * len(over))
     for row, found in enumerate(over.values()):
         axes.plot([found["low"], found["high"]], [row, row], color=AFTER, linewidth=3, solid_capstyle="round")
         axes.plot([found["estimate"]], [row], color=AFTER, marker="o", markersize=9)
     axes.axvline(0.5, color=BEFORE, linestyle="--")
     axes.set(xlim=(0, 1), ylim=(len(over) - 0.5, -0.5))
-    axes.set_yticks(range(len(over)), [f"over {NAMES[label]}" for label in over])
+    axes.set_yticks(range(len(over)), [f"over {named[label]}" for label in over])
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     return figure
 

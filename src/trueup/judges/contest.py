@@ -34,6 +34,7 @@ from trueup.sampling.types import Sampled, Sampling
 Row = dict[str, Any]
 OPTIMIZED = "the reward model that was optimized"
 FUNCTIONS = "the reward functions that were optimized"
+REFERENCE = "ref"  # the adapter that the round started from, in the model, where it is not SFT
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Contest:
     prompt_ids: list[str]
     sampling: Sampling
     sft: Path
-    reference: Path
+    reference: Path  # what the round started from: `sft` itself, or the winner of the round before
     aligned: Path
     reward: Path | None
     parts: list[rewards.Part]  # the functions that were optimized, where there is no reward model
@@ -75,7 +76,7 @@ def measure(contest: Contest, out: Path) -> Row:
     model = adapters.load_adapter(bare, contest.aligned, trainable=False)
     adapters.load_frozen(model, contest.sft, "sft")
     if contest.reference != contest.sft:
-        adapters.load_frozen(model, contest.reference, "ref")
+        adapters.load_frozen(model, contest.reference, REFERENCE)
     head = None if contest.reward is None else scoring.load_reward(model, contest.reward, combination(run))
     prompts, temperature = contest.prompts, contest.sampling.temperature
     done: dict[str, list[Sampled]] = {}

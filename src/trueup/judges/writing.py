@@ -28,6 +28,7 @@ def write(context: Context, rows: list[Row], found: Row, opinions: Mapping[str, 
         | {label: some[i].text for label, some in done.items()}
         | {"reward": {label: some[i] for label, some in found["scores"].items()}}
         | {"preferred": {kind: opinion.answers["sft"][i] for kind, opinion in opinions.items()}}
+        | {"preferred_over": {kind: _each(opinion.answers, i) for kind, opinion in opinions.items()}}
         | {"num_tokens": {label: some[i].num_tokens for label, some in done.items()}}
         | {"ids": {label: some[i].ids for label, some in done.items()}}
         | {"finish": {label: some[i].finish for label, some in done.items()}}
@@ -46,3 +47,8 @@ def write(context: Context, rows: list[Row], found: Row, opinions: Mapping[str, 
         records=records(context.run_dir, context.run.round, before="evaluate", variant=context.run.variant),
         curves=None if drawn is None else os.path.relpath(drawn, context.out),
     )
+
+
+def _each(answers: Mapping[str, list[float | None]], i: int) -> dict[str, float | None]:
+    """What a judge said of the `i`-th aligned answer beside that of each other contestant."""
+    return {label: some[i] for label, some in answers.items()}
