@@ -250,8 +250,10 @@ def test_a_run_that_is_not_done_says_what_is_missing(tmp_path: Path, stages: lis
         built(run, stage, {})
     (run.folder / "round-1/reward.partial").mkdir(parents=True)
     (run.folder / "round-1/reward.partial/kept.bin").write_bytes(b"x")
+    (run.folder / "trueup.log").write_text("Traceback")
     read = Read(page_of(run))
     assert any("There is no verdict yet" in words for words in read.words)
+    assert any(words.startswith("trueup.log in the folder of the run") for words in read.words)
     missing = {row[0]: row[1:] for row in read.table("stage", "state")}
     assert missing["collect"] == ["missing", "trueup collect run.yaml"]
     assert missing["evaluate"] == ["missing", "trueup evaluate run.yaml"]

@@ -18,6 +18,8 @@ def add(page: Page, gathered: Gathered, run_file: str) -> None:
     if gathered.torn:
         page.text(f"These records cannot be read, so that nothing of them is shown: {', '.join(gathered.torn)}.")
     page.table(["stage", "state", "what makes it"], rows)
+    if (gathered.folder / "trueup.log").is_file():
+        page.text("trueup.log in the folder of the run has the traceback of the last fault.")
 
 
 def missing(gathered: Gathered, run_file: str) -> list[tuple[str, str, str]]:
