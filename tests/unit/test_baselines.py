@@ -7,8 +7,8 @@ import pytest
 from trueup.errors import ConfigError
 from trueup.evaluation import baselines
 from trueup.run.artifacts import records, write_json
+from trueup.run.data_config import DataConfig, Shot
 from trueup.run.goal import verdict
-from trueup.run.run_file import DataConfig, Shot
 
 
 @pytest.mark.parametrize(
