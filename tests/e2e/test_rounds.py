@@ -12,6 +12,7 @@ from tiny_ppo import LIKES_GEAR, QUICK, likes_gear, reward_model
 from trueup.cli.main import main
 from trueup.errors import StageError
 from trueup.models import adapters
+from trueup.report import writing
 from trueup.run.artifacts import Adapter, read_jsonl, write_json
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
@@ -91,7 +92,9 @@ def test_functions_alone_are_the_judge_and_nobody_is_asked(two_rounds: Pipeline)
     assert figures["win_rate_by_reward_functions"]["estimate"] == pytest.approx(sum(won) / len(won))
     assert len(set(won)) > 1
     assert "warning: the judge is what was optimized, 1 x gear:likes_gear" in "\n".join(first.says("evaluate"))
-    page = (first.path("evaluate") / "report.html").read_text()
+    written = writing.write(first)
+    page = written.page.read_text()
+    assert not written.not_shown
     assert "The judge is the functions that were optimized: gear:likes_gear (weight 1)" in page
 
 

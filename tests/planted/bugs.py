@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_online_steps.py::test_"
 DISJOINT = "tests/wiring/test_disjoint.py"
+REPORT = "tests/unit/test_report.py"
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
 RANKS = "tests/distributed/test_equal.py::"
 GPU = "tests/unit/test_gpu_decoder.py"
@@ -928,6 +929,46 @@ BUGS = [
         "preference(mine, other) for mine, other in pairs",
         "preference(other, mine) for mine, other in pairs",
         (VERDICT + "::test_rewards_win_rate_and_verdict_follow_from_the_answers",),
+    ),
+    Bug(
+        "an interval of the report that ends where it begins",
+        "report",
+        "src/trueup/report/rows.py",
+        '"high": won["high"],',
+        '"high": won["low"],',
+        (REPORT + "::test_each_figure_of_the_page_is_that_of_its_record",),
+    ),
+    Bug(
+        "the optimized reward's win rates as the verdict's",
+        "report",
+        "src/trueup/report/rows.py",
+        'judge is None or kind == judge["kind"]',
+        'judge is None or kind != judge["kind"]',
+        (REPORT + "::test_each_figure_of_the_page_is_that_of_its_record",),
+    ),
+    Bug(
+        "losses left out of the answers",
+        "report",
+        "src/trueup/report/answers.py",
+        "range(len(ranked) - EACH, len(ranked))",
+        "range(0)",
+        (REPORT + "::test_answers_are_the_clearest_for_the_middle_and_the_clearest_against",),
+    ),
+    Bug(
+        "what a model wrote is markup",
+        "report",
+        "src/trueup/page.py",
+        "Environment(autoescape=True,",
+        "Environment(autoescape=False,",
+        (REPORT + "::test_what_others_wrote_is_text",),
+    ),
+    Bug(
+        "an annotator's time counted for each judgement of an annotation",
+        "report",
+        "src/trueup/report/rows.py",
+        'times[line.get("project"), line.get("annotation_id") or number]',
+        "times[number]",
+        (REPORT + "::test_people_s_minutes_are_counted_once_for_an_annotation",),
     ),
     Bug(
         "the verdict inverted",

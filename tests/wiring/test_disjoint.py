@@ -125,8 +125,6 @@ def test_it_is_scikit_learns_regression_on_plain_transformers_states_of_what_is_
     assert "judged by a reward model on judgements that nothing was aligned with" in said[0]
     assert said[1].startswith(f"It is right on {trust['estimate']:.1%}")
     assert any(line.startswith("beside it, no verdict: the reward model that was optimized gives") for line in said)
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "Who judged" in page and "optimized, so no verdict" in page and "how sure the judge is" in page
 
 
 def test_what_the_aligned_model_learned_from_changes_its_accuracy_and_none_of_its_answers(

@@ -45,7 +45,16 @@ def records(run_dir: Path, number: int, before: str, variant: str = "") -> list[
 def everything(run_dir: Path) -> list[Artifact]:
     """Every complete stage of a run, in the order of `records`, the variants of a stage by name."""
     numbers = [int(path.name[6:]) for path in run_dir.glob("round-*") if path.name[6:].isdecimal()]
-    return [artifact for n in (0, *sorted(numbers)) for stage in ORDER for artifact in _at(run_dir, n, stage)]
+    return [
+        artifact for n in (0, *sorted(numbers)) for stage in _order(run_dir, n) for artifact in _at(run_dir, n, stage)
+    ]
+
+
+def _order(run_dir: Path, number: int) -> list[str]:
+    """The stages of a round: those of ORDER, and before `evaluate` the methods that somebody has added."""
+    folder, last = run_dir / (f"round-{number}" if number else ""), ORDER.index("evaluate")
+    added = {naming.stage_of(path.parent.name) for path in folder.glob("*/record.json")} - {*ORDER}
+    return [*ORDER[:last], *sorted(added), *ORDER[last:]]
 
 
 def _at(run_dir: Path, number: int, stage: str) -> list[Artifact]:
@@ -197,7 +206,7 @@ class Feedback(Artifact):
 
 
 class Report(Artifact):
-    """report.json and answers.jsonl of an evaluation; report.html shows them."""
+    """report.json and answers.jsonl of an evaluation; `trueup report` shows them."""
 
     FILES = ("report.json", "answers.jsonl")
 

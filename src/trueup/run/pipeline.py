@@ -149,14 +149,10 @@ class Pipeline(Chain):
         return Standing(self).since(self.stages[name])
 
     def verdict_lines(self, states: list[State] | None = None) -> list[str]:
-        """The verdict, the goal against it and the report's path; nothing while there is no evaluation of this run."""
+        """The verdict and the goal against it; nothing while there is no evaluation of this run."""
         complete = {state.stage for state in states or self.states() if state.state == "complete"}
         found = [stage for stage in self.order() if stage.makes is Report and stage.name in complete]
-        return [
-            line
-            for stage in found
-            for line in (*self.says(stage.name), f"report: {self.path(stage.name) / 'report.html'}")
-        ]
+        return [line for stage in found for line in self.says(stage.name)]
 
     def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
         """Of each stage that trains or samples: what its preflight found, why it would stop, or what it waits for.
