@@ -48,6 +48,34 @@ def wilson(share: float, number: float) -> tuple[float, float]:
     return (0.0 if share == 0 else max(low, 0.0)), (1.0 if share == 1 else min(high, 1.0))
 
 
+def change(differences: Sequence[float], sizes: Sequence[float]) -> dict[str, float] | None:
+    """The sum of `differences` over that of `sizes`, (units,) each, and its 95 % interval; None with fewer than two.
+
+    Units, such as prompts or documents, are independent. The variance is that of a ratio of means (Cochran 1977,
+    "Sampling techniques", eq. 6.13), the interval Student's t; of equal sizes it is that of a paired t test. Returns
+    estimate, low and high.
+    """
+    from scipy.stats import t
+
+    number, total = len(differences), sum(sizes)
+    if number < 2:
+        return None
+    ratio = sum(differences) / total
+    rest = sum((y - ratio * x) ** 2 for y, x in zip(differences, sizes, strict=True))
+    error = sqrt(number / (number - 1) * rest) / total
+    half = float(t.ppf((1 + LEVEL) / 2, number - 1)) * error
+    return {"estimate": ratio, "low": ratio - half, "high": ratio + half}
+
+
+def change_by(clusters: Sequence[str], after: Sequence[float], before: Sequence[float]) -> dict[str, float] | None:
+    """`change` in the mean over clusters, such as prompts, of their mean figure, from `before` to `after`, paired."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for cluster, new, old in zip(clusters, after, before, strict=True):
+        found[cluster].append(new - old)
+    means = [sum(values) / len(values) for values in found.values()]
+    return change(means, [1.0] * len(means))
+
+
 def num_needed(found: dict[str, float], width: float = 0.2) -> int:
     """About how many prompts like these would make the interval `found` no wider than `width`; at least FEWEST."""
     return max(FEWEST, ceil(found["num_prompts"] * ((found["high"] - found["low"]) / width) ** 2))
