@@ -1,4 +1,4 @@
-"""What a model must not lose while it is aligned: a general text, answers where it refused nothing, tasks of lm-eval."""
+"""What a model must not lose while it is aligned: a general text, answers where it refused nothing, lm-eval tasks."""
 
 from __future__ import annotations
 
