@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_online_steps.py::test_"
-DISJOINT = "tests/wiring/test_disjoint.py"
+DISJOINT, ENSEMBLE = "tests/wiring/test_disjoint.py", "tests/wiring/test_ensemble.py::test_"
 REPORT = "tests/unit/test_report.py"
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
 RANKS = "tests/distributed/test_equal.py::"
@@ -597,6 +597,54 @@ BUGS = [
         "(score - self.mean) / self.spread",
         "score / self.spread",
         ("tests/e2e/test_ppo_details.py::test_the_reward_model_is_normalized_on_sft_samples_and_functions_are_not",),
+    ),
+    Bug(
+        "the largest reward of the members in place of the smallest",
+        "wiring",
+        "src/trueup/models/combining.py",
+        "scores.amin(0)",
+        "scores.amax(0)",
+        (ENSEMBLE + "what_is_optimized",),
+    ),
+    Bug(
+        "variance over the members rewarded",
+        "wiring",
+        "src/trueup/models/combining.py",
+        "scores.mean(0) - self",
+        "scores.mean(0) + self",
+        (ENSEMBLE + "what_is_optimized",),
+    ),
+    Bug(
+        "members combined on scales of their own",
+        "wiring",
+        "src/trueup/models/scoring.py",
+        "((raw - head.mean) / head.spread).T",
+        "raw.T",
+        (ENSEMBLE + "what_is_optimized",),
+    ),
+    Bug(
+        "PPO takes the mean whatever combine says",
+        "wiring",
+        "stages/ppo.py",
+        "combine=config.combination(),",
+        "",
+        (ENSEMBLE + "what_is_optimized",),
+    ),
+    Bug(
+        "labels drawn for a member, not prompts",
+        "wiring",
+        TRAINING + "ensemble.py",
+        "torch.unique(prompt, return_inverse=True)",
+        "torch.unique(torch.arange(len(prompt)), return_inverse=True)",
+        (ENSEMBLE + "each_head_is_fitted_to_whole_prompts_drawn_with_replacement",),
+    ),
+    Bug(
+        "every member trained from the same seed",
+        "wiring",
+        TRAINING + "ensemble.py",
+        "(context.run.seed + place) % SEEDS",
+        "context.run.seed",
+        (ENSEMBLE + "a_member_is_what_its_seed_alone_makes_and_a_killed_stage_goes_on",),
     ),
     # --- sampling
     Bug(

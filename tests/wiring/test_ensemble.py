@@ -20,7 +20,7 @@ from tiny import open_run
 from torch import Tensor
 
 from trueup.errors import ConfigError, FeedbackError
-from trueup.models import scoring
+from trueup.models import adapters, scoring
 from trueup.models.combining import Combination
 from trueup.online.settings import RewardSettings
 from trueup.planning import loads
@@ -31,7 +31,7 @@ from trueup.stages import reward
 from trueup.training import ensemble, frozen_head
 
 HEADS = ("reward.kind=head", "reward.members=3")
-ADAPTERS = ("reward.members=2", "reward.learning_rate=0.01", "reward.save_steps=2")
+ADAPTERS = ("reward.members=2", "reward.learning_rate=0.05", "reward.save_steps=2")
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +133,8 @@ def test_members_are_on_the_scale_of_the_answers_they_learned_from(built: tuple[
             answers[row["prompt"][-1]["content"], row["completion"]] = row["prompt"]
     told = [[*prompt, {"role": "assistant", "content": text}] for (_, text), prompt in answers.items()]
     scores = torch.stack([of(tok.apply_chat_template(one, tokenize=True, return_dict=False)) for one in told])
-    torch.testing.assert_close(scores.mean(0), torch.zeros(scores.shape[1]), atol=0.05, rtol=0)  # bf16
-    torch.testing.assert_close(scores.std(0, correction=0), torch.ones(scores.shape[1]), atol=0.05, rtol=0)
+    torch.testing.assert_close(scores.mean(0), torch.zeros(scores.shape[1]), atol=0.12, rtol=0)  # bf16
+    torch.testing.assert_close(scores.std(0, correction=0), torch.ones(scores.shape[1]), atol=0.12, rtol=0)
     assert (scores[:, 0] - scores[:, 1]).abs().max() > 0.1
 
 
@@ -157,34 +157,38 @@ def test_what_is_optimized(
     options = [*(PPO if stage == "ppo" else GRPO), f"{stage}.combine={rule}", "variant=" + rule.replace("_", "-")]
     options += [f"{stage}.variance_coefficient=0.7"] * (rule == VARIANCE)
     run = open_run(built[0], *built[1], *options)
-    asked: list[list[int]] = []
+    states: dict[str, list[Tensor]] = {}
+    loaded: dict[str, dict[str, Tensor]] = {}
     usual = scoring.last_states
 
     def heard(model: Any, conversations: Any, name: str) -> Tensor:
-        if name == "reward":
-            asked.extend(list(ids) for ids in conversations)
-        return usual(model, conversations, name)
+        loaded[name] = adapters.adapter_tensors(model, name)
+        states.setdefault(name, []).append(found := usual(model, conversations, name))
+        return found
 
     monkeypatch.setattr(scoring, "last_states", heard)
     run.execute(stage)
     (row,) = plain.rows(run.path(stage) / "metrics.jsonl")
-    of = members(run)
-    scores = torch.stack([of(ids) for ids in asked])
-    assert len(asked) == 20 + 8  # what SFT sampled, then a rollout
+    folder = run.path("reward")
+    saved, (_, *apart) = load_file(folder / "members.safetensors"), (folder, *sorted(folder.glob("member-*")))
+    for name, place in zip(loaded, (folder, *apart), strict=True):
+        assert all(torch.equal(loaded[name][key], plain.saved(place)[key]) for key in loaded[name])
+    own = [torch.cat(some) for some in states.values()]
+    own *= 1 if kind == "lora" else len(saved["weight"])
+    raw = torch.stack([of @ weight for of, weight in zip(own, saved["weight"], strict=True)], 1)
+    scores = (raw - saved["mean"]) / saved["spread"]
+    assert len(scores) == 20 + 8  # what SFT sampled, then a rollout
 
     def normalized(rule: str) -> Tensor:
         found = combined(scores, rule, 0.7)
         return (found[20:] - found[:20].mean()) / found[:20].std(correction=0)
 
     expected = normalized(rule)
-    assert row["reward"] == pytest.approx(expected.mean().item(), abs=0.05)  # bf16
+    assert row["reward"] == pytest.approx(expected.mean().item(), abs=1e-3)
     if stage == "ppo":
-        assert row["reward_std"] == pytest.approx(expected.std(correction=0).item(), abs=0.05)
+        assert row["reward_std"] == pytest.approx(expected.std(correction=0).item(), abs=1e-3)
     others = {"mean", "min", VARIANCE} - {rule}
-    apart = [
-        abs((normalized(other) - expected).mean()) + abs(normalized(other).std() - expected.std()) for other in others
-    ]
-    assert min(apart) > 0.11, apart  # another combination would be seen
+    assert min(abs((normalized(other) - expected).mean()) for other in others) > 0.01  # another would be seen
 
 
 def test_a_member_is_what_its_seed_alone_makes_and_a_killed_stage_goes_on(

@@ -110,8 +110,8 @@ def build(
 ) -> Roles:
     """The roles on `model`, whose adapter "default" holds the policy's weights, saved in `policy`.
 
-    The value starts from the reward model where there is one, of several members from the one that is saved first, else
-    from the policy with a head of zeros (Huang et al. 2024). `combine` is how members make one reward. Raises
+    The value starts from the reward model where there is one, of several members from the one that is saved first,
+    else from the policy with a head of zeros (Huang et al. 2024). `combine` is how members make one reward. Raises
     ModelError when the reward model was trained on another base.
     """
     _add(model, "ref", policy)
