@@ -33,7 +33,7 @@ def add(page: Page, gathered: Gathered) -> None:
         page.text("No system message was set: each conversation began with its own, or with the user's.")
     else:
         page.text("Every conversation that has none of its own began with this system message:").quote(system)
-    shots = next((one.record["few_shot"] for one in gathered.stages if one.record.get("few_shot")), [])
+    shots: list[Row] = next((one.record["few_shot"] for one in gathered.stages if one.record.get("few_shot")), [])
     if shots:
         with page.folded(f"{words.counted(len(shots), 'example')} put before each conversation"):
             for shot in shots:

@@ -96,7 +96,7 @@ def _frontier(judged: Sequence[Aligned]) -> Figure:
 
 def _steps(stages: Sequence[Built]) -> dict[str, drawing.Points]:
     """stage -> (KL, reward) of each step of those that learned as they sampled."""
-    found = {}
+    found: dict[str, drawing.Points] = {}
     for one in stages:
         logged = read_appended(one.path / "metrics.jsonl")[0]
         points = [
