@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup import ranks
 from trueup.evaluation import saying
+from trueup.evaluation.abilities import AbilitySettings
 from trueup.evaluation.baselines import Baseline
 from trueup.judges.settings import JudgeSettings
 from trueup.online.settings import RewardSettings, files_of_functions, unused_inputs
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 SAMPLED_BY = ("max_new_tokens", "temperature", "top_p", "batch_size", "engine")
 
 
-class Config(JudgeSettings):
+class Config(JudgeSettings, AbilitySettings):
     """How the held-out prompts are answered, and who judges."""
 
     num_completions: PositiveInt = 2
@@ -76,14 +77,15 @@ def run(
 
     # After the data: what is wrong with it is said at once.
     from trueup.chat.template import Chat
-    from trueup.evaluation import baselines
-    from trueup.judges import asking, contest, headline, needs, writing
+    from trueup.evaluation import baselines, general
+    from trueup.judges import abilities, asking, contest, headline, needs, writing
     from trueup.models import base
     from trueup.online import rewards
     from trueup.sampling.sample import refuse_beyond_context
     from trueup.sampling.types import Sampling
 
     needs.refuse(config, context.run_file_dir)
+    abilities.refuse(config, context.run_file_dir)
     method = context.run.section(context.run.method)
     parts: list[rewards.Part] = []
     if reward is None and isinstance(method, RewardSettings):  # `unused` leaves it out for no other method
@@ -116,12 +118,14 @@ def run(
         reward=None if reward is None else reward.path,
         parts=parts,
         feedback=feedback,
+        text=general.read(config.general_text, context.run_file_dir),
     )
     found = contest.measured(played, context.out)
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
     figures = headline.report(config.judge, context.run, found, opinions, played.prompt_ids)
     if ROUND_BEFORE in contestants:
         figures["began_from"] = {"round": context.run.round - 1, "adapter": reference.path.name}
+    figures["abilities"] = abilities.figures(config, context.run_file_dir, found, prompts, played.prompt_ids)
     figures["data"] = data_counts
     writing.write(context, rows, found, opinions, figures)
     return figures
@@ -143,15 +147,19 @@ def how_far(run_dir: Path) -> str:
 
 
 def foresee(config: Config, context: Context) -> None:
-    """Raises ConfigError where the judge lacks what it is made of."""
-    from trueup.judges import needs
+    """Raises ConfigError where the judge, or what else is measured, lacks what it is made of."""
+    from trueup.judges import abilities, needs
 
     needs.refuse(config, context.run_file_dir)
+    abilities.refuse(config, context.run_file_dir)
 
 
 def code(config: Config, folder: Path) -> dict[str, Path]:
-    """The files of the functions that judge."""
-    return files_of_functions(RewardSettings(reward_functions=config.judge_functions), folder)
+    """The files of the functions that judge, and of what else is measured."""
+    from trueup.judges import abilities
+
+    judges = files_of_functions(RewardSettings(reward_functions=config.judge_functions), folder)
+    return judges | abilities.files(config, folder)
 
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:

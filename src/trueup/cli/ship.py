@@ -32,8 +32,16 @@ MARKS = {"passed": "green", "failed": "red", "undecided": "yellow", "not checked
     metavar="SHARE",
     help="By how much answers may be longer than SFT's: 0.5 is half as long again.",
 )
+@click.option(
+    "--max-more-refusals",
+    type=click.FloatRange(min=0, max=1),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="By how much more of the answers may refuse than SFT's: 0.05 is five in a hundred.",
+)
 @with_json
-def ship(run_file: Path, overrides: tuple[str, ...], max_length_growth: float) -> None:
+def ship(run_file: Path, overrides: tuple[str, ...], max_length_growth: float, max_more_refusals: float) -> None:
     """Decide by the evaluation: SHIP, DON'T SHIP, or ASK MORE.
 
     Exits with 0, 4 or 5. Builds nothing.
@@ -43,13 +51,15 @@ def ship(run_file: Path, overrides: tuple[str, ...], max_length_growth: float) -
     from rich.text import Text
 
     from trueup.evaluation import shipping
+    from trueup.evaluation.regressions import Limits
     from trueup.run.artifacts import read_jsonl
 
     pipeline = open_run(run_file, overrides)
     folder = _evaluated(pipeline)
     metrics = pipeline.stages["evaluate"].makes(folder).record()["metrics"]
     answers = list(read_jsonl(folder / "answers.jsonl"))
-    found = shipping.checks(metrics, answers, pipeline.run.goal.model_dump(), max_length_growth)
+    limits = Limits(length_growth=max_length_growth, more_refusals=max_more_refusals)
+    found = shipping.checks(metrics, answers, pipeline.run.goal.model_dump(), limits)
     decision = shipping.decide(found)
     table = Table("check", "", "found", show_lines=False)
     for check in found:

@@ -1,4 +1,4 @@
-"""What a model must not lose while it is aligned: a general text, answers where it refused nothing, lm-eval tasks."""
+"""What a model should not lose while it is aligned: how it predicts a general text, what it answers, what it knows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import PositiveInt, field_validator
 
-from trueup.evaluation import general
 from trueup.evaluation.intervals import change_by
 from trueup.evaluation.refusals import Refuses
 from trueup.run.section import Section
@@ -29,11 +28,6 @@ class AbilitySettings(Section):
     refusal_function: str | None = None
     """A Python function that says which answers refuse, `module:function`, called as reward functions are: 0.5 or more
     is a refusal. None by default."""
-    lm_eval_tasks: tuple[str, ...] = ()
-    """Tasks of lm-eval that SFT and the aligned model are given: names, or the .yaml files of tasks of your own beside
-    the run file. They need `pip install trueup[lm-eval]`. None by default."""
-    lm_eval_limit: PositiveInt | None = None
-    """The number of questions that are asked of each task, the first ones; all by default."""
 
     @field_validator("refusal_openings")
     @classmethod
@@ -88,8 +82,3 @@ def of_refusals(found: Row) -> str:
     if change is None:
         return f"{said}; SFT {found['share']['sft']:.1%}"
     return f"{said}; {change['estimate']:+.1%} against SFT ({change['low']:+.1%} to {change['high']:+.1%})"
-
-
-def text_of(settings: AbilitySettings, folder: Path) -> general.Text | None:
-    """The general text of the run file in `folder`; see `general.read`."""
-    return general.read(settings.general_text, folder)

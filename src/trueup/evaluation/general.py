@@ -20,6 +20,7 @@ MOST_DOCUMENTS = 400  # of the user's text, evenly spaced; a longer text takes m
 MOST_TOKENS = 512  # of each
 OWN_DOCUMENTS, OWN_TOKENS = 48, 64  # of the text that every run has: seconds on two CPU cores
 BATCH_TOKENS = 2048
+WHO = {"base": None, "sft": "sft", "aligned": "default"}  # adapters by label; None is the bare base
 SPLITS = 1000  # random halves, of which the noise floor is the median
 
 

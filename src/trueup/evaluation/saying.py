@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trueup.evaluation import abilities
 from trueup.evaluation.intervals import num_needed
 from trueup.run.goal import answer_to_goal, goal_lines, judge_of, trusted, verdict, verdict_on_rounds, won_by
 from trueup.run.run_file import RunFile
@@ -23,6 +24,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     if wide > 0.2:
         enough = f"about {num_needed(won):,} held-out prompts narrow it to 20%"
         lines.append(f"warning: the interval is {wide:.0%} wide; {enough}")
+    lines += abilities.says(metrics)
     return [*lines, *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"], judge))]
 
 

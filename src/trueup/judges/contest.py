@@ -15,7 +15,7 @@ from typing import Any
 from trueup import ranks
 from trueup.chat.template import Chat
 from trueup.data.dialogue import Messages
-from trueup.evaluation import compare
+from trueup.evaluation import compare, general
 from trueup.judges import disjoint, trust
 from trueup.judges.headline import Opinion, to_row
 from trueup.judges.protocol import Answer, Judge, Question, preference
@@ -52,6 +52,7 @@ class Contest:
     reward: Path | None
     parts: list[rewards.Part]  # the functions that were optimized, where there is no reward model
     feedback: Feedback | None
+    text: general.Text | None = None  # on which perplexities are measured
 
 
 def measured(contest: Contest, out: Path) -> Row:
@@ -101,6 +102,10 @@ def measure(contest: Contest, out: Path) -> Row:
         kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], temperature, advance)
         asked = questions(contest, done)
         found, why = _disjoint(contest, model, tokenizer, asked, bar)
+        text = None
+        if contest.text is not None:
+            advance = shown("general text", len(general.WHO) * len(contest.text.documents))
+            text = general.measure(model, tokenizer, contest.text, general.WHO, advance)
     return {
         "metrics": metrics,
         "kl": kl,
@@ -110,6 +115,7 @@ def measure(contest: Contest, out: Path) -> Row:
         "temperature": temperature,
         "disjoint": found and to_row(found),
         "no_disjoint": why,
+        "general_text": text,
         "sampling": used(contest.sampling, tokenizer, model, ran),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, contest.sampling.engine),
