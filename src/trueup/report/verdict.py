@@ -6,14 +6,14 @@ from typing import Any
 
 from trueup.evaluation import shipping
 from trueup.evaluation.intervals import num_needed
+from trueup.evaluation.regressions import Check, Limits
 from trueup.page import Page, Tile, Tone
 from trueup.report import rows, words
 from trueup.report.gathered import Aligned, Built, Gathered
-from trueup.run.goal import FEWEST, judge_of, trusted, verdict, won_by
+from trueup.run.goal import FEWEST, judge_of, trusted, verdict, verdict_on_rounds, won_by
 
 Row = dict[str, Any]
 WIDE = 0.2  # an interval that is wider says little
-MAX_LENGTH_GROWTH = 0.5  # as `trueup ship` takes it, unless it is told otherwise
 
 
 def add(page: Page, gathered: Gathered) -> None:
@@ -24,7 +24,7 @@ def add(page: Page, gathered: Gathered) -> None:
         return
     figures = headline.evaluation.metrics
     said = verdict(won_by(figures), judge=judge_of(figures))
-    page.verdict(said, _tone(said))
+    page.verdict(" ".join([said, *verdict_on_rounds(figures)]), _tone(said))
     page.text(f"{_about(gathered, headline)} {who(figures)}")
     decision, checks = _shipped(gathered, headline.evaluation)
     page.tiles(_tiles(gathered, headline, decision))
@@ -67,9 +67,9 @@ def _tone(said: str) -> Tone:
     return "good" if said.startswith("The aligned model is better") else "bad" if "is worse" in said[:40] else "open"
 
 
-def _shipped(gathered: Gathered, evaluation: Built) -> tuple[str, list[shipping.Check]]:
+def _shipped(gathered: Gathered, evaluation: Built) -> tuple[str, list[Check]]:
     found = shipping.checks(
-        evaluation.metrics, evaluation.rows("answers.jsonl"), gathered.run.goal.model_dump(), MAX_LENGTH_GROWTH
+        evaluation.metrics, evaluation.rows("answers.jsonl"), gathered.run.goal.model_dump(), Limits()
     )
     return shipping.decide(found), found
 
@@ -103,7 +103,7 @@ def _tiles(gathered: Gathered, headline: Aligned, decision: str) -> list[Tile]:
     return [(figure, what, note) for what, figure, note in tiles]
 
 
-def _more(gathered: Gathered, figures: Row, checks: list[shipping.Check]) -> list[str]:
+def _more(gathered: Gathered, figures: Row, checks: list[Check]) -> list[str]:
     """What would make the verdict firmer, each with what to do for it."""
     won, judge = won_by(figures), judge_of(figures)
     lines = []
