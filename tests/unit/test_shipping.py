@@ -117,7 +117,7 @@ def later(over: dict[str, float], **judges: Any) -> dict[str, Any]:
 def test_a_later_round_has_to_be_better_than_the_one_before(over: tuple[float, float, float], decision: str) -> None:
     figures = later(won(*over))
     assert decided(figures) == decision
-    assert outcome(shipping.checks(figures, ALIKE, GOAL, 0.5), "over round 1") in ("passed", "undecided", "failed")
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over round 1") in ("passed", "undecided", "failed")
 
 
 def test_what_was_optimized_says_nothing_of_rounds() -> None:
@@ -126,7 +126,7 @@ def test_what_was_optimized_says_nothing_of_rounds() -> None:
     reward = {"name": "r", "trust": None, "can_tell": True, "win_rates_over": {"round_before": won(0.2, 0.3, 0.4)}}
     figures = later(won(0.2, 0.3, 0.4), people=people, optimized=reward)
     figures["judge"] = {"kind": "people", "name": "people", "trust": None, "can_tell": None}
-    assert outcome(shipping.checks(figures, ALIKE, GOAL, 0.5), "over round 1") == "not checked"
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over round 1") == "not checked"
 
 
 def test_a_kl_above_the_goal_is_a_reason_not_to_ship() -> None:
