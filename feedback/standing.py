@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,7 +151,7 @@ def standing(
     wants = dict.fromkeys(asked, each) if isinstance(each, int) else {uid: each[uid] for uid in asked}
     most = max(wants.values(), default=1)
     still = [uid for uid in asked if verdicts[uid] < wants[uid]]
-    open_to = {uid: able - by_uid.get(uid, set()) for uid in still}
+    open_to = {uid: able - by_uid.get(uid, frozenset()) for uid in still}
     coming = [
         uid
         for uid in still
@@ -160,7 +160,7 @@ def standing(
     ]
     names = {str(person.id): person.label for person in people}
     left = Counter(who for uid in coming for who in open_to[uid])
-    twice = _judged_twice(found) & set(still)
+    twice = _judged_twice(found, set(still))
     return Standing(
         each=most,
         left={names.get(who, f"person {who}"): left[who] for who in sorted(left)} if complete or most > 1 else {},
@@ -182,19 +182,21 @@ def standing(
     )
 
 
-def _handled(tasks: Sequence[Seen]) -> dict[str, set[str]]:
+def _handled(tasks: Sequence[Seen]) -> dict[str, frozenset[str]]:
     """uid -> who judged or skipped it, and so is not given it again."""
-    by_uid: dict[str, set[str]] = {}
+    by_uid: dict[str, frozenset[str]] = {}
+    same: dict[frozenset[str], frozenset[str]] = {}  # of the same people one set is enough
     for task in tasks:
         who = {one.annotator for one in task.judgements}
         who |= {one.annotator for one in task.unusable if one.annotator is not None}
         if task.uid is not None and who:
-            by_uid.setdefault(task.uid, set()).update(who)
+            both = by_uid.get(task.uid, frozenset()) | who
+            by_uid[task.uid] = same.setdefault(both, both)
     return by_uid
 
 
-def _judged_twice(found: Iterable[Judgement]) -> set[str]:
-    made = {(one.uid, one.annotator, one.annotation_id) for one in found}
+def _judged_twice(found: Iterable[Judgement], among: Set[str]) -> set[str]:
+    made = {(one.uid, one.annotator, one.annotation_id) for one in found if one.uid in among}
     return {uid for (uid, _), number in Counter((uid, who) for uid, who, _ in made).items() if number > 1}
 
 

@@ -78,6 +78,9 @@ class Store(Published):
                 out.write(json.dumps({"project": key} | to_row(one), ensure_ascii=False) + "\n")
             out.flush()
             os.fsync(out.fileno())
+        for one in new:
+            _take((key, one), last)
+        self._kept, self._read_at = last, self._stamp()
         return len(new)
 
     def current(self, present: set[int], key: str, hidden: Set[str] = frozenset()) -> list[Said]:
@@ -105,7 +108,6 @@ class Store(Published):
     def _versions(self) -> dict[tuple[str, int | None], Version]:
         """The last version of each annotation, in the order in which these were seen.
 
-        A line begins a new version where its moment is another, or where the version has its kind of judgement already.
         The file is read again only where it changed, and kept as judgements, which take less than their lines.
         """
         now = self._stamp()
@@ -115,12 +117,8 @@ class Store(Published):
             for number, line in enumerate(self._whole_lines(), start=1):
                 if not (found := _said_in(line)):
                     self._broken.append(number)
-                for project, one in found:
-                    name = (project, one.annotation_id)
-                    version = latest.pop(name, ())
-                    if any(other.kind == one.kind or other.updated_at != one.updated_at for other in version):
-                        version = ()
-                    latest[name] = (*version, one)
+                for said in found:
+                    _take(said, latest)
             self._kept, self._read_at = latest, now
         return self._kept
 
@@ -147,6 +145,19 @@ class Store(Published):
         if not data.endswith(b"\n"):
             with self.path.open("ab") as out:
                 out.truncate(data.rfind(b"\n") + 1)
+
+
+def _take(said: Said, latest: dict[tuple[str, int | None], Version]) -> None:
+    """Take the next line into the last versions.
+
+    It begins a new version where its moment is another, or where the version has its kind of judgement already.
+    """
+    project, one = said
+    name = (project, one.annotation_id)
+    version = latest.pop(name, ())
+    if any(other.kind == one.kind or other.updated_at != one.updated_at for other in version):
+        version = ()
+    latest[name] = (*version, one)
 
 
 def _counts(project: str, one: Judgement, present: set[int], key: str, hidden: Set[str]) -> bool:

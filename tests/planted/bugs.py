@@ -830,7 +830,7 @@ BUGS = [
         "data",
         "feedback/store.py",
         "version = latest.pop(name, ())",
-        "if name in latest:\n                        continue\n                    version = ()",
+        "if name in latest:\n        return\n    version = ()",
         (JUDGEMENTS + "::test_the_last_word_of_a_person_counts_and_no_secret_is_said",),
     ),
     Bug(

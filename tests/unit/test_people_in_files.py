@@ -207,6 +207,9 @@ def test_names_of_two_files_and_of_columns_are_compared_too(tmp_path: Path) -> N
     files = DataConfig.model_validate({"preferences": [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]})
     with pytest.raises(DataError, match=r"data\.preferences: names of people"):
         read_preferences(files)
+    (tmp_path / "run.yaml").write_text("name: x\nmodel: {base: nowhere}\ndata: {preferences: [a.jsonl, b.jsonl]}\n")
+    checked = CliRunner().invoke(main, ["data", "check", str(tmp_path / "run.yaml")])
+    assert checked.exit_code != 0 and "names of people that differ only" in checked.output
     row = {"prompt": "q", "completion": "a", "rating_Ann": 5, "rating_ann": 1}
     with pytest.raises(DataError, match="rating_Ann"):
         said(tmp_path, [row])

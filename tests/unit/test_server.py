@@ -13,6 +13,8 @@ import pytest
 from trueup.errors import ServerError
 from trueup.feedback import environment, people, reach, server
 from trueup.feedback.connection import connect
+from trueup.feedback.project import Project
+from trueup.run.run_file import LabelStudioConfig
 
 SLOW = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit()))\n"
 DEAF = "import signal,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -100,6 +102,13 @@ def test_a_server_without_the_present_guard_gets_no_people(tmp_path: Path, monke
         chosen = f"--data-dir {tmp_path}"
         again = f"trueup labelstudio stop {chosen} && trueup labelstudio start {chosen} --port 8123"
         assert again in str(raised.value)
+        project = Project(LabelStudioConfig(data_dir=tmp_path), tmp_path / "store")
+        assert project._unguarded() == []  # nobody has a login
+        ann = {"id": 2, "name": "Ann", "email": "ann@trueup.local", "password": "p"}
+        (tmp_path / people.FILE).write_text(json.dumps({"people": [ann]}))
+        (said,) = project._unguarded()
+        assert again in said
+        (tmp_path / people.FILE).unlink()
         process.kill()
         process.wait()
     monkeypatch.setenv(environment.GUARDED, environment.guard())
