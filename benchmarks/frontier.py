@@ -1,13 +1,15 @@
 """How far a reward can be optimized before the truth turns: docs/overoptimization.md.
 
     python benchmarks/frontier.py run DEMO_FOLDER --work FOLDER [--limit-s 400] [--only ppo/flipped]
+    python benchmarks/frontier.py best-of-n DEMO_FOLDER --work FOLDER
     python benchmarks/frontier.py draw --work FOLDER --out docs/overoptimization.png --csv docs/overoptimization.csv
 
 On the SFT adapter, the completions and the simulated thumbs of a finished demo: DPO at four betas and PPO at four KL
 coefficients, with clean thumbs and with a quarter of them flipped, and PPO with one reward and with five. Each policy
 answers the held-out prompts. FOLDER/rows.jsonl gets a row for each; what is there is left out, and a policy that was
 half trained goes on, so that the command can be stopped and started again. After `--limit-s` seconds no further policy
-is begun. FOLDER/steps.jsonl has the truth of each rollout of PPO.
+is begun. FOLDER/steps.jsonl has the truth of each rollout of PPO. `best-of-n` chooses among 16 answers of SFT to each
+held-out prompt, which are read once, on ten draws of which thumbs are flipped.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from frontier_parts import drawing, labels, measuring
+from frontier_parts import best_of, drawing, labels, measuring
 
-from trueup.run.artifacts import read_jsonl
+from trueup.run.artifacts import Feedback, read_jsonl
 from trueup.run.files import append_jsonl, read_json
 from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 FLIPPED = 0.25
+DRAWS = 10  # of which thumbs are flipped, and of the members' prompts
 BETAS, KL_COEFS = (0.03, 0.1, 0.3, 1.0), (0.0, 0.02, 0.06, 0.2)
 REWARD = ("reward.kind=head", "reward.thumbs_weight=0.3")
 DPO = ("dpo.num_train_epochs=1", "dpo.learning_rate=3.0e-4", "dpo.save_steps=5")
@@ -104,11 +107,34 @@ def train(demo: Path, work: Path, cell: Cell, seed: int) -> dict[str, object]:
     return {"key": cell.key, **vars(cell), **seconds, **found}
 
 
+def begin(demo: Path, work: Path) -> int:
+    """Lay out `work` where that is missing; return the seed of the demo."""
+    work.mkdir(parents=True, exist_ok=True)
+    labels.lay_out(demo, work, FLIPPED, DRAWS)
+    return int((read_json(labels.finished(demo) / "sft/record.json") or {})["seed"])
+
+
+def best_of_n(demo: Path, work: Path) -> None:
+    """Best-of-n by each reward on clean thumbs, and on each draw of the noise."""
+    seed, rows = begin(demo, work), work / "best_of.jsonl"
+    done = {(row["labels"], row["seed"]) for row in read_jsonl(rows)} if rows.exists() else set()
+    pool: best_of.Pool | None = None
+    for draw in range(DRAWS):
+        for said in ("clean", "flipped"):
+            if (said, draw) in done:
+                continue
+            file = f"{said}-{draw}" if said == "flipped" and draw else said
+            labels.begin(demo, work, f"{file}-1")
+            pipeline = opened(work, file, 1, seed)
+            pipeline.execute("collect")
+            pool = pool or best_of.Pool(pipeline, work)
+            append_jsonl(rows, best_of.rows(pool, Feedback(pipeline.path("collect")), said, draw))
+            print(said, draw, flush=True)
+
+
 def run(demo: Path, work: Path, limit_s: float, only: str) -> None:
     began, rows = time.monotonic(), work / "rows.jsonl"
-    work.mkdir(parents=True, exist_ok=True)
-    labels.lay_out(demo, work, FLIPPED)
-    seed = (read_json(labels.finished(demo) / "sft/record.json") or {})["seed"]
+    seed = begin(demo, work)
     done = {row["key"] for row in read_jsonl(rows)} if rows.exists() else set()
     left = [cell for cell in cells() if cell.key not in done and cell.key.startswith(only)]
     for number, cell in enumerate(left):
@@ -122,17 +148,20 @@ def run(demo: Path, work: Path, limit_s: float, only: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     does = parser.add_subparsers(dest="what", required=True)
-    trains, draws = does.add_parser("run"), does.add_parser("draw")
-    trains.add_argument("demo", type=Path, help="the folder of a finished `trueup demo`")
+    trains, samples, draws = (does.add_parser(name) for name in ("run", "best-of-n", "draw"))
+    for one in (trains, samples):
+        one.add_argument("demo", type=Path, help="the folder of a finished `trueup demo`")
     trains.add_argument("--limit-s", type=float, default=float("inf"))
     trains.add_argument("--only", default="", help="how the policies to train begin, such as ppo/flipped")
-    for one in (trains, draws):
+    for one in (trains, samples, draws):
         one.add_argument("--work", type=Path, required=True)
     draws.add_argument("--out", type=Path, required=True)
     draws.add_argument("--csv", type=Path, required=True)
     asked = parser.parse_args()
     if asked.what == "run":
         run(asked.demo, asked.work, asked.limit_s, asked.only)
+    elif asked.what == "best-of-n":
+        best_of_n(asked.demo, asked.work)
     else:
         drawing.draw(list(read_jsonl(asked.work / "rows.jsonl")), asked.out, asked.csv)
 

@@ -19,9 +19,12 @@ def finished(demo: Path) -> Path:
     return next(path.parents[2] for path in demo.glob("runs/*/round-1/collect/record.json"))
 
 
-def lay_out(demo: Path, folder: Path, share: float) -> None:
-    """The demo's run file and texts in `folder`, with clean.jsonl and flipped.jsonl; nothing where that was done."""
-    if (folder / "flipped.jsonl").exists():
+def lay_out(demo: Path, folder: Path, share: float, draws: int) -> None:
+    """The demo's run file and texts in `folder`, with clean.jsonl and flipped.jsonl; nothing where that was done.
+
+    Of `draws` of the noise, flipped.jsonl is the first, and flipped-1.jsonl and so on are the others.
+    """
+    if (folder / named(draws - 1)).exists():
         return
     shutil.copytree(demo / "demo_texts", folder / "demo_texts", dirs_exist_ok=True)
     shutil.copy(demo / "demo.yaml", folder / "demo.yaml")
@@ -38,9 +41,15 @@ def lay_out(demo: Path, folder: Path, share: float) -> None:
         for row in read_jsonl(run / "round-1/collect/annotations.jsonl")
     ]
     write_jsonl(folder / "clean.jsonl", thumbs)
-    wrong = set(random.Random(0).sample(range(len(thumbs)), round(share * len(thumbs))))  # noqa: S311 - no secret
-    flipped = [thumb | {"up": thumb["up"] != (number in wrong)} for number, thumb in enumerate(thumbs)]
-    write_jsonl(folder / "flipped.jsonl", flipped)
+    for draw in range(draws):
+        wrong = set(random.Random(draw).sample(range(len(thumbs)), round(share * len(thumbs))))  # noqa: S311 - no secret
+        flipped = [thumb | {"up": thumb["up"] != (number in wrong)} for number, thumb in enumerate(thumbs)]
+        write_jsonl(folder / named(draw), flipped)
+
+
+def named(draw: int) -> str:
+    """The file of a draw of the noise."""
+    return f"flipped-{draw}.jsonl" if draw else "flipped.jsonl"
 
 
 def begin(demo: Path, folder: Path, name: str) -> None:

@@ -45,12 +45,17 @@ def built(request: pytest.FixtureRequest, with_labels: Pipeline) -> tuple[Path, 
     """(folder of a run whose reward model has several members, the settings it was built with)."""
     options = HEADS if request.param == "head" else ADAPTERS
     folder = with_labels.folder.parents[1]
-    name = f"name={request.param}"
-    for stage in ("sft", "round-1/sample", "round-1/collect"):
-        (folder / "runs" / request.param / stage).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "runs" / request.param / stage).symlink_to(with_labels.folder / stage)
-    open_run(folder, name, *options).execute("reward")
+    begin(with_labels, request.param)
+    open_run(folder, name := f"name={request.param}", *options).execute("reward")
     return folder, (name, *options)
+
+
+def begin(with_labels: Pipeline, name: str) -> None:
+    """Another run on the same SFT policy, completions and labels."""
+    for stage in ("sft", "round-1/sample", "round-1/collect"):
+        place = with_labels.folder.with_name(name) / stage
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(with_labels.folder / stage)
 
 
 def members(run: Pipeline) -> Any:
@@ -144,16 +149,22 @@ VARIANCE = "mean_minus_variance"
 
 
 @pytest.mark.parametrize(
-    ("stage", "rule"),
-    [("ppo", "mean"), ("ppo", "min"), ("ppo", VARIANCE), ("grpo", "min"), ("grpo", VARIANCE)],
+    ("built", "stage", "rule"),
+    [
+        ("head", "ppo", "min"),
+        ("head", "grpo", VARIANCE),
+        ("lora", "ppo", VARIANCE),
+        pytest.param("head", "ppo", "mean", marks=pytest.mark.slow),
+        pytest.param("head", "grpo", "min", marks=pytest.mark.slow),
+        pytest.param("lora", "grpo", "mean", marks=pytest.mark.slow),
+    ],
+    indirect=["built"],
 )
 def test_what_is_optimized(
     built: tuple[Path, tuple[str, ...]], stage: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rewards that the method logs are the combination of the members, on the SFT samples of mean 0, spread 1."""
     kind = "lora" if "name=lora" in built[1] else "head"
-    if (stage, rule) not in {("ppo", "min"), ("grpo", VARIANCE)} and kind == "lora":
-        pytest.skip("the combination does not depend on where members have their adapters")
     options = [*(PPO if stage == "ppo" else GRPO), f"{stage}.combine={rule}", "variant=" + rule.replace("_", "-")]
     options += [f"{stage}.variance_coefficient=0.7"] * (rule == VARIANCE)
     run = open_run(built[0], *built[1], *options)
@@ -191,17 +202,15 @@ def test_what_is_optimized(
     assert min(abs((normalized(other) - expected).mean()) for other in others) > 0.01  # another would be seen
 
 
+@pytest.mark.parametrize("built", ["lora"], indirect=True)
 def test_a_member_is_what_its_seed_alone_makes_and_a_killed_stage_goes_on(
-    with_labels: Pipeline, monkeypatch: pytest.MonkeyPatch
+    built: tuple[Path, tuple[str, ...]], with_labels: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = with_labels.folder.parents[1]
+    folder = built[0]
     for name in ("cut", "alone"):
-        for stage in ("sft", "round-1/collect"):
-            (folder / "runs" / name / stage).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "runs" / name / stage).symlink_to(with_labels.folder / stage)
-    open_run(folder, *ADAPTERS).execute("reward")
+        begin(with_labels, name)
     open_run(folder, *ADAPTERS, "reward.members=1", "seed=1", "name=alone").execute("reward", use_stale=True)
-    whole, alone, cut = (folder / "runs" / name / "round-1/reward" for name in ("tiny", "alone", "cut"))
+    whole, alone, cut = (folder / "runs" / name / "round-1/reward" for name in ("lora", "alone", "cut"))
     second, other = plain.saved(whole / "member-2"), plain.saved(alone)
     assert all(torch.equal(second[name], other[name]) for name in other)
 
