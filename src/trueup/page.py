@@ -75,10 +75,6 @@ class Page:
         yield self
         self._add("close")
 
-    def link(self, text: str, address: str) -> Page:
-        """A link to another page. `address` is relative, and ours: nothing is fetched until somebody follows it."""
-        return self._add("link", text=text, address=address)
-
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> Page:
         """A table; each row has a cell for each name of `header`. Columns of numbers stand on the right; None is "–".
 

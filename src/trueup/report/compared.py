@@ -88,23 +88,18 @@ def _is_share(value: object) -> bool:
 
 def _answers(page: Page, gathered: Gathered) -> None:
     """Whose answers they are: all contestants of the headline's evaluation, and the aligned model of each other."""
-    table = [
-        row
-        for one in gathered.aligned
-        if one.evaluation is not None
-        for label in rows.answering(one.evaluation)
-        if label == "aligned" or one is gathered.headline
-        for row in [_answer(one, one.evaluation.metrics, label)]
-    ]
+    table = []
+    for one in gathered.aligned:
+        if one.evaluation is not None:
+            scores = [row.get("reward", {}) for row in one.evaluation.rows("answers.jsonl")]
+            labels = rows.answering(one.evaluation) if one is gathered.headline else ["aligned"]
+            table += [_answer(one, one.evaluation.metrics, label, scores) for label in labels]
     names = ["wins over SFT", "tokens on average", "end by themselves", "tokens read and sampled", "optimized reward"]
     page.table(*_known(["whose answers", *names], table), caption="Their answers")
 
 
-def _answer(one: Aligned, metrics: Row, label: str) -> list[object]:
-    scores = [
-        row.get("reward", {}).get(label) for row in (one.evaluation.rows("answers.jsonl") if one.evaluation else ())
-    ]
-    mine = [score for score in scores if isinstance(score, int | float)]
+def _answer(one: Aligned, metrics: Row, label: str, scores: Sequence[Row]) -> list[object]:
+    mine = [row[label] for row in scores if isinstance(row.get(label), int | float)]
     judge, sampled = judge_of(metrics), metrics[label]
     over_sft = metrics["judges"][judge["kind"]].get("win_rates_over_sft", {}) if judge else {}
     won = one.won if label == "aligned" else over_sft.get(label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def answering(evaluation: Built) -> list[str]:
     return sorted(known, key=lambda label: list(NAMES).index(label) if label in NAMES else len(NAMES))
 
 
+@lru_cache(maxsize=1)  # several parts of a page show them, and answers take long to read
 def stages(gathered: Gathered) -> list[Row]:
     """A row for each complete stage: what it took, and what it is made of. Times are seconds, memory is bytes."""
     return [
