@@ -45,7 +45,7 @@ def judges(page: Page, judge: dict[str, Any], figures: dict[str, Any]) -> None:
         if trust and trust["num_pairs"]:
             right = f"{trust['estimate']:.1%} ({trust['low']:.1%} to {trust['high']:.1%})"
             right += f" of {trust['num_pairs']} {trust['on']}"
-        said = "the verdict" if kind == judge["kind"] else "optimized, so no verdict" if kind == "optimized" else ""
+        said = "the verdict" if kind == judge["kind"] else "too kind, so no verdict" if kind == "optimized" else ""
         rows.append([one["name"], said, share, right, one["num_without_answer"].get("sft", 0)])
     page.table(["judge", "", "win rate over SFT", "right, by people's judgements", "no answer"], rows)
     if helped := figures.get("with_people"):
