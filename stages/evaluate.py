@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 
 SAMPLED_BY = ("max_new_tokens", "temperature", "top_p", "batch_size", "engine")
+# Answers are sampled before anybody judges: another judge, or another rule for refusals, leaves them as they are.
+LATE = (*JudgeSettings.model_fields, "refusal_openings", "refusal_function", "reward function", "refusal function")
 
 
 class Config(JudgeSettings, AbilitySettings):
@@ -77,7 +80,7 @@ def run(
 
     # After the data: what is wrong with it is said at once.
     from trueup.chat.template import Chat
-    from trueup.evaluation import baselines, general
+    from trueup.evaluation import baselines
     from trueup.judges import abilities, asking, contest, headline, needs, writing
     from trueup.models import base
     from trueup.online import rewards
@@ -118,7 +121,7 @@ def run(
         reward=None if reward is None else reward.path,
         parts=parts,
         feedback=feedback,
-        text=general.read(config.general_text, context.run_file_dir),
+        abilities=partial(abilities.measure, config, context.run_file_dir),
     )
     found = contest.measured(played, context.out)
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
@@ -190,5 +193,6 @@ STAGE = Stage(
     help="Is it better, by how much.",
     batch="batch_size",
     fits_by=("batch_size",),
+    late=LATE,
     plan=plan,
 )

@@ -18,7 +18,7 @@ def won(low: float, estimate: float, high: float) -> dict[str, float]:
 
 
 def metrics(over_sft: dict[str, float], **others: Any) -> dict[str, Any]:
-    judge = {"kind": "disjoint", "name": "a reward model on other labels", "can_tell": True}
+    judge = {"kind": "disjoint", "name": "a reward model on other labels", "trust": None, "can_tell": True}
     return {
         "win_rate": over_sft,
         "win_rate_by_reward_model": over_sft,
@@ -81,7 +81,7 @@ def test_how_many_prompts_would_tell_is_the_sample_size_of_fleiss() -> None:
 
 @pytest.mark.parametrize("kind", ["optimized", None])
 def test_what_was_optimized_never_decides(kind: str | None) -> None:
-    judge = None if kind is None else {"kind": kind, "name": "the reward", "can_tell": True}
+    judge = None if kind is None else {"kind": kind, "name": "the reward", "trust": None, "can_tell": True}
     figures = metrics(won(0.7, 0.8, 0.9), judge=judge)
     if kind is None:
         del figures["judge"], figures["win_rate"]  # a record of an earlier version
@@ -89,7 +89,7 @@ def test_what_was_optimized_never_decides(kind: str | None) -> None:
 
 
 def test_a_judge_that_cannot_tell_decides_nothing() -> None:
-    judge = {"kind": "disjoint", "name": "a reward model", "can_tell": False}
+    judge = {"kind": "disjoint", "name": "a reward model", "trust": None, "can_tell": False}
     assert decided(metrics(won(0.7, 0.8, 0.9), judge=judge)) == "ASK MORE"
 
 
@@ -212,3 +212,12 @@ def test_the_best_of_several_answers_costs_more_and_so_never_fails(label: str) -
         )
         check = next(c for c in found if "best" in c.name)
         assert check.outcome == expected and "4 answers and a score of each for every request" in check.says
+
+
+def test_too_few_prompts_decide_nothing_unless_people_judged() -> None:
+    """Ten are needed for a claim; people's interval holds at every look, and so of few prompts."""
+    few = won(0.62, 0.8, 0.9) | {"num_prompts": 9}
+    check = next(c for c in shipping.checks(metrics(few), ALIKE, GOAL, Limits()) if c.name.startswith("win"))
+    assert (check.outcome, check.num_needed) == ("undecided", 10)
+    people = {"kind": "people", "name": "people", "trust": None, "can_tell": None}
+    assert decided(metrics(few, judge=people)) == "SHIP"

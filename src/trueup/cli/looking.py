@@ -43,7 +43,7 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     tried = contest(pipeline)
     if len(tried) > 1:
         console.print(contest_table(tried))
-    missing, verdict = pipeline.missing(), pipeline.verdict_lines(states)
+    missing, verdict = [*pipeline.missing(), *pipeline.unused_winners()], pipeline.verdict_lines(states)
     next_command = following(pipeline, run_file, states)
     pages = {name: pipeline.folder / f"{name}.html" for name in ("report", "curves")}
     there = {name: str(page) for name, page in pages.items() if page.exists()}

@@ -29,6 +29,12 @@ class AbilitySettings(Section):
     """A Python function that says which answers refuse, `module:function`, called as reward functions are: 0.5 or more
     is a refusal. None by default."""
 
+    lm_eval_tasks: tuple[str, ...] = ()
+    """Tasks of lm-eval that SFT and the aligned model are given: names, or the .yaml files of tasks of your own beside
+    the run file. They need `pip install trueup[lm-eval]`. None by default."""
+    lm_eval_limit: PositiveInt | None = None
+    """The number of questions that are asked of each task, the first ones; all by default."""
+
     @field_validator("refusal_openings")
     @classmethod
     def _say_something(cls, openings: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,6 +70,7 @@ def says(metrics: Mapping[str, Any]) -> list[str]:
         lines.append(f"general text: {of_text(text)}")
     if refused := found.get("refusals"):
         lines.append(f"refusals: {of_refusals(refused)}")
+    lines += [f"{task}: {of_task(one)}" for task, one in (found.get("lm_eval") or {}).items()]
     return lines
 
 
@@ -82,3 +89,12 @@ def of_refusals(found: Row) -> str:
     if change is None:
         return f"{said}; SFT {found['share']['sft']:.1%}"
     return f"{said}; {change['estimate']:+.1%} against SFT ({change['low']:+.1%} to {change['high']:+.1%})"
+
+
+def of_task(found: Row) -> str:
+    """A task of lm-eval in words: its figure, and the change from SFT."""
+    change = found["gain_over_sft"]
+    said = f"{found['metric']} {found['aligned']:.3g}, {found['num_questions']:,} questions"
+    if change is None:
+        return f"{said}; SFT {found['sft']:.3g}"
+    return f"{said}; better than SFT by {change['estimate']:+.3g} ({change['low']:+.3g} to {change['high']:+.3g})"

@@ -11,7 +11,8 @@ from trueup.evaluation.intervals import change_by
 
 Row = dict[str, Any]
 Outcome = Literal["passed", "failed", "undecided", "not checked"]
-NOT_MEASURED = "not measured: build evaluate again, trueup evaluate RUN.yaml --rebuild"
+AGAIN = "build evaluate again: trueup evaluate RUN.yaml --rebuild"
+NOT_MEASURED = f"not measured; {AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def checks(metrics: Row, answers: Sequence[Row], limits: Limits) -> list[Check]:
         _length(answers, limits.length_growth),
         _refusals(metrics, limits.more_refusals),
         _general_text(metrics),
+        *_tasks(metrics),
     ]
 
 
@@ -84,6 +86,16 @@ def _general_text(metrics: Row) -> Check:
     if change["high"] <= floor:
         return Check("general text", "passed", said)
     return Check("general text", "undecided", f"{said}; a longer evaluate.general_text would tell")
+
+
+def _tasks(metrics: Row) -> list[Check]:
+    """The tasks of lm-eval, where some were asked for: worse than SFT beyond what chance explains is a regression."""
+    found = (metrics.get("abilities") or {}).get("lm_eval") or {}
+    return [
+        Check(name, "failed" if one["gain_over_sft"]["high"] < 0 else "passed", abilities.of_task(one))
+        for name, one in found.items()
+        if one["gain_over_sft"] is not None
+    ]
 
 
 def _change(answers: Sequence[Row], figure: Callable[[Row, str], float]) -> dict[str, float] | None:

@@ -32,7 +32,7 @@ def _beside(judge: dict[str, Any], metrics: Metrics) -> list[str]:
     """What else there is to say of who judged: why it is not who was asked for, and what others say."""
     lines = []
     if instead := judge.get("instead_of"):
-        lines.append(f"warning: the judge is what was optimized, for {instead['why']}")
+        lines.append(f"warning: the judge is {judge['name']}, for {instead['why']}")
     notes = metrics["judges"][judge["kind"]]["notes"].get("sft", {})
     if asked := notes.get("requests"):
         order = notes["position"]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from trueup.evaluation import regressions
 from trueup.evaluation.drawing import NAMES
 from trueup.evaluation.regressions import Check, Limits
-from trueup.run.goal import ROUND_BEFORE, over_round_before, won_by
+from trueup.run.goal import FEWEST, ROUND_BEFORE, over_round_before, trusted, won_by
 from trueup.sample_size import to_show
 
 Row = dict[str, Any]
@@ -44,27 +44,33 @@ def decide(found: Sequence[Check]) -> Decision:
 
 def _judge(metrics: Row) -> Check:
     judge = metrics.get("judge")
-    if judge is None or judge["kind"] not in MAY_DECIDE:
+    if judge is None:
+        return Check("judge", "undecided", f"an earlier version judged by the reward alone; {regressions.AGAIN}")
+    if judge["kind"] not in MAY_DECIDE:
+        why = f", for {judge['instead_of']['why']}" if judge.get("instead_of") else ""
         return Check(
             "judge",
             "undecided",
-            "the judge is what was optimized, which is too kind to it: set evaluate.judge to people, or hold out more "
-            "judgements, for a judge that learns from these alone",
+            f"the judge is {judge['name']}, which is too kind to the aligned model{why}: set evaluate.judge to people, "
+            "or hold out more judgements (collect.held_out_fraction) for a judge that learns from these alone",
         )
     if judge["can_tell"] is False:
-        return Check("judge", "undecided", f"{judge['name']} is not shown to be right more often than not")
-    return Check("judge", "passed", f"{judge['name']} did not judge what it was optimized for")
+        return Check("judge", "undecided", f"{judge['name']} cannot tell. {trusted(judge)}")
+    return Check("judge", "passed", f"{judge['name']}. {trusted(judge)}")
 
 
 def _win_rate(metrics: Row, wanted: float | None) -> Check:
     won, aim = won_by(metrics), 0.5 if wanted is None else wanted
     named = f"{aim:.1%}" + (", where SFT is as good" if wanted is None else ", the goal")
-    return _above("win rate over SFT", won, aim, named)
+    by_people = (metrics.get("judge") or {}).get("kind") == "people"
+    return _above("win rate over SFT", won, aim, named, by_people)
 
 
-def _above(name: str, won: dict[str, float], aim: float, named: str) -> Check:
-    """Whether a win rate's interval lies above `aim`, below it, or around it."""
+def _above(name: str, won: dict[str, float], aim: float, named: str, by_people: bool = False) -> Check:
+    """Whether a win rate's interval lies above `aim`, below it, or around it; people's holds of few prompts as well."""
     found = f"{won['estimate']:.1%} ({won['low']:.1%} to {won['high']:.1%}, {won['num_prompts']} prompts)"
+    if won["num_prompts"] < FEWEST and not by_people:
+        return Check(name, "undecided", f"{found}: too few for a claim, {FEWEST} at least are needed", FEWEST)
     if won["low"] >= aim and won["low"] > 0.5:
         return Check(name, "passed", f"{found}, above {named}")
     if won["high"] < aim:
