@@ -63,8 +63,8 @@ def refuse_alike(names: Mapping[str, int], where: str) -> None:
         more = f"\n  and {len(said) - MOST_SHOWN:,} more" if len(said) > MOST_SHOWN else ""
         raise DataError(
             where,
-            found="names of people that differ only in upper and lower case, or in how letters are encoded:\n  "
-            + "\n  ".join(said[:MOST_SHOWN])
+            found="names of people that differ only in upper and lower case, or in how letters are encoded:"
+            + "".join(f"\n  {one}" for one in said[:MOST_SHOWN])
             + more,
             expected="one spelling of each person's name, and names of different people that differ in more",
             next_step="write each person's name in one way, or rename one of two people",

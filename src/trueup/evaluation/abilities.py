@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import field_validator
+from pydantic import PositiveInt, field_validator
 
 from trueup.evaluation.intervals import change_by
 from trueup.evaluation.refusals import Refuses

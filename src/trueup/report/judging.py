@@ -29,7 +29,7 @@ def add(page: Page, gathered: Gathered) -> None:
         return
     rows = []
     for kind, one in figures["judges"].items():
-        said = "the verdict" if kind == judge["kind"] else "optimized, so no verdict" if kind == "optimized" else ""
+        said = "the verdict" if kind == judge["kind"] else "too kind, so no verdict" if kind == "optimized" else ""
         won = words.share(one["win_rates_over"].get("sft"), "no answer")
         rows.append([one["name"], said, won, _right(one["trust"]), one["num_without_answer"].get("sft", 0)])
     page.table(["judge", "what it is for", "win rate over SFT", "right, by people's judgements", "no answer"], rows)
