@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,12 @@ DRAWS = 200  # of which prompts are labelled, and of the annotators' noise
 def measured(demo: Path) -> Iterator[Path]:
     """The evaluations of a folder of the demo, variants and later rounds included."""
     for record in sorted(demo.glob("runs/*/round-*/evaluate*/record.json")):
-        if ".old-" not in record.parent.name and not record.parent.name.endswith(".partial"):
+        if ".old-" in record.parent.name or record.parent.name.endswith(".partial"):
+            continue
+        if "judges" in read_json(record)["metrics"]:
             yield record.parent
+        else:
+            print(f"left out, for it is of a version without judges: {record.parent}", file=sys.stderr)
 
 
 def measure(evaluation: Path) -> dict[str, Any]:
