@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,18 @@ def test_a_row_in_which_nobody_said_anything_is_no_tie(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
         found = read_preferences(DataConfig.model_validate({"preferences": tmp_path / f"{name}.jsonl"}))
         assert (len(found[0]), found[1]) == (1, expected), name
+
+
+@pytest.mark.parametrize(
+    ("header", "mapping"),
+    [
+        ("prompt,response,label", "{completion: response}"),
+        ("question,answer,thumb", "{prompt: question, completion: answer, label: thumb}"),
+        ("prompt,completion,stars", "{rating: stars}"),
+        ("prompt,winner,loser", "{chosen: winner, rejected: loser}"),
+    ],
+)
+def test_columns_of_single_answers_are_recognised_in_what_is_said(header: str, mapping: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(f"{header}\nq,a,up\n")
+    with pytest.raises(DataError, match="columns: " + re.escape(mapping)):
+        read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.csv"}))
