@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -236,14 +237,19 @@ def test_characters_of_a_name_that_cannot_be_printed_are_left_out_and_counted(tm
     assert report.notes == {names.NOT_PRINTABLE: 3} and left_out == {"no name": 2}
 
 
-def test_a_time_that_is_none_is_counted(tmp_path: Path) -> None:
+def test_a_time_that_is_none_is_counted_and_the_verdict_kept(tmp_path: Path) -> None:
     given = [
         row | {"updated_at": when} for row, when in zip(judged_by("a", "b"), ("yesterday", "2026-01-02"), strict=True)
     ]
+    given += [row | {"lead_time": time} for row, time in zip(judged_by("c", "d", "e"), ("5 s", -1, "2.5"), strict=True)]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
     report = ReadReport()
-    read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.jsonl"}), report=report)
-    assert list(report.notes.values()) == [1]
+    rows, _ = read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.jsonl"}), report=report)
+    assert list(report.notes.values()) == [1, 2]
+    assert {one.annotator: one.lead_time for one in judgements_of(rows)[0]} == {
+        **dict.fromkeys("abcd"),
+        "e": 2.5,
+    }
 
 
 def test_a_row_in_which_nobody_said_anything_is_no_tie(tmp_path: Path) -> None:
@@ -266,3 +272,26 @@ def test_a_row_in_which_nobody_said_anything_is_no_tie(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
         found = read_preferences(DataConfig.model_validate({"preferences": tmp_path / f"{name}.jsonl"}))
         assert (len(found[0]), found[1]) == (1, expected), name
+
+
+@pytest.mark.parametrize(
+    ("header", "mapping"),
+    [
+        ("prompt,response,label", "{completion: response}"),
+        ("question,answer,thumb", "{prompt: question, completion: answer, label: thumb}"),
+        ("prompt,completion,stars", "{rating: stars}"),
+        ("prompt,winner,loser", "{chosen: winner, rejected: loser}"),
+    ],
+)
+def test_columns_of_single_answers_are_recognised_in_what_is_said(header: str, mapping: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(f"{header}\nq,a,up\n")
+    with pytest.raises(DataError, match="columns: " + re.escape(mapping)):
+        read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.csv"}))
+
+
+def test_a_count_that_is_missing_beside_another_is_0_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("prompt,completion,up,down\nq,a,3,\nq,b,,2\nq,c,1,1\nq,d,1,0\n")
+    report = ReadReport()
+    rows, left_out = read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.csv"}), report=report)
+    assert {row["completion"]: row["votes"] for row in rows} == {"a": (3, 0), "b": (0, 2), "d": (1, 0)}
+    assert list(report.notes.values()) == [2] and left_out == {"no preference": 1}

@@ -15,10 +15,12 @@ ALSO_CALLED = {  # what other files call our columns
     "response": ("answer", "reply", "output", "completion", "assistant", "response", "target", "a"),
     "chosen": ("preferred", "accepted", "winner", "better", "good"),
     "rejected": ("dispreferred", "declined", "loser", "worse", "bad"),
+    "rating": ("stars", "star", "grade", "points"),
     "label": ("score", "rating", "thumb", "feedback", "verdict", "vote"),
 }
 ALSO_CALLED["output"] = ("response", *ALSO_CALLED["response"])
 ALSO_CALLED["input"] = ("context",)
+ALSO_CALLED["completion"] = ALSO_CALLED["response"]
 ALPACA, OPTIONAL = ("instruction", "input", "output"), {"input"}
 USUAL = {
     "demonstrations": ("prompt", "response"),
@@ -78,6 +80,8 @@ def _hint(record: Record, wanted: str | None, columns: Mapping[str, str]) -> str
     usual = USUAL.get(wanted or "demonstrations", ())
     if wanted in (None, "demonstrations") and "instruction" in record:
         usual = ALPACA
+    if wanted == "preferences":
+        usual = _judged(record) or usual
     needed = [one for one in usual if one not in record]
     found = {ours: theirs for ours, theirs in columns.items() if ours in record}
     for ours in needed:
@@ -94,3 +98,14 @@ def _hint(record: Record, wanted: str | None, columns: Mapping[str, str]) -> str
     needed = [one for one in needed if one not in OPTIONAL]
     example = ", ".join(f"{one}: {name}" for one, name in zip(needed, [*names, "COLUMN", "COLUMN"], strict=False))
     return f"name the columns in the data section, such as columns: {{{example}}}" if example else ""
+
+
+def _judged(record: Record) -> tuple[str, ...]:
+    """What a file of single answers, each with what was said of it, should have; nothing where it seems to be none."""
+    names = {name.strip().casefold() for name in record}
+    if names & {name for ours in ("chosen", "rejected") for name in (ours, *ALSO_CALLED[ours])}:
+        return ()
+    rated = names & {"rating", *ALSO_CALLED["rating"]}
+    if not rated and not names & {"label", *ALSO_CALLED["label"]} and not {"prompt", "completion"} <= names:
+        return ()
+    return ("prompt", "completion", "rating" if rated else "label")

@@ -17,6 +17,7 @@ from trueup.data.verdicts import NO_VERDICT, UNKNOWN, as_number, count_of, label
 ANNOTATOR = re.compile(r"annotator(\d+|[ _-].+)")  # columns that hold what one person said; the name is the person's
 RATED_BY = re.compile(r"rating[ _-].+")
 WHO = ("annotator", "updated_at", "lead_time", "comment", "reasons", "guidelines")  # of a row that one person gave
+COUNTS = ("up", "down")
 TIE = "no preference"
 ONE_PERSON = "one person's unknown verdict"  # beside others that can be read: the row stays
 _PREFERRED = {0: "tie", 1: "a", 2: "b"}
@@ -88,15 +89,21 @@ def thumbs_by_person(record: Record) -> list[Example]:
 
 def counted_thumbs(record: Record) -> list[Example]:
     """One answer, with the numbers of its thumbs."""
-    if is_missing(record["up"]) and is_missing(record["down"]):
+    missing = num_missing(record)
+    if missing == len(COUNTS):
         raise RowFault(NO_VERDICT, "up and down are missing")
-    up, down = count_of(record["up"], "up"), count_of(record["down"], "down")
+    up, down = (0 if missing and is_missing(record[name]) else count_of(record[name], name) for name in COUNTS)
     if not up and not down:
         raise RowFault(NO_VERDICT, "up and down are 0: nobody said anything")
     if up == down:
         return []
     asked, completion = _asked(record)
     return [Example(asked, completion, label=up > down, votes=(up, down))]
+
+
+def num_missing(record: Record) -> int:
+    """How many of the counts a row lacks: tables leave a cell empty where nobody said anything."""
+    return sum(is_missing(record[name]) for name in COUNTS)
 
 
 def rating(record: Record) -> list[Example]:
@@ -157,14 +164,18 @@ def said_of(record: Record, kind: str, value: bool | int | str) -> list[Verdict]
     reasons = record.get("reasons")
     if not given and not reasons:
         return []
-    seconds = None
-    if "lead_time" in given and ((seconds := as_number(given["lead_time"])) is None or seconds < 0):
-        raise RowFault("unknown time", f"lead_time is {shown(given['lead_time'])}, expected seconds")
+    seconds = seconds_of(given.get("lead_time"))
     if reasons is not None and not is_missing(reasons) and not isinstance(reasons, list):
         reasons = [reasons]
     texts = {name: text_of(given[name], name) for name in given.keys() - {"lead_time", "annotator"}}
     why = tuple(text_of(one, "reasons") for one in reasons or () if not is_missing(one))
     return [Verdict(kind, value, name_of(given.get("annotator")), lead_time=seconds, reasons=why, **texts)]
+
+
+def seconds_of(value: Any) -> float | None:
+    """A time in seconds; None of anything else: that is no reason to lose the verdict."""
+    seconds = None if is_missing(value) else as_number(value)
+    return seconds if seconds is not None and seconds >= 0 else None
 
 
 def rating_of(value: Any, name: str) -> int:

@@ -15,8 +15,8 @@ from trueup.data.files import DataFile, files_of
 from trueup.data.formats import TRACES, Example, Format, Record, detect, prompt_is_repeated
 from trueup.data.judged import ONE_PERSON, TIE
 from trueup.data.kinds import AS_UTF8
+from trueup.data.oddities import odd_in
 from trueup.data.scores import Scores
-from trueup.data.values import is_missing, is_moment
 from trueup.data.verdicts import doubt_in, doubt_in_ratings, spelling
 from trueup.errors import DataError
 from trueup.run.data_config import Source
@@ -152,7 +152,8 @@ class Reader:
             self.num_ties += 1
         if not self._keeps_barred:
             examples = [one for one in examples if not self._is_barred(file, number, one)]
-        self._note_people(file, number, record, found)
+        for words, value in odd_in(record, found):
+            self.notes.add(file.number, number, words, f"{file.at(number)}: {value!r}")
         self.names.update(names.counted(one.annotator for example in examples for one in example.verdicts))
         left = unused(record, found, self.wanted)
         if {"prompt", "chosen"} <= found.fields and examples and not prompt_is_repeated(record, examples[0]):
@@ -167,17 +168,6 @@ class Reader:
                 words = f"{file.at(number)}: a text is {word!r}, which programs write for a missing value"
                 self.notes.add(file.number, number, "reads like a missing value", words)
         return examples
-
-    def _note_people(self, file: DataFile, number: int, record: Record, found: Format) -> None:
-        """Note what is odd about the names of those who judged a row, and about when they did."""
-        given = [record.get("annotator")] if found.reads("annotator") else []
-        given += [name for name in record if found.people is not None and found.people.fullmatch(name)]
-        odd = [(words, name) for name in given if (words := names.odd(name))]
-        when = record.get("updated_at") if found.reads("updated_at") and found.trace is None else None
-        if not is_missing(when) and not is_moment(when):
-            odd.append(("updated_at that is no moment in ISO 8601: the order of the rows counts", when))
-        for words, value in odd:
-            self.notes.add(file.number, number, words, f"{file.at(number)}: {value!r}")
 
     def _is_barred(self, file: DataFile, number: int, example: Example) -> bool:
         """Whether nothing can be learned from it; counted where that is so."""

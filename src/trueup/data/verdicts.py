@@ -26,6 +26,7 @@ SCORES = (  # of the chosen, of the rejected answer
     ("chosen-rating", "rejected-rating"),
 )
 UNKNOWN = "unknown verdict"
+EMPTY = "(empty)"  # how a cell with nothing in it is shown
 NO_VERDICT = "no verdict"  # of a row in which nobody said anything
 
 
@@ -105,7 +106,8 @@ def doubt_in(labels: Counter[str]) -> str:
     if {0, -1} <= numbers:
         return f"labels {_listed(labels)}: both 0 and -1, which cannot both be thumbs down"
     if unread and len({up for up in said.values() if up is not None}) < 2:
-        return f"labels {_listed(labels)}: {', '.join(unread[:3])} could not be read, which may be a whole side"
+        words = ", ".join(word or EMPTY for word in unread[:3])
+        return f"labels {_listed(labels)}: {words} could not be read, which may be a whole side"
     return ""
 
 
@@ -124,7 +126,7 @@ def spelling(value: Any) -> str:
 
 
 def _listed(labels: Counter[str]) -> str:
-    return ", ".join(f"{word} ({number} rows)" for word, number in labels.most_common(5))
+    return ", ".join(f"{word or EMPTY} ({number} rows)" for word, number in labels.most_common(5))
 
 
 def shown(value: Any) -> str:
