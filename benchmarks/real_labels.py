@@ -133,7 +133,8 @@ def _through_label_studio(out: Path, pulled: Path, port: int) -> Row:
     from trueup.feedback.project import open_project
     from trueup.feedback.questions import questions
     from trueup.feedback.sources import LabelStudio
-    from trueup.run.run_file import DataConfig, LabelStudioConfig
+    from trueup.run.data_config import DataConfig
+    from trueup.run.run_file import LabelStudioConfig
 
     judged, left_out = read_preferences(DataConfig.model_validate({"preferences": out / "oasst.jsonl"}))
     said, completions = judgements_of(judged)

@@ -196,7 +196,7 @@ def read_gold(config: Config, context: Context) -> Gold:
     """The questions of the file `collect.gold`. Raises ConfigError and DataError where they are not usable."""
     from trueup.data import read_preferences
     from trueup.feedback import gold
-    from trueup.run.run_file import Source
+    from trueup.run.data_config import Source
 
     path, seed = context.run_file_dir / Path(config.gold or "").expanduser(), context.run.seed
     if config.interface not in gold.WANTED:

@@ -14,7 +14,8 @@ from trueup.judges.settings import JudgeSettings
 from trueup.online.settings import RewardSettings, files_of_functions, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, Report, RewardModel
-from trueup.run.run_file import RunFile, Shot
+from trueup.run.data_config import Shot
+from trueup.run.run_file import RunFile
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
 

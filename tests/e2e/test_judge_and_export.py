@@ -15,8 +15,8 @@ from trueup.chat.template import Chat
 from trueup.evaluation import compare
 from trueup.models import adapters, base, causal, scoring
 from trueup.run.artifacts import Adapter, RewardModel, file_sha256, read_jsonl
+from trueup.run.data_config import Shot
 from trueup.run.pipeline import Pipeline
-from trueup.run.run_file import Shot
 from trueup.run.stage import Context
 from trueup.stages import evaluate, export
 from trueup.training import common

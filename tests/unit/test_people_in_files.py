@@ -15,7 +15,7 @@ from trueup.data import read_preferences
 from trueup.errors import DataError
 from trueup.feedback.files import judgements_of
 from trueup.feedback.judgement import Judgement
-from trueup.run.run_file import DataConfig
+from trueup.run.data_config import DataConfig
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 ANN, BO = "uduuduud", "uddudduu"  # thumbs of two people on eight answers

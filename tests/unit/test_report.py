@@ -9,8 +9,8 @@ import pytest
 from trueup.errors import ConfigError
 from trueup.evaluation import baselines, report
 from trueup.run.artifacts import records, write_json
+from trueup.run.data_config import DataConfig, Shot
 from trueup.run.goal import verdict
-from trueup.run.run_file import DataConfig, Shot
 
 WON = {"estimate": 0.75, "low": 0.6, "high": 0.85, "num_prompts": 2}
 LABELS = ("sft", "aligned", "base")

@@ -17,7 +17,8 @@ from trueup.data.report import ReadReport
 from trueup.data.score_rows import pseudonym
 from trueup.errors import ConfigError, DataError
 from trueup.feedback.files import judgements_of
-from trueup.run.run_file import DataConfig, load
+from trueup.run.data_config import DataConfig
+from trueup.run.run_file import load
 
 USER, ANSWER = {"role": "user", "content": "Any tents?"}, {"role": "assistant", "content": "Two."}
 LATER, LAST = {"role": "user", "content": "For winter?"}, {"role": "assistant", "content": "One."}

@@ -16,7 +16,7 @@ from trueup.errors import DataError
 
 if TYPE_CHECKING:
     from trueup.data.formats import Example
-    from trueup.run.run_file import DataConfig
+    from trueup.run.data_config import DataConfig
 
 Row = dict[str, Any]
 

@@ -13,7 +13,7 @@ from trueup.data.report import ENOUGH, too_few
 from trueup.data.sources import Reader
 from trueup.data.survey import Survey, spread
 from trueup.errors import visible
-from trueup.run.run_file import DataConfig, Source
+from trueup.run.data_config import DataConfig, Source
 
 ONLY_TEXT = ("prompts", "held_out", "preferences")
 

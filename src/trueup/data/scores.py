@@ -15,7 +15,7 @@ from trueup.data.verdicts import as_number, spelling, thumb
 from trueup.errors import DataError
 
 if TYPE_CHECKING:
-    from trueup.run.run_file import Source
+    from trueup.run.data_config import Source
 
 BY_MODEL = "score of a model, not of a person"
 NEITHER = "score that says neither up nor down"

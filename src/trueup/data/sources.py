@@ -18,7 +18,7 @@ from trueup.data.kinds import AS_UTF8
 from trueup.data.scores import Scores
 from trueup.data.verdicts import doubt_in, doubt_in_ratings, spelling
 from trueup.errors import DataError
-from trueup.run.run_file import Source
+from trueup.run.data_config import Source
 
 Place = tuple[int, int]  # number of the file, and of the line (or row) in it
 MAX_SHAPES = 1000  # sets of field names remembered: a file has one, or a few
