@@ -212,6 +212,6 @@ STAGE = Stage(
     fits_by=FITS_BY,
     length="max_length",
     plan=loads.scored_pairs,
-    two_steps={"num_train_epochs": 1},
+    two_steps={"num_train_epochs": 1, "members": 1},
     says=says,
 )

@@ -83,7 +83,7 @@ class Pool:
             # how likely the i-th smallest of POOL is the largest of n that are drawn without replacement
             chance = torch.tensor([comb(i, n - 1) / comb(POOL, n) for i in range(POOL)], dtype=torch.float32)
             gains = {}
-            for name, values in (("reward", scores), ("truth", self.truth)):
+            for name, values in (("reward_gain", scores), ("truth", self.truth)):
                 best = (values.gather(1, order) * chance).sum(1)
                 gains[name] = ((best.mean() - values.mean()) / values.std()).item()
             found.append({"n": n, "kl": (log(n) - (n - 1) / n) / self.length, **gains})
