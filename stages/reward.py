@@ -68,7 +68,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         "train_s": round(sum(one["train_s"] for one in found), 1),
         "trained": [{name: one[name] for name in told} for one in found],
     }
-    return metrics | ({} if made is None else _right(*made.sides(scores), scores[0].prompts))
+    return metrics | ({} if made is None else _right(made.sides(scores), scores[0].prompts))
 
 
 def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> tuple[Metrics, Scored]:
@@ -116,14 +116,13 @@ def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback
     def measure(trainer: Any) -> Metrics:
         names = [row["id"].rsplit("/", 1)[0] for row in held_out.rows]
         if heads and names:
-            return _right(
-                *(frozen_head.scores_of(trainer, heads[0], [row[k] for row in held_out.rows]) for k in SIDES), names
-            )
+            each = [[row[side] for row in held_out.rows] for side in SIDES]
+            return _right([frozen_head.scores_of(trainer, heads[0], answers) for answers in each], names)
         sides = passes.scores_of_pairs(trainer, trainer.eval_dataset) if names else ([], [])
         if config.members > 1 and not heads:
             scored.append(ensemble.Scored(passes.scores_of_answers(trainer), *sides, names))
             return {}
-        return _right(*([side] for side in sides), names)
+        return _right([[side] for side in sides], names)
 
     def save(model: Any, out: Path) -> None:
         if people:
@@ -154,20 +153,23 @@ def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback
     return metrics, scored[0] if scored else ensemble.Scored([], [], [], [])
 
 
-def _right(chosen: Sequence[Sequence[float]], rejected: Sequence[Sequence[float]], prompts: Sequence[str]) -> Metrics:
-    """How often the members' mean is right on held-out pairs, and each member: scores are (members, pairs)."""
+def _right(sides: Sequence[Sequence[Sequence[float]]], prompts: Sequence[str]) -> Metrics:
+    """How often the members' mean is right on held-out pairs, and each member.
+
+    `sides` are the scores of the chosen and of the rejected, (members, pairs) each.
+    """
     from trueup.evaluation import intervals
 
     if not prompts:
         return {}
-    means = ([sum(of) / len(of) for of in zip(*side, strict=True)] for side in (chosen, rejected))
-    right = intervals.wins(*means)
+    means = [[sum(of) / len(of) for of in zip(*side, strict=True)] for side in sides]
+    right = intervals.wins(means[0], means[1])
     found: Metrics = {
         "held_out_accuracy": sum(right) / len(right),  # over pairs
         "held_out_accuracy_by_prompt": intervals.win_rate(right, prompts),
     }
-    if len(chosen) > 1:
-        each = [intervals.wins(*sides) for sides in zip(chosen, rejected, strict=True)]
+    if len(sides[0]) > 1:
+        each = [intervals.wins(*both) for both in zip(*sides, strict=True)]
         found["members_accuracy"] = [sum(one) / len(one) for one in each]
         found["members_agree"] = sum(len(set(of)) == 1 for of in zip(*each, strict=True)) / len(prompts)  # of the pairs
     return found
