@@ -8,7 +8,7 @@ On the SFT adapter, the completions and the simulated thumbs of a finished demo:
 coefficients, with clean thumbs and with a quarter of them flipped, and PPO with one reward and with five. Each policy
 answers the held-out prompts. FOLDER/rows.jsonl gets a row for each; what is there is left out, and a policy that was
 half trained goes on, so that the command can be stopped and started again. After `--limit-s` seconds no further policy
-is begun. FOLDER/steps.jsonl has the truth of each rollout of PPO. `best-of-n` chooses among 16 answers of SFT to each
+is begun. FOLDER/steps.jsonl has the truth of each rollout of PPO. `best-of-n` chooses among 8 answers of SFT to each
 held-out prompt, which are read once, on ten draws of which thumbs are flipped.
 """
 

@@ -26,8 +26,8 @@ from trueup.sampling.kept import Kept
 from trueup.training import counting, ensemble, frozen_head
 from trueup.training.losses import mean_one
 
-POOL = 16  # answers to each held-out prompt
-TRIED = (1, 2, 4, 8, 16)
+POOL = 8  # answers to each held-out prompt
+TRIED = (1, 2, 4, 8)
 PENALTY = 0.01  # what cross-validation chose for the demo's reward
 MEMBERS = 5
 AT_ONCE = 128  # conversations between two writes of the cache
