@@ -8,7 +8,7 @@ On the SFT adapter, the completions and the simulated thumbs of a finished demo:
 coefficients, with clean thumbs and with a quarter of them flipped, and PPO with one reward and with five. Each policy
 answers the held-out prompts. FOLDER/rows.jsonl gets a row for each; what is there is left out, and a policy that was
 half trained goes on, so that the command can be stopped and started again. After `--limit-s` seconds no further policy
-is begun. FOLDER/steps.jsonl has the truth of each rollout of PPO. `best-of-n` chooses among 16 answers of SFT to each
+is begun. FOLDER/steps.jsonl has the truth of each rollout of PPO. `best-of-n` chooses among 8 answers of SFT to each
 held-out prompt, which are read once, on ten draws of which thumbs are flipped.
 """
 
@@ -19,6 +19,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from frontier_parts import best_of, drawing, labels, measuring
 
@@ -163,7 +164,13 @@ def main() -> None:
     elif asked.what == "best-of-n":
         best_of_n(asked.demo, asked.work)
     else:
-        drawing.draw(list(read_jsonl(asked.work / "rows.jsonl")), asked.out, asked.csv)
+        rows, best, steps = (_rows(asked.work / f"{name}.jsonl") for name in ("rows", "best_of", "steps"))
+        drawing.draw(rows, asked.out, asked.csv, steps)
+        drawing.best_of_n(best, asked.out.with_name(f"{asked.out.stem}-best-of-n.png"))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return list(read_jsonl(path)) if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -60,6 +59,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     """
     if config.kind == "head" or config.members == 1:
         return _train(config, context, policy, feedback)[0]
+    from trueup.evaluation.held_out import accuracy
     from trueup.training import ensemble
 
     found, made, scores = ensemble.train(config.members, context, lambda part: _train(config, part, policy, feedback))
@@ -68,7 +68,7 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         "train_s": round(sum(one["train_s"] for one in found), 1),
         "trained": [{name: one[name] for name in told} for one in found],
     }
-    return metrics | ({} if made is None else _right(made.sides(scores), scores[0].prompts))
+    return metrics | ({} if made is None else accuracy(made.sides(scores), scores[0].prompts))
 
 
 def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> tuple[Metrics, Scored]:
@@ -78,6 +78,7 @@ def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback
 
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
+    from trueup.evaluation.held_out import accuracy
     from trueup.models import scoring
     from trueup.training import common, counting, ensemble, frozen_head, passes, steps, thresholds
     from trueup.training.losses import mean_one
@@ -116,15 +117,13 @@ def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback
     def measure(trainer: Any) -> Metrics:
         names = [row["id"].rsplit("/", 1)[0] for row in held_out.rows]
         if heads and names:
-            chosen, rejected = (
-                frozen_head.scores_of(trainer, heads[0], [row[k] for row in held_out.rows]) for k in SIDES
-            )
-            return _right((chosen, rejected), names)
+            each = [[row[side] for row in held_out.rows] for side in SIDES]
+            return accuracy([frozen_head.scores_of(trainer, heads[0], answers) for answers in each], names)
         sides = passes.scores_of_pairs(trainer, trainer.eval_dataset) if names else ([], [])
         if config.members > 1 and not heads:
             scored.append(ensemble.Scored(passes.scores_of_answers(trainer), *sides, names))
             return {}
-        return _right(([sides[0]], [sides[1]]), names)
+        return accuracy([[side] for side in sides], names)
 
     def save(model: Any, out: Path) -> None:
         if people:
@@ -153,30 +152,6 @@ def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback
         "num_held_out_left_out": held_out.total - len(held_out.rows),
     }
     return metrics, scored[0] if scored else ensemble.Scored([], [], [], [])
-
-
-Side = Sequence[Sequence[float]]  # (members, pairs): the scores of the answers on one side
-
-
-def _right(sides: tuple[Side, Side], prompts: Sequence[str]) -> Metrics:
-    """How often the members' mean is right on held-out pairs, and each member; of `sides` the chosen come first."""
-    from trueup.evaluation import intervals
-
-    chosen, rejected = sides
-
-    if not prompts:
-        return {}
-    means = [[sum(of) / len(of) for of in zip(*side, strict=True)] for side in sides]
-    right = intervals.wins(means[0], means[1])
-    found: Metrics = {
-        "held_out_accuracy": sum(right) / len(right),  # over pairs
-        "held_out_accuracy_by_prompt": intervals.win_rate(right, prompts),
-    }
-    if len(chosen) > 1:
-        each = [intervals.wins(better, worse) for better, worse in zip(chosen, rejected, strict=True)]
-        found["members_accuracy"] = [sum(one) / len(one) for one in each]
-        found["members_agree"] = sum(len(set(of)) == 1 for of in zip(*each, strict=True)) / len(prompts)  # of the pairs
-    return found
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
@@ -218,6 +193,6 @@ STAGE = Stage(
     fits_by=FITS_BY,
     length="max_length",
     plan=loads.scored_pairs,
-    two_steps={"num_train_epochs": 1},
+    two_steps={"num_train_epochs": 1, "members": 1},
     says=says,
 )

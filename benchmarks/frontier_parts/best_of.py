@@ -26,8 +26,8 @@ from trueup.sampling.kept import Kept
 from trueup.training import counting, ensemble, frozen_head
 from trueup.training.losses import mean_one
 
-POOL = 16  # answers to each held-out prompt
-TRIED = (1, 2, 4, 8, 16)
+POOL = 8  # answers to each held-out prompt
+TRIED = (1, 2, 4, 8)
 PENALTY = 0.01  # what cross-validation chose for the demo's reward
 MEMBERS = 5
 AT_ONCE = 128  # conversations between two writes of the cache
@@ -83,7 +83,7 @@ class Pool:
             # how likely the i-th smallest of POOL is the largest of n that are drawn without replacement
             chance = torch.tensor([comb(i, n - 1) / comb(POOL, n) for i in range(POOL)], dtype=torch.float32)
             gains = {}
-            for name, values in (("reward", scores), ("truth", self.truth)):
+            for name, values in (("reward_gain", scores), ("truth", self.truth)):
                 best = (values.gather(1, order) * chance).sum(1)
                 gains[name] = ((best.mean() - values.mean()) / values.std()).item()
             found.append({"n": n, "kl": (log(n) - (n - 1) / n) / self.length, **gains})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import statistics
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+BEST_OF = {"one": "#d62728", "mean of five": "#9467bd", "min of five": "#1f77b4", "five, variance": "#2ca02c"}
 COLOURS = {"one": "#d62728", "five, min": "#1f77b4", "five, variance": "#2ca02c"}
 OPTIMIZED = {"one": "one", "five, min": "min of five", "five, variance": "five, variance"}
 JUDGE, TRUTH = "disjoint judge", "truth"
@@ -40,11 +42,73 @@ def lines(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:
     return found
 
 
-def draw(rows: list[Row], out: Path, table: Path) -> None:
-    """Write the picture and the CSV file; print the table as Markdown."""
-    _picture(lines(rows), out)
-    _csv(rows, table)
-    _markdown(lines(rows))
+def draw(rows: list[Row], out: Path, table: Path, steps: list[Row]) -> None:
+    """Write the picture and the CSV file of the policies in `rows`; print tables as Markdown.
+
+    `steps` are the rollouts of PPO as they went, the last of each step where one was collected twice.
+    """
+    if rows:
+        _picture(lines(rows), out)
+        _csv(rows, table)
+        _markdown(lines(rows))
+    by_key: dict[str, dict[int, Row]] = {}
+    for row in steps:
+        by_key.setdefault(row["key"], {})[row["step"]] = row
+    for key, found in by_key.items():
+        told = [f"{row['kl']:.2f}: {row['reward']:+.2f}, {row['truth']:+.2f}" for _, row in sorted(found.items())]
+        print(f"{key}, KL: reward, truth of each rollout: {'; '.join(told)}")
+
+
+def best_of_n(rows: list[Row], out: Path) -> None:
+    """Draw best-of-n, means over the draws of the noise with their standard errors, and print them as a table."""
+    if not rows:
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    print("| thumbs | reward | " + " | ".join(f"n = {n}" for n in sorted({row["n"] for row in rows} - {1})) + " |")
+    for axis, labels in zip(figure.subplots(1, 2, sharey=True), ("clean", "flipped"), strict=True):
+        for reward, colour in BEST_OF.items():
+            some = [row for row in rows if (row["labels"], row["reward"]) == (labels, reward)]
+            numbers = sorted({row["n"] for row in some})
+            by_n = [[row for row in some if row["n"] == n] for n in numbers]
+            at = [found[0]["kl"] for found in by_n]
+            means, errors = zip(*(_mean([row["truth"] for row in found]) for found in by_n), strict=True)
+            axis.errorbar(at, means, errors, fmt="o-", markersize=4, color=colour, label=f"truth, reward: {reward}")
+            optimized = [_mean([row["reward_gain"] for row in found])[0] for found in by_n]
+            axis.plot(at, optimized, "x--", color=colour, alpha=0.6, label=f"optimized reward: {reward}")
+            told = [f"{mean:+.2f} ± {error:.2f}" for mean, error in zip(means[1:], errors[1:], strict=True)]
+            print(f"| {labels} | {reward} | {' | '.join(told)} |")
+        noise = "clean thumbs" if labels == "clean" else "25 % of the thumbs flipped"
+        axis.set(xlabel="KL from SFT, nats per token, at most", title=f"best-of-n, {noise}")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=7)
+        for found in by_n:
+            axis.annotate(f"n = {found[0]['n']}", (found[0]["kl"], 0), fontsize=6, rotation=90)
+    print(_differences(rows))
+    figure.axes[0].set_ylabel("gain over SFT, in spreads")
+    figure.savefig(out, dpi=100)
+
+
+def _differences(rows: list[Row]) -> str:
+    """How much more each way of five gains in truth than one reward does, draw by draw, at the largest n."""
+    most, told = max(row["n"] for row in rows), []
+    for labels in ("clean", "flipped"):
+        by_draw: dict[int, dict[str, float]] = {}
+        for row in rows:
+            if (row["labels"], row["n"]) == (labels, most):
+                by_draw.setdefault(row["seed"], {})[row["reward"]] = row["truth"]
+        for reward in BEST_OF:
+            if reward != "one":
+                mean, error = _mean([found[reward] - found["one"] for found in by_draw.values()])
+                told.append(f"{labels}, {reward} less one, n = {most}: {mean:+.3f} ± {error:.3f}")
+    return "\n".join(told)
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    """(mean, standard error)."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return statistics.mean(values), error
 
 
 def _picture(drawn: dict[tuple[str, str, str], list[Row]], out: Path) -> None:

@@ -20,6 +20,7 @@ from tiny import open_run
 from torch import Tensor
 
 from trueup.errors import ConfigError, FeedbackError
+from trueup.evaluation.held_out import accuracy
 from trueup.models import adapters, scoring
 from trueup.models.combining import Combination
 from trueup.online.settings import RewardSettings
@@ -242,8 +243,9 @@ def test_a_member_is_what_its_seed_alone_makes_and_a_killed_stage_goes_on(
 
 
 def test_accuracy_is_that_of_the_mean_and_of_each() -> None:
+    chosen, rejected = [[3.0, 1.0, 0.0], [0.0, 0.0, 2.0]], [[0.0, 0.0, 1.0], [1.0, 4.0, 0.0]]
     # of three pairs: the mean is right on the first and the third, the members on two and on one of them
-    found = reward._right(([[3.0, 1.0, 0.0], [0.0, 0.0, 2.0]], [[0.0, 0.0, 1.0], [1.0, 4.0, 0.0]]), ["a", "b", "c"])
+    found = accuracy([chosen, rejected], ["a", "b", "c"])
     assert found["held_out_accuracy"] == pytest.approx(2 / 3)
     assert found["members_accuracy"] == pytest.approx([2 / 3, 1 / 3])
     assert found["members_agree"] == 0

@@ -24,6 +24,7 @@ Row = dict[str, Any]
 # the policy that other stages start from: changed enough for the reference proof
 SHORT_TOKENS = 96
 SHORT_SFT = {"max_length": SHORT_TOKENS, "per_device_train_batch_size": 8, "learning_rate": 3e-3, "num_train_epochs": 2}
+FEW_HEADS = 2
 SHORT_REWARD = {"max_length": SHORT_TOKENS, "per_device_train_batch_size": 2}
 
 
@@ -34,11 +35,19 @@ def measure(pipeline: Pipeline, name: str, scratch: Path) -> dict[str, float]:
     """
     scratch.mkdir(parents=True, exist_ok=True)
     if name != "sft":
-        write_json(scratch / "run.json", _settings(pipeline.run, {"sft": SHORT_SFT, "reward": SHORT_REWARD}))
+        reward = SHORT_REWARD | _members(pipeline.run)
+        write_json(scratch / "run.json", _settings(pipeline.run, {"sft": SHORT_SFT, "reward": reward}))
         _in_own_process("prepare", name, scratch)
     section = pipeline.run.section(name).model_dump(mode="json") | dict(pipeline.stages[name].two_steps)
     write_json(scratch / "run.json", _settings(pipeline.run, {name: section}))
     return _in_own_process("measure", name, scratch)
+
+
+def _members(run: RunFile) -> dict[str, Any]:
+    """The kind and the number of reward models; of heads, whose number changes no memory, at most two."""
+    values = run.section("reward").model_dump()
+    number = values["members"] if values["kind"] == "lora" else min(values["members"], FEW_HEADS)
+    return {"kind": values["kind"], "members": number}
 
 
 def _settings(run: RunFile, sections: dict[str, Any]) -> dict[str, Any]:
