@@ -283,6 +283,17 @@ def test_what_may_have_been_lost_is_told(tmp_path: Path) -> None:
     assert '<td data-name="check">refusals</td>' in text  # as trueup ship checks
 
 
+def test_a_report_of_a_variant_is_that_of_the_whole_run(run: Pipeline) -> None:
+    """As a stage of a variant writes it."""
+    file = str(run.folder.parents[1] / "run.yaml")
+    pages = []
+    for typed in ([], ["--set", "variant=k"], ["--set", "variant=k", "--set", "dpo.beta=0.7", "--set", "round=1"]):
+        found = CliRunner().invoke(main, ["report", file, *typed])
+        assert found.exit_code == 0, found.output
+        pages.append((run.folder / writing.PAGE).read_text().partition("This page was written")[0])
+    assert pages[0] == pages[1] == pages[2] and "variant=k" not in pages[0]
+
+
 def test_where_only_a_variant_was_built_the_variant_goes_on(tmp_path: Path) -> None:
     run = opened(tmp_path)
     evaluated(run, 1, "dpo@b", random.Random(5))
