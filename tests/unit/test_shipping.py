@@ -125,6 +125,18 @@ def test_what_was_optimized_says_nothing_of_rounds() -> None:
     assert outcome(shipping.checks(figures, ALIKE, GOAL, 0.5), "over round 1") == "not checked"
 
 
+def test_best_of_n_that_is_as_good_costs_more_and_decides_nothing() -> None:
+    good, tokens = won(0.7, 0.8, 0.9), {"aligned": {"sampled_tokens": 30}, "sft_best": {"sampled_tokens": 120}}
+    figures = metrics(good, best_of={"n": 4}, **tokens)
+    for over, expected in ((won(0.2, 0.3, 0.4), "not checked"), (won(0.55, 0.6, 0.7), "passed")):
+        figures["win_rates_over"] = {"sft": good, "base": good, "sft_best": over, "aligned_best": won(0.1, 0.2, 0.3)}
+        found = shipping.checks(figures, ALIKE, GOAL, 0.5)
+        assert outcome(found, "over SFT, best of 4") == expected and shipping.decide(found) == "SHIP"
+    figures["win_rates_over"]["sft_best"] = won(0.2, 0.3, 0.4)
+    said = next(check.says for check in shipping.checks(figures, ALIKE, GOAL, 0.5) if "best of 4" in check.name)
+    assert "samples 4.0 times the tokens" in said
+
+
 def test_a_kl_above_the_goal_is_a_reason_not_to_ship() -> None:
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6)) == "DON'T SHIP"
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6), goal=NO_GOAL) == "SHIP"

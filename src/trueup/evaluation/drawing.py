@@ -1,4 +1,4 @@
-"""What the plots and tables of a report share: names of contestants, colours, axes."""
+"""What the plots of a report share: colours, and axes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = {
-    "sft": "SFT (before)",
-    "aligned": "aligned (after)",
-    "round_before": "the round before",
-    "base": "base, bare",
-    "system_prompt": "base, system prompt",
-    "few_shot": "base, few-shot",
-}
 BEFORE, AFTER = "#8a94a6", "#2a9d6f"
 
 

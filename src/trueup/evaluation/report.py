@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.evaluation import contestants, drawing, judged_page
-from trueup.evaluation.drawing import AFTER, BEFORE, NAMES
+from trueup.evaluation import contestants, drawing, judged_page, standings
+from trueup.evaluation.contestants import NAMES
+from trueup.evaluation.drawing import AFTER, BEFORE
 from trueup.page import Page
 from trueup.run.goal import ROUND_BEFORE, judge_of, verdict, verdict_on_rounds, won_by
 
@@ -38,6 +39,7 @@ def write(
         f"{judged_page.who(figures)} Read the answers below as well, and let people judge before much depends on it."
     )
     _win_rates(page, figures["win_rates_over"], named)
+    _standings(page, figures)
     if judge is not None:
         judged_page.judges(page, judge, figures)
     _goal(page, figures["goal"])
@@ -58,6 +60,31 @@ def _win_rates(page: Page, over: dict[str, dict[str, float]], named: dict[str, s
         for label, w in over.items()
     ]
     page.table(["over", "win rate", "95 % interval", "prompts"], rows)
+
+
+def _standings(page: Page, figures: dict[str, Any]) -> None:
+    judge = standings.judged_by(figures)
+    if judge is None:
+        return
+    columns = ["", "aligned over it", "ties", "at equal length", "over SFT", "length, tokens", "cost, tokens"]
+    rows = [
+        [
+            one.name,
+            _interval(one.over_it),
+            f"{one.over_it['ties']:.1%}" if one.over_it else "",
+            _interval(one.over_it and one.over_it["length_controlled"]),
+            _interval(one.over_sft),
+            f"{one.length:.1f}",
+            f"{one.cost:.0f}",
+        ]
+        for one in standings.standings(figures)
+    ]
+    page.text(f"Everybody side by side, judged by {judge['name']}:").table(columns, rows)
+    page.text(" ".join(standings.explained(figures)))
+
+
+def _interval(won: dict[str, Any] | None) -> str:
+    return f"{won['estimate']:.1%} ({won['low']:.1%} to {won['high']:.1%})" if won else ""
 
 
 def _goal(page: Page, goal: dict[str, Any]) -> None:
@@ -85,12 +112,12 @@ def _met(part: dict[str, Any]) -> str:
 
 def _figures(page: Page, named: dict[str, str], figures: dict[str, Any], answers: list[dict[str, Any]]) -> None:
     page.heading("What changed")
-    rewards = {label: [row["reward"][label] for row in answers] for label in named}
-    lengths = {label: [row["num_tokens"][label] for row in answers] for label in named}
+    rewards = {label: [row["reward"][label] for row in answers if label in row["reward"]] for label in named}
+    lengths = {label: [row["num_tokens"][label] for row in answers] for label in ("sft", "aligned")}
     rows = [
         [
             name,
-            f"{sum(rewards[label]) / len(answers):.2f}",
+            f"{sum(rewards[label]) / len(rewards[label]):.2f}",
             f"{figures[label]['mean_length_tokens']:.1f}",
             f"{figures[label]['eos_rate']:.1%}",
             f"{figures[label]['tokens_per_s']:.0f}",

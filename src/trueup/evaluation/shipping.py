@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trueup.evaluation.drawing import NAMES
+from trueup.evaluation.contestants import BEST, NAMES
 from trueup.evaluation.intervals import LEVEL
 from trueup.run.goal import ROUND_BEFORE, over_round_before, won_by
 from trueup.sample_size import to_show
@@ -43,6 +43,7 @@ def checks(
         _kl(metrics, goal["kl"]),
         *_round_before(metrics),
         *_baselines(metrics),
+        *_best_of(metrics),
         _ends(answers),
         _length(answers, max_length_growth),
     ]
@@ -108,7 +109,8 @@ def _round_before(metrics: Row) -> list[Check]:
 
 def _baselines(metrics: Row) -> list[Check]:
     """The aligned model against each cheaper way that was evaluated."""
-    over = {label: won for label, won in metrics["win_rates_over"].items() if label not in ("sft", ROUND_BEFORE)}
+    apart = {"sft", ROUND_BEFORE, *BEST}
+    over = {label: won for label, won in metrics["win_rates_over"].items() if label not in apart}
     if not over:
         cheaper = "a system prompt, or examples in the prompt, may do as well: evaluate.baselines compares"
         return [Check("cheaper ways", "not checked", cheaper)]
@@ -116,6 +118,19 @@ def _baselines(metrics: Row) -> list[Check]:
         _above(f"over {NAMES.get(label, label)}", won, 0.5, "50.0%, where that is as good")
         for label, won in over.items()
     ]
+
+
+def _best_of(metrics: Row) -> list[Check]:
+    """The aligned model against the best of several answers of SFT, which take no training and many more tokens."""
+    won = metrics["win_rates_over"].get("sft_best")
+    if won is None:
+        return []
+    n = metrics["best_of"]["n"]
+    found = _above(f"over SFT, best of {n}", won, 0.5, "50.0%, where that is as good")
+    if found.outcome == "passed":
+        return [found]
+    costs = metrics["sft_best"]["sampled_tokens"] / metrics["aligned"]["sampled_tokens"]
+    return [Check(found.name, "not checked", f"{found.says}; it samples {costs:.1f} times the tokens for an answer")]
 
 
 def _ends(answers: Sequence[Row]) -> Check:
