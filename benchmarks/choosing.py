@@ -46,8 +46,9 @@ def one(name: str, out: Path, aligned: Path) -> dict[str, Any]:
     from trueup.demo import hidden_preference
     from trueup.evaluation import baselines
     from trueup.models import adapters, base
+    from trueup.run.data_config import Shot
     from trueup.run.pipeline import Pipeline
-    from trueup.run.run_file import Shot, load
+    from trueup.run.run_file import load
     from trueup.sampling.sample import sample
     from trueup.sampling.types import Sampling
     from trueup.stages import STAGES

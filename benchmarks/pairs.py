@@ -19,7 +19,8 @@ def folder_of(count: int, max_length: int) -> Path:
     from trueup.data import read_preferences
     from trueup.models import adapters, base
     from trueup.run.artifacts import write_jsonl
-    from trueup.run.run_file import AdapterConfig, DataConfig, Source
+    from trueup.run.data_config import DataConfig, Source
+    from trueup.run.run_file import AdapterConfig
     from trueup.training import proof
 
     folder = Path(mkdtemp())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,15 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from trueup import ranks
 from trueup.data.dialogue import Messages
 from trueup.evaluation import baselines, best_of, contestants, saying
+from trueup.evaluation.abilities import AbilitySettings
 from trueup.evaluation.baselines import Baseline
 from trueup.judges.settings import JudgeSettings
 from trueup.online.settings import RewardSettings, files_of_functions, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, Report, RewardModel
+from trueup.run.data_config import Shot
 from trueup.run.goal import ROUND_BEFORE
-from trueup.run.run_file import RunFile, Shot
+from trueup.run.run_file import RunFile
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
 
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
 
 
 SAMPLED_BY = ("max_new_tokens", "temperature", "top_p", "batch_size", "engine")
+# Answers are sampled before anybody judges: another judge, or another rule for refusals, leaves them as they are.
+LATE = (*JudgeSettings.model_fields, "refusal_openings", "refusal_function", "reward function", "refusal function")
 
 
-class Config(JudgeSettings):
+class Config(JudgeSettings, AbilitySettings):
     """How the held-out prompts are answered, and who judges."""
 
     num_completions: PositiveInt = 2
@@ -87,12 +92,13 @@ def run(
 
     # After the data: what is wrong with it is said at once.
     from trueup.chat.template import Chat
-    from trueup.judges import asking, contest, headline, needs, optimized, writing
+    from trueup.judges import abilities, asking, contest, headline, needs, optimized, writing
     from trueup.models import base
     from trueup.sampling.sample import refuse_beyond_context
     from trueup.sampling.types import Sampling
 
     needs.refuse(config, context.run_file_dir)
+    abilities.refuse(config, context.run_file_dir)
     parts = optimized.functions(context) if reward is None else []  # `unused` leaves it out for no other method
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
@@ -114,6 +120,7 @@ def run(
         reward=None if reward is None else reward.path,
         parts=parts,
         feedback=feedback,
+        abilities=partial(abilities.measure, config, context.run_file_dir),
     )
     found = contest.measured(played, context.out)
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
@@ -122,6 +129,7 @@ def run(
         figures["began_from"] = {"round": context.run.round - 1, "adapter": reference.path.name}
     if n := config.best_of:
         figures["best_of"] = {"n": n, "most_won": best_of.most_won(n), "most_kl_nats_per_answer": best_of.most_kl(n)}
+    figures["abilities"] = abilities.figures(config, context.run_file_dir, found, prompts, played.prompt_ids)
     figures["data"] = data_counts
     writing.write(context, rows, found, opinions, figures)
     return figures
@@ -161,27 +169,31 @@ def how_far(run_dir: Path) -> str:
 
 
 def foresee(config: Config, context: Context) -> None:
-    """Raises ConfigError where the judge lacks what it is made of."""
-    from trueup.judges import needs
+    """Raises ConfigError where the judge, or what else is measured, lacks what it is made of."""
+    from trueup.judges import abilities, needs
 
     needs.refuse(config, context.run_file_dir)
+    abilities.refuse(config, context.run_file_dir)
 
 
 def code(config: Config, folder: Path) -> dict[str, Path]:
-    """The files of the functions that judge."""
-    return files_of_functions(RewardSettings(reward_functions=config.judge_functions), folder)
+    """The files of the functions that judge, and of what else is measured."""
+    from trueup.judges import abilities
+
+    judges = files_of_functions(RewardSettings(reward_functions=config.judge_functions), folder)
+    return judges | abilities.files(config, folder)
 
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
-    chosen, n = values["baselines"], values["best_of"]
+    chosen, n, later = values["baselines"], values["best_of"], int(run.round > 1)
     if chosen is None:
         chosen = baselines.default(run.data, values["few_shot"] or run.data.few_shot)
-    number = 2 + (run.round > 1) + len(chosen) + 2 * n  # answers to each prompt
+    number, members = 2 + later + len(chosen) + 2 * n, loads.adapters_of_reward(run)  # answers to each prompt
     prompts = lengths.num_held_out or loads.FALLBACK_ROWS
-    load, once = loads.sampling(values, lengths, prompts, num_adapters=3 + (run.round > 1))
+    load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later)
     whole = once.read_tokens + once.sampled_tokens
-    read = number * (once.read_tokens + 2 * whole) + (1 + (run.round > 1)) * 2 * whole  # prompts, rewards, judge; KL
+    read = number * (once.read_tokens + (1 + members) * whole) + (1 + later) * 2 * whole  # prompts, judge, rewards; KL
     return load, loads.Work(
         read_tokens=read, sampled_tokens=number * once.sampled_tokens, sampled_at_once=once.sampled_at_once
     )
@@ -202,5 +214,6 @@ STAGE = Stage(
     help="Is it better, by how much.",
     batch="batch_size",
     fits_by=("batch_size",),
+    late=LATE,
     plan=plan,
 )

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from trueup.cli.main import main
-from trueup.run import faults, run_file
+from trueup.run import data_config, faults, run_file
 from trueup.run.section import Section
 from trueup.stages import STAGES
 
@@ -43,7 +43,7 @@ message says where, what was found, what was expected, and what to type next. Ex
 finished judging. Exit code 1 is a fault of trueup itself, and 130 follows Ctrl+C.
 """
 
-ITEMS = {"A source of `data`": run_file.Source, "An example of `few_shot`": run_file.Shot}
+ITEMS = {"A source of `data`": data_config.Source, "An example of `few_shot`": data_config.Shot}
 
 
 def configuration() -> str:
@@ -91,7 +91,7 @@ def _table(fields: dict[str, FieldInfo]) -> str:
 
 
 def _kind(field: FieldInfo) -> str:
-    if _holds(field.annotation, run_file.Source):
+    if _holds(field.annotation, data_config.Source):
         return "a path, `{path, weight, columns}`, or a list of these"
     return _cell(faults.words(field))
 

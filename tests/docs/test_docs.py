@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel
 
 from trueup.cli.main import main
-from trueup.run.run_file import Shot, Source, model
+from trueup.run.data_config import Shot, Source
+from trueup.run.run_file import model
 from trueup.stages import STAGES
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from tiny import WORDS
 
 from trueup.models import adapters
 from trueup.run.artifacts import write_jsonl
+from trueup.run.data_config import Source
 from trueup.run.pipeline import Pipeline
-from trueup.run.run_file import Source
 from trueup.stages import STAGES
 
 

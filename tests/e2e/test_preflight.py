@@ -17,8 +17,8 @@ from trueup.cli.main import main
 from trueup.data import read_demonstrations
 from trueup.errors import PreflightError
 from trueup.run.artifacts import Adapter, Feedback, write_jsonl
+from trueup.run.data_config import Source
 from trueup.run.pipeline import Pipeline
-from trueup.run.run_file import Source
 from trueup.run.stage import Checked, Context
 from trueup.stages import STAGES, dpo, export, kto, ppo, reward, sft
 

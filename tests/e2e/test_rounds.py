@@ -12,6 +12,7 @@ from tiny_ppo import LIKES_GEAR, QUICK, likes_gear, reward_model
 from trueup.cli.main import main
 from trueup.errors import StageError
 from trueup.models import adapters
+from trueup.report import writing
 from trueup.run.artifacts import Adapter, read_jsonl, write_json
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
@@ -89,7 +90,9 @@ def test_functions_alone_are_the_judge_and_nobody_is_asked(two_rounds: Pipeline)
     assert figures["win_rate_by_reward_functions"]["estimate"] == pytest.approx(sum(won) / len(won))
     assert len(set(won)) > 1
     assert "warning: the judge is what was optimized, 1 x gear:likes_gear" in "\n".join(first.says("evaluate"))
-    page = (first.path("evaluate") / "report.html").read_text()
+    written = writing.write(first)
+    page = written.page.read_text()
+    assert not written.not_shown
     assert "The judge is the functions that were optimized: gear:likes_gear (weight 1)" in page
 
 
@@ -110,7 +113,7 @@ def test_round_2_is_compared_with_the_winner_of_round_1(two_rounds: Pipeline) ->
     assert "comparisons with SFT" in first_sentence
     assert "the winner of round 1: " in second_sentence
     assert f"it wins {wins:.1%} of the comparisons between the two" in second_sentence
-    page = (two_rounds.path("evaluate") / "report.html").read_text()
+    page = writing.write(two_rounds).page.read_text()
     assert "round 1 (ppo)" in page and "the winner of round 1: " in page
     said = CliRunner().invoke(main, ["status", str(run_file)], env={"COLUMNS": "80"}).output
     assert "over last round" in said
@@ -164,23 +167,22 @@ def test_best_of_n_of_both_models_is_judged_beside_them(two_rounds: Pipeline, tm
     figures = evaluate.run(config, context, sft=sft, reference=sft, aligned=aligned)
     answers = list(read_jsonl(tmp_path / "answers.jsonl"))
     mean = {label: sum(row["reward"][label] for row in answers) / len(answers) for label in answers[0]["reward"]}
-    assert list(mean) == ["sft", "aligned", "sft_best", "aligned_best"]
-    assert mean["sft"] < mean["sft_best"] and mean["aligned"] <= mean["aligned_best"]
+    assert list(mean) == ["sft", "aligned", "sft_best_of_4", "aligned_best_of_4"]
+    assert mean["sft"] < mean["sft_best_of_4"] and mean["aligned"] <= mean["aligned_best_of_4"]
     own = figures["judges"]["optimized"]["win_rates_over_sft"]
     wins = [
-        (r["reward"]["sft_best"] > r["reward"]["sft"]) + 0.5 * (r["reward"]["sft_best"] == r["reward"]["sft"])
+        (r["reward"]["sft_best_of_4"] > r["reward"]["sft"]) + 0.5 * (r["reward"]["sft_best_of_4"] == r["reward"]["sft"])
         for r in answers
     ]
-    assert own["sft_best"]["estimate"] == pytest.approx(sum(wins) / len(wins)) and set(own) == {
+    assert own["sft_best_of_4"]["estimate"] == pytest.approx(sum(wins) / len(wins)) and set(own) == {
         "aligned",
-        "sft_best",
-        "aligned_best",
+        "sft_best_of_4",
+        "aligned_best_of_4",
     }
-    assert own["sft_best"]["low"] < figures["best_of"]["most_won"] == 0.8  # four of five
-    assert figures["sft_best"]["sampled_tokens"] > 2 * figures["sft"]["sampled_tokens"]
-    assert figures["sft_best"]["prompt_tokens"] == figures["sft"]["prompt_tokens"]
+    assert own["sft_best_of_4"]["low"] < figures["best_of"]["most_won"] == 0.8  # four of five
+    assert figures["sft_best_of_4"]["sampled_tokens"] > 2 * figures["sft"]["sampled_tokens"]
+    assert figures["sft_best_of_4"]["prompt_tokens"] == figures["sft"]["prompt_tokens"]
     assert any("SFT, best of 4" in line for line in evaluate.STAGE.says(figures, first.run))
-    assert "SFT, best of 4" in (tmp_path / "report.html").read_text()
 
 
 def test_a_reward_model_of_some_weight_is_the_judge_and_people_are_asked(two_rounds: Pipeline) -> None:

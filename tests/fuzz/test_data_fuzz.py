@@ -29,7 +29,7 @@ from trueup.data.report import ReadReport
 from trueup.errors import TrueupError
 from trueup.feedback.files import judgements_of
 from trueup.feedback.judgement import to_row
-from trueup.run.run_file import COLUMNS, DataConfig, Source
+from trueup.run.data_config import COLUMNS, DataConfig, Source
 
 EXAMPLES = int(os.environ.get("TRUEUP_FUZZ", "40"))
 READERS: tuple[Callable[..., Any], ...] = (

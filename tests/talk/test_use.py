@@ -16,7 +16,7 @@ from trueup.feedback import use
 from trueup.feedback.judgement import Comparison, Judgement, Rating, Thumb
 from trueup.feedback.sources import Files
 from trueup.feedback.use import Beside, Use, annotator
-from trueup.run.run_file import DataConfig, Source
+from trueup.run.data_config import DataConfig, Source
 
 
 def row(uid: str, text: str = "x", asked: str = "red", model: str = "sft") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from trueup.data import survey as module
 from trueup.data.check import Finding, check, findings
 from trueup.data.closer import NearDuplicates, language_of
 from trueup.data.survey import Survey, cut_sign, spread
-from trueup.run.run_file import Source
+from trueup.run.data_config import Source
 
 ANIMALS = ["otter", "heron", "badger", "lynx", "marten", "stoat", "weasel", "shrew", "vole", "mole", "newt", "toad"]
 ANIMALS += ["adder", "kite", "merlin", "osprey"]

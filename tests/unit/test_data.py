@@ -8,7 +8,7 @@ import pytest
 
 from trueup.data import read_demonstrations, read_preferences, read_prompts
 from trueup.errors import DataError
-from trueup.run.run_file import DataConfig
+from trueup.run.data_config import DataConfig
 
 
 def data(**fields: Any) -> DataConfig:

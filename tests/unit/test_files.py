@@ -15,7 +15,7 @@ from trueup.data.faults import Faults
 from trueup.data.files import DataFile, files_of
 from trueup.data.sources import Reader
 from trueup.errors import DataError
-from trueup.run.run_file import Source
+from trueup.run.data_config import Source
 
 ROWS = [{"prompt": "é, a", "response": "b\n\u2028c"}, {"prompt": "d", "response": '"e"'}]
 AS_CSV = 'prompt,response\n"é, a","b\n\u2028c"\nd,"""e"""\n'

@@ -12,10 +12,11 @@ from trueup.data.faults import Faults
 from trueup.data.files import DataFile, files_of
 from trueup.errors import DataError
 from trueup.run.artifacts import write_jsonl
+from trueup.run.data_config import DataConfig
 from trueup.run.hashes import Hashes
 from trueup.run.identity import made_of
 from trueup.run.pipeline import Pipeline
-from trueup.run.run_file import DataConfig, load
+from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 SECTIONS = {stage.name: stage.config for stage in STAGES}

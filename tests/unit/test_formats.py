@@ -10,7 +10,7 @@ import pytest
 from trueup.data.example import Example, Verdict
 from trueup.data.sources import Reader, unusable
 from trueup.errors import DataError
-from trueup.run.run_file import Source
+from trueup.run.data_config import Source
 
 USER, LATER = {"role": "user", "content": "q"}, {"role": "user", "content": "r"}
 ANSWER = {"role": "assistant", "content": "a"}

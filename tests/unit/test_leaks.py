@@ -15,7 +15,8 @@ from trueup.data.leaks import leaks
 from trueup.data.report import ReadReport, tell, too_few
 from trueup.errors import ConfigError, DataError
 from trueup.run.artifacts import write_jsonl
-from trueup.run.run_file import COLUMNS, DataConfig, load
+from trueup.run.data_config import COLUMNS, DataConfig
+from trueup.run.run_file import load
 from trueup.stages import STAGES
 
 SECTIONS = {stage.name: stage.config for stage in STAGES}

@@ -14,8 +14,9 @@ from trueup.models import base, head, hub
 from trueup.planning import devices, duration, fit, gpu_step, lengths, memory, shapes, table
 from trueup.planning.lengths import Lengths
 from trueup.planning.loads import Work, plan
+from trueup.run.data_config import DataConfig
 from trueup.run.pipeline import Pipeline
-from trueup.run.run_file import DataConfig, RunFile, load
+from trueup.run.run_file import RunFile, load
 from trueup.run.stage import Context
 from trueup.stages import STAGES
 from trueup.training import common

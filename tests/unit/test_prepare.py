@@ -13,7 +13,7 @@ from trueup.data import read_demonstrations, read_preferences, read_prompts
 from trueup.data.prepare import prepare
 from trueup.data.sources import Reader
 from trueup.errors import DataError
-from trueup.run.run_file import DataConfig, Source
+from trueup.run.data_config import DataConfig, Source
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

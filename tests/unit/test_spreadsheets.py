@@ -12,7 +12,7 @@ from trueup.data.faults import Faults
 from trueup.data.files import DataFile
 from trueup.data.sources import Reader
 from trueup.errors import DataError
-from trueup.run.run_file import DataConfig, Source
+from trueup.run.data_config import DataConfig, Source
 
 ROWS = [{"prompt": "Open, on Sundays?", "response": 'Yes: "till four".'}, {"prompt": "Repairs?", "response": "é"}]
 HEADER = '"Open, on Sundays?"{d}"Yes: ""till four""."{end}Repairs?{d}é{end}'

@@ -6,7 +6,7 @@ from trueup.evaluation import standings
 
 EVEN = {"estimate": 0.6123, "low": 0.51, "high": 0.71}
 WON = {"estimate": 0.7, "low": 0.6, "high": 0.8, "num_prompts": 84, "ties": 0.02, "length_controlled": EVEN}
-LABELS = ("sft", "aligned", "round_before", "base", "system_prompt", "few_shot", "sft_best", "aligned_best")
+LABELS = ("sft", "aligned", "round_before", "base", "system_prompt", "few_shot", "sft_best_of_4", "aligned_best_of_4")
 
 
 def judge(name: str, *labels: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from trueup.data.check import check, findings
 from trueup.data.report import ReadReport, tell
 from trueup.data.sources import Reader
 from trueup.errors import DataError
-from trueup.run.run_file import DataConfig, Source
+from trueup.run.data_config import DataConfig, Source
 
 
 def says(role: str, text: str, **more: Any) -> dict[str, Any]:

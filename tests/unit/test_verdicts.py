@@ -8,7 +8,7 @@ import pytest
 
 from trueup.data import read_preferences
 from trueup.errors import DataError
-from trueup.run.run_file import DataConfig
+from trueup.run.data_config import DataConfig
 
 
 def read(folder: Path, labels: list[Any]) -> tuple[list[bool], dict[str, int]]:

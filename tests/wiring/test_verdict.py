@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tiny import WORDS, copy_of, open_run
 from transformers import AutoModelForCausalLM
 
 from trueup.cli.main import main
+from trueup.errors import StageError
+from trueup.evaluation import general
 from trueup.run.artifacts import Adapter, RewardModel
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
@@ -314,7 +317,7 @@ def test_best_of_n_is_of_the_model_it_is_called_after(finished: Path, tmp_path: 
     sft, aligned = run.path("sft"), run.path("dpo")
     judged_by(run, tmp_path / "out", sft, sft, aligned, best_of=2, baselines=(), num_completions=1)
     tok, answers = plain.tokenizer(run.run.model.base), plain.rows(tmp_path / "out" / "answers.jsonl")
-    for label, folder in (("sft_best", sft), ("aligned_best", aligned)):
+    for label, folder in (("sft_best_of_2", sft), ("aligned_best_of_2", aligned)):
         policy = plain.model(run.run.model.base, folder)
         expected = [plain.greedy(policy, tok, row["messages"], 8) for row in answers]
         assert sum(row[label] == text for row, text in zip(answers, expected, strict=True)) >= len(answers) - 2
@@ -326,7 +329,7 @@ def test_the_best_of_n_is_the_one_that_the_reward_model_likes_best(finished: Pat
     changes = {"best_of": 3, "baselines": (), "num_completions": 1, "temperature": 2.0}
     judged_by(run, tmp_path / "out", sft, sft, aligned, **changes)
     answers = plain.rows(tmp_path / "out" / "answers.jsonl")
-    kept = plain.rows(tmp_path / "out" / "answers-sft_best.kept.jsonl")
+    kept = plain.rows(tmp_path / "out" / "answers-sft_best_of_3.kept.jsonl")
     candidates = [answer for chunk in kept for answer in chunk["answers"]]
     tok, classifier = reward_model(run, run.path("reward"))
     order = sorted(range(len(answers)), key=lambda i: _asked(tok, answers[i]))
@@ -335,9 +338,9 @@ def test_the_best_of_n_is_the_one_that_the_reward_model_likes_best(finished: Pat
         three = candidates[3 * place : 3 * place + 3]
         with torch.no_grad():
             scores = [plain.score_sampled(classifier, tok, answers[i]["messages"], a["ids"]).item() for a in three]
-        mine = next(k for k, a in enumerate(three) if a["ids"] == answers[i]["ids"]["sft_best"])
+        mine = next(k for k, a in enumerate(three) if a["ids"] == answers[i]["ids"]["sft_best_of_3"])
         assert scores[mine] >= max(scores) - 0.02 * max(map(abs, scores))
-        assert answers[i]["reward"]["sft_best"] == pytest.approx(scores[mine], abs=0.1 * max(map(abs, scores)))
+        assert answers[i]["reward"]["sft_best_of_3"] == pytest.approx(scores[mine], abs=0.1 * max(map(abs, scores)))
         better += scores[mine] > min(scores)
     assert better > len(answers) / 2
 
@@ -394,3 +397,48 @@ def test_what_is_exported_is_the_aligned_adapter(finished: Path) -> None:
         )
     assert found == pytest.approx(aligned, abs=0.1 * abs(aligned - before))
     assert sft.keys() == dpo.keys()
+
+
+def test_answers_that_are_sampled_are_kept_for_another_judge(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    copy_of(opened(finished), folder)
+    (folder / "broken.py").write_text("def judge(prompts, completions):\n    raise ValueError('no')\n")
+    asked = {"evaluate__judge": "function", "evaluate__judge_functions": "{broken:judge: 1.0}"}
+    with pytest.raises(StageError, match=r"evaluate\.judge_functions broken:judge: it raised ValueError: no"):
+        opened(folder, **asked).execute("evaluate", rebuild=True)
+    kept = opened(folder).path("evaluate").with_name("evaluate.partial") / "measured.kept.jsonl"
+    before = json.loads(kept.read_text())["done"]
+    monkeypatch.setattr("trueup.judges.contest.measure", lambda *anything: pytest.fail("answers are sampled again"))
+    assert opened(folder, evaluate__judge="optimized").execute("evaluate", rebuild=True)
+    rows = plain.rows(opened(folder).path("evaluate") / "answers.jsonl")
+    assert [row["aligned"] for row in rows] == [one["text"] for one in before["aligned"]]
+    assert metrics(opened(folder), "evaluate")["abilities"]["refusals"]["share"]["sft"] == 0
+
+
+def test_other_answers_need_another_beginning_whoever_judges(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    copy_of(opened(finished), folder)
+    complete = opened(folder).path("evaluate")
+    complete.rename(complete.with_name("evaluate.partial"))
+    (complete.with_name("evaluate.partial") / "record.json").unlink()
+    with pytest.raises(StageError, match=r"evaluate.temperature 0.0 -> 0.5 since evaluate.partial was begun"):
+        opened(folder, evaluate__temperature=0.5, evaluate__judge="optimized").execute("evaluate")
+
+
+def test_a_general_text_is_read_under_each_adapter(finished: Path) -> None:
+    run = opened(finished)
+    found, text = metrics(run, "evaluate")["abilities"]["general_text"], general.read(None, finished)
+    assert text is not None
+    tok = plain.tokenizer(run.run.model.base)
+    documents = [torch.tensor([tok(one)["input_ids"][: text.max_tokens]]) for one in text.documents]
+    for label, adapter in (("base", None), ("sft", run.path("sft")), ("aligned", run.path("dpo"))):
+        model = plain.model(run.run.model.base, adapter or run.path("sft"))
+        with torch.no_grad(), nullcontext() if adapter else model.disable_adapter():
+            lost = sum(float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1) for ids in documents)
+        expected = lost / sum(ids.shape[1] - 1 for ids in documents)
+        assert found["nll_nats_per_token"][label] == pytest.approx(expected, rel=0.01), label
+    changes = {label: one["estimate"] for label, one in found["change_from"].items()}
+    assert all(abs(change) > 0.03 * found["nll_nats_per_token"]["sft"] for change in changes.values()), changes
+    assert any(line.startswith("general text: ") for line in run.says("evaluate"))

@@ -15,7 +15,8 @@ from trueup.errors import visible
 
 if TYPE_CHECKING:
     from trueup.data.closer import CountTokens
-    from trueup.run.run_file import RunFile, Source
+    from trueup.run.data_config import Source
+    from trueup.run.run_file import RunFile
 
 FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE|RUN.yaml")
 
@@ -124,7 +125,8 @@ def _sources(file: Path, overrides: tuple[str, ...]) -> tuple[RunFile | None, di
     """(the run file or None, the sources of each of its fields, or of the file itself under its own name)."""
     from trueup.data.check import sources_of_run
     from trueup.errors import ConfigError, DataError
-    from trueup.run.run_file import Source, load
+    from trueup.run.data_config import Source
+    from trueup.run.run_file import load
 
     if file.suffix not in (".yaml", ".yml"):
         if overrides:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trueup.data.kinds import READ, SUFFIXES, refused
 from trueup.errors import DataError
-from trueup.run.run_file import matches
+from trueup.run.data_config import matches
 
 NO_ROWS = ("record.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 SPLITS = {

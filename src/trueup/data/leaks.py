@@ -12,7 +12,7 @@ from trueup.data.faults import BROKEN
 from trueup.data.sources import Reader, refuse
 
 if TYPE_CHECKING:
-    from trueup.run.run_file import DataConfig
+    from trueup.run.data_config import DataConfig
 
 WANTED = {"demonstrations": "demonstrations", "prompts": "prompts", "held_out": "prompts", "preferences": "preferences"}
 

@@ -20,8 +20,8 @@ from trueup.data.sources import Reader, unusable
 from trueup.data.values import same_text
 from trueup.errors import DataError
 from trueup.run import files
+from trueup.run.data_config import Source
 from trueup.run.files import file_sha256, write_json
-from trueup.run.run_file import Source
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 BATCH = 2048  # rows of a Parquet row group

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from trueup.errors import ConfigError
-from trueup.run.run_file import DataConfig, Shot
+from trueup.run.data_config import DataConfig, Shot
 
 Baseline = Literal["base", "system_prompt", "few_shot"]
 Messages = list[dict[str, str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,21 +10,12 @@ from typing import Any
 from trueup.data.dialogue import Messages
 from trueup.evaluation import baselines
 from trueup.evaluation.baselines import Baseline
+from trueup.evaluation.drawing import NAMES
+from trueup.run.data_config import DataConfig, Shot
 from trueup.run.goal import ROUND_BEFORE
-from trueup.run.run_file import DataConfig, Shot
 
 POLICY, SFT, REFERENCE = "default", "sft", "ref"  # adapters of the model of an evaluation
-BEST = {"sft_best": "sft", "aligned_best": "aligned"}  # label of a best-of-n -> whose answers they are
-NAMES = {
-    "sft": "SFT (before)",
-    "aligned": "aligned (after)",
-    ROUND_BEFORE: "the round before",
-    "base": "base, bare",
-    "system_prompt": "base, system prompt",
-    "few_shot": "base, few-shot",
-    "sft_best": "SFT, best of n",
-    "aligned_best": "aligned, best of n",
-}
+BEST_OF = re.compile(r"(sft|aligned)_best_of_(\d+)")  # labels of the best of n answers, and whose answers they are
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ def all_of(
         found[ROUND_BEFORE] = Contestant(REFERENCE, prompts, every)
     found |= {label: Contestant(None, baselines.prompts(label, asked, data, shots), some) for label in chosen}
     if best_of:
-        found |= {label: replace(found[whose], best_of=best_of) for label, whose in BEST.items()}
+        found |= {f"{whose}_best_of_{best_of}": replace(found[whose], best_of=best_of) for whose in ("sft", "aligned")}
     return found
 
 
@@ -70,14 +62,21 @@ def spread(number: int, each: int, most: int | None) -> list[int]:
     return [each * (i * number // kept) for i in range(kept)]
 
 
+def name_of(label: str, figures: dict[str, Any]) -> str:
+    """What a contestant of an evaluation's figures is called; one that this version does not know bears its label."""
+    began = figures.get("began_from") or {}
+    if label == ROUND_BEFORE and "round" in began:
+        return f"round {began['round']} ({began.get('adapter', 'its winner')})"
+    if best := BEST_OF.fullmatch(label):
+        return f"{'SFT' if best[1] == 'sft' else best[1]}, best of {best[2]}"
+    return NAMES.get(label, label.replace("_", " "))
+
+
 def names(figures: dict[str, Any]) -> dict[str, str]:
     """The contestants of an evaluation's figures, by label: SFT, the aligned model, then what else it is compared with.
 
     `figures` are those of report.json, which has the length and endings of each contestant under its label.
     """
-    named = dict(NAMES)
-    if began := figures.get("began_from"):
-        named[ROUND_BEFORE] = f"round {began['round']} ({began['adapter']})"
-    if best := figures.get("best_of"):
-        named |= {label: named[label].replace("best of n", f"best of {best['n']}") for label in BEST}
-    return {label: name for label, name in named.items() if label in figures}
+    there = [label for label, one in figures.items() if isinstance(one, dict) and "mean_length_tokens" in one]
+    order = [*NAMES, *there]
+    return {label: name_of(label, figures) for label in sorted(there, key=order.index)}

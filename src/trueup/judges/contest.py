@@ -24,6 +24,7 @@ from trueup.judges.protocol import Answer, ByScore, Judge, Question, preference
 from trueup.judges.settings import Kind
 from trueup.models import adapters, base, scoring
 from trueup.online import rewards
+from trueup.online.settings import RewardSettings, combination
 from trueup.progress import bars
 from trueup.run.artifacts import Feedback
 from trueup.run.files import KEPT, append_jsonl, read_appended
@@ -34,6 +35,7 @@ from trueup.sampling.types import Sampled, Sampling
 
 Row = dict[str, Any]
 OPTIMIZED = "the reward model that was optimized"
+SAME_LABELS = "the reward model that learned from the same labels"
 FUNCTIONS = "the reward functions that were optimized"
 FURTHER = 50_021  # from a seed to that of the answers of which the best is chosen
 
@@ -53,6 +55,7 @@ class Contest:
     reward: Path | None
     parts: list[rewards.Part]  # the functions that were optimized, where there is no reward model
     feedback: Feedback | None
+    abilities: Callable[..., Row] | None = None  # (model, tokenizer, bars) -> what else is measured
 
 
 def measured(contest: Contest, out: Path) -> Row:
@@ -80,7 +83,7 @@ def measure(contest: Contest, out: Path) -> Row:
     adapters.load_frozen(model, contest.sft, SFT)
     if contest.reference != contest.sft:
         adapters.load_frozen(model, contest.reference, REFERENCE)
-    head = None if contest.reward is None else scoring.load_reward(model, contest.reward)
+    head = None if contest.reward is None else scoring.load_reward(model, contest.reward, combination(run))
     prompts, temperature, chat = contest.prompts, contest.sampling.temperature, Chat(tokenizer)
     done: dict[str, list[Sampled]] = {}
     scores: dict[str, list[float]] = {}
@@ -118,6 +121,7 @@ def measure(contest: Contest, out: Path) -> Row:
         advance = shown("KL", len(prompts) * (1 + (contest.reference != contest.sft)))
         kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], temperature, advance)
         opinion, why = _disjoint(contest, model, tokenizer, done, bar)
+        others = {} if contest.abilities is None else contest.abilities(model, tokenizer, shown)
     return {
         "metrics": metrics,
         "kl": kl,
@@ -128,6 +132,7 @@ def measure(contest: Contest, out: Path) -> Row:
         "temperature": temperature,
         "disjoint": opinion and to_row(opinion),
         "no_disjoint": why,
+        "abilities": others,
         "sampling": used(contest.sampling, tokenizer, model, ran),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, contest.sampling.engine),
@@ -185,8 +190,12 @@ def questions(contest: Contest, done: dict[str, list[Sampled]], beside: str = "a
 
 
 def by_optimized(contest: Contest, scores: dict[str, list[float]], trusted: Row | None) -> Opinion:
-    """What was optimized, as a judge. Its scores of each contestant's answers are `scores`."""
-    name = FUNCTIONS if contest.reward is None else OPTIMIZED
+    """What was optimized, as a judge; with a method that optimizes no reward, the reward model of the same labels.
+
+    Its scores of each contestant's answers are `scores`.
+    """
+    optimizes = isinstance(contest.run.section(contest.run.method), RewardSettings)
+    name = FUNCTIONS if contest.reward is None else OPTIMIZED if optimizes else SAME_LABELS
 
     def beside(other: str, label: str) -> list[tuple[float, float]]:
         return [(scores[other][i], own) for i, own in zip(contest.contestants[label].rows, scores[label], strict=True)]

@@ -11,7 +11,7 @@ from trueup.data.dialogue import Messages
 from trueup.evaluation import best_of, compare
 from trueup.models import scoring
 from trueup.online import rewards
-from trueup.online.settings import RewardSettings
+from trueup.online.settings import RewardSettings, combination
 from trueup.run.stage import Context
 from trueup.sampling.types import Sampled
 
@@ -48,7 +48,7 @@ class Optimized:
 def of_run(context: Context, model: Any, tokenizer: Any, reward: Path | None) -> Optimized:
     """The reward model of the folder `reward`, loaded into `model`; without one, the functions of the run's method."""
     if reward is not None:
-        return Optimized(model, tokenizer, scoring.load_reward(model, reward), [])
+        return Optimized(model, tokenizer, scoring.load_reward(model, reward, combination(context.run)), [])
     return Optimized(model, tokenizer, None, functions(context))
 
 

@@ -1,18 +1,15 @@
-"""answers.jsonl, report.json and the page of an evaluation."""
+"""answers.jsonl and report.json of an evaluation."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from trueup import ranks
-from trueup.evaluation import report
 from trueup.judges.contest import sampled
 from trueup.judges.headline import Opinion
-from trueup.run.artifacts import records, write_json, write_jsonl
+from trueup.run.artifacts import write_json, write_jsonl
 from trueup.run.stage import Context, Metrics
-from trueup.training import curves
 
 Row = dict[str, Any]
 
@@ -20,7 +17,7 @@ Row = dict[str, Any]
 def write(context: Context, rows: list[Row], found: Row, opinions: Mapping[str, Opinion], figures: Metrics) -> None:
     """`rows` are the held-out prompts, one for each answer; `found` is what `contest.measured` found.
 
-    The page is written on the first rank alone.
+    The figures are written on the first rank alone.
     """
     done = {label: [sampled(one) for one in some] for label, some in found["done"].items()}
     place = {label: {i: k for k, i in enumerate(found["rows"][label])} for label in done}  # of those who answered it
@@ -43,15 +40,5 @@ def write(context: Context, rows: list[Row], found: Row, opinions: Mapping[str, 
             | {"finish": {label: one.finish for label, one in own.items()}}
         )
     write_jsonl(context.out / "answers.jsonl", answers)
-    if not ranks.is_first():
-        return
-    write_json(context.out / "report.json", figures)
-    drawn = curves.write(context.run_dir, context.run.name)
-    report.write(
-        context.out / "report.html",
-        title=f"{context.run.name}: SFT against {context.run.method}",
-        figures=figures,
-        answers=answers,
-        records=records(context.run_dir, context.run.round, before="evaluate", variant=context.run.variant),
-        curves=None if drawn is None else os.path.relpath(drawn, context.out),
-    )
+    if ranks.is_first():
+        write_json(context.out / "report.json", figures)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trueup.data import read_demonstrations, read_prompts
 from trueup.errors import DataError
-from trueup.run.run_file import DataConfig
+from trueup.run.data_config import DataConfig
 
 NUM_MEASURED = 500  # rows whose tokens are counted
 CHARACTERS_A_TOKEN = 4.0  # without a tokenizer on this disk: English, roughly

@@ -14,8 +14,9 @@ from typing import Any
 
 from trueup.run import base
 from trueup.run.artifacts import Artifact
+from trueup.run.data_config import DataConfig, Source
 from trueup.run.hashes import Hashes
-from trueup.run.run_file import DataConfig, ModelConfig, RunFile, Source
+from trueup.run.run_file import ModelConfig, RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Stage
 
