@@ -93,7 +93,9 @@ def run(config: Config, context: Context, policy: Adapter, reward: RewardModel |
         task = bar.add_task("completions", total=n * len(prompts))
         asked = [prompt["messages"] for prompt in prompts for _ in range(n)]
         every = sample(model, tokenizer, asked, sampling, lambda number: bar.advance(task, number), kept)
-        done, chosen = (every, {}) if n == 1 else _best(context, model, tokenizer, reward, asked, every, n, bar)
+        done, chosen = every, Metrics()
+        if n > 1:
+            done, chosen = _best(context, model, tokenizer, reward, asked, every, n, bar)
     rows = []
     for prompt, uid, answer in zip(
         prompts, uids((p["id"], a.text) for p, a in zip(prompts, done, strict=True)), done, strict=True

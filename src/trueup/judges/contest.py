@@ -111,11 +111,11 @@ def measure(contest: Contest, out: Path) -> Row:
             read = [chat.prompt(messages) for messages in one.prompts]
             metrics[label] = compare.described(done[label], every, read, kept.seconds)
             ran.update(kept.ran)
-        for rows in dict.fromkeys(
-            tuple(one.rows) for one in contest.contestants.values()
-        ):  # the same prompts are shared
-            alike = {label for label, one in contest.contestants.items() if tuple(one.rows) == rows}
-            some = {label: answers for label, answers in done.items() if label in alike - scores.keys()}
+        alike: dict[tuple[int, ...], dict[str, list[Sampled]]] = {}  # who answered the same prompts, scored in one pass
+        for label, answers in done.items():
+            if label not in scores:
+                alike.setdefault(tuple(contest.contestants[label].rows), {})[label] = answers
+        for rows, some in alike.items():
             advance = shown("rewards", len(some) * len(rows))
             scores |= optimized.scores([prompts[i] for i in rows], some, advance)
         advance = shown("KL", len(prompts) * (1 + (contest.reference != contest.sft)))

@@ -71,10 +71,10 @@ def _rate(judged: Sequence[float | None], prompt_ids: Sequence[str], longer: Seq
     told = [(p, outcome(one), x) for p, one, x in zip(prompt_ids, judged, longer, strict=True) if one is not None]
     if not told:
         return {}
-    prompts, outcomes, differences = (list(column) for column in zip(*told, strict=True))
+    prompts, outcomes = [prompt for prompt, _, _ in told], [one for _, one, _ in told]
     return intervals.win_rate(outcomes, prompts) | {
         "ties": sum(one == 0.5 for one in outcomes) / len(outcomes),
-        "length_controlled": length_controlled(outcomes, differences, prompts),
+        "length_controlled": length_controlled(outcomes, [more for _, _, more in told], prompts),
     }
 
 
