@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from trueup import ranks
-from trueup.evaluation import saying
+from trueup.data.dialogue import Messages
+from trueup.evaluation import baselines, best_of, contestants, saying
 from trueup.evaluation.abilities import AbilitySettings
 from trueup.evaluation.baselines import Baseline
 from trueup.judges.settings import JudgeSettings
@@ -48,11 +49,22 @@ class Config(JudgeSettings, AbilitySettings):
     engine: Engine = "auto"
     """What samples: `auto` is our own decoder where it knows the model, else `generate` of transformers; `merged` is
     our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
-    baselines: tuple[Baseline, ...] = ()
+    baselines: tuple[Baseline, ...] | None = None
     """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
-    (`system_prompt`), the base shown examples (`few_shot`). None by default."""
+    (`system_prompt`), the base shown examples (`few_shot`). By default the base, and each of the others that the run
+    file has a system prompt or examples for; `[]` for none."""
+    best_of: int = 0
+    """Answers to each prompt of which the one with the highest reward counts, for two further contestants, best-of-n of
+    SFT and of the aligned model: 4, for instance. Off by default (0)."""
+    baseline_prompts: PositiveInt | None = None
+    """Held-out prompts that the baselines answer, once each, evenly spaced among all. All of them by default."""
     few_shot: tuple[Shot, ...] = ()
     """The examples of the baseline `few_shot`; by default those of `data.few_shot`."""
+
+    @field_validator("best_of")
+    @classmethod
+    def _several(cls, n: int) -> int:
+        return best_of.several(n)
 
 
 def run(
@@ -80,38 +92,25 @@ def run(
 
     # After the data: what is wrong with it is said at once.
     from trueup.chat.template import Chat
-    from trueup.evaluation import baselines
-    from trueup.judges import abilities, asking, contest, headline, needs, writing
+    from trueup.judges import abilities, asking, contest, headline, needs, optimized, writing
     from trueup.models import base
-    from trueup.online import rewards
     from trueup.sampling.sample import refuse_beyond_context
     from trueup.sampling.types import Sampling
 
     needs.refuse(config, context.run_file_dir)
     abilities.refuse(config, context.run_file_dir)
-    method = context.run.section(context.run.method)
-    parts: list[rewards.Part] = []
-    if reward is None and isinstance(method, RewardSettings):  # `unused` leaves it out for no other method
-        parts = rewards.build(method, context.run_file_dir, None, [])
+    parts = optimized.functions(context) if reward is None else []  # `unused` leaves it out for no other method
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
-    shots = config.few_shot or context.run.data.few_shot
-    framed = {b: baselines.prompts(b, prompts, context.run.data, shots) for b in config.baselines}
+    playing = _contestants(config, context.run, prompts, later=reference.path != sft.path)
     tokenizer = base.load_tokenizer(context.run.model)
     chat = Chat(tokenizer)
-    asked = [chat.prompt(messages) for put in (prompts, *framed.values()) for messages in put]
+    asked = [chat.prompt(messages) for one in playing.values() for messages in one.prompts]
     refuse_beyond_context(tokenizer, asked, config.max_new_tokens)
     sampling = Sampling(**{name: getattr(config, name) for name in SAMPLED_BY}, seed=context.run.seed + 1)
-    contestants: dict[str, tuple[str | None, list[baselines.Messages]]] = {
-        "sft": ("sft", prompts),
-        "aligned": ("default", prompts),
-    }
-    if reference.path != sft.path:
-        contestants[ROUND_BEFORE] = (contest.REFERENCE, prompts)
-    contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     played = contest.Contest(
         run=context.run,
-        contestants=contestants,
+        contestants=playing,
         prompts=prompts,
         prompt_ids=[row["id"] for row in rows],
         sampling=sampling,
@@ -126,12 +125,32 @@ def run(
     found = contest.measured(played, context.out)
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
     figures = headline.report(config.judge, context.run, found, opinions, played.prompt_ids)
-    if ROUND_BEFORE in contestants:
+    if ROUND_BEFORE in playing:
         figures["began_from"] = {"round": context.run.round - 1, "adapter": reference.path.name}
+    if n := config.best_of:
+        figures["best_of"] = {"n": n, "most_won": best_of.most_won(n), "most_kl_nats_per_answer": best_of.most_kl(n)}
     figures["abilities"] = abilities.figures(config, context.run_file_dir, found, prompts, played.prompt_ids)
     figures["data"] = data_counts
     writing.write(context, rows, found, opinions, figures)
     return figures
+
+
+def _contestants(
+    config: Config, run: RunFile, prompts: list[Messages], *, later: bool
+) -> dict[str, contestants.Contestant]:
+    """Who answers `prompts`, by label; in a `later` round, the winner of the one before does, too."""
+    shots = config.few_shot or run.data.few_shot
+    return contestants.all_of(
+        prompts,
+        later=later,
+        chosen=baselines.default(run.data, shots) if config.baselines is None else config.baselines,
+        some=contestants.spread(
+            len(prompts) // config.num_completions, config.num_completions, config.baseline_prompts
+        ),
+        best_of=config.best_of,
+        data=run.data,
+        shots=shots,
+    )
 
 
 def unused(config: Config, run: RunFile) -> tuple[str, ...]:
@@ -167,8 +186,10 @@ def code(config: Config, folder: Path) -> dict[str, Path]:
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
-    number, later = 2 + (run.round > 1) + len(values["baselines"]), int(run.round > 1)  # of contestants
-    members = loads.adapters_of_reward(run)
+    chosen, n, later = values["baselines"], values["best_of"], int(run.round > 1)
+    if chosen is None:
+        chosen = baselines.default(run.data, values["few_shot"] or run.data.few_shot)
+    number, members = 2 + later + len(chosen) + 2 * n, loads.adapters_of_reward(run)  # answers to each prompt
     prompts = lengths.num_held_out or loads.FALLBACK_ROWS
     load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later)
     whole = once.read_tokens + once.sampled_tokens

@@ -14,7 +14,8 @@ from judged import judge, judged_pairs, judged_thumbs
 from tiny import copy_of, open_run
 
 from trueup.chat import preflight
-from trueup.run.artifacts import Adapter, Artifact
+from trueup.run.artifacts import Adapter, Artifact, RewardModel
+from trueup.run.chain import EARLIER_REWARD
 from trueup.run.pipeline import Pipeline
 from trueup.run.section import Section, TrainerSection
 from trueup.run.stage import Context, Metrics, Stage
@@ -45,6 +46,7 @@ def test_run_takes_what_the_stage_needs_and_the_docstring_says_so(stage: Stage) 
     assert (types["config"], types["context"], types["return"]) == (stage.config, Context, Metrics)
     assert set(parameters[2:]) == set(stage.needs)
     made_by = {other.name: other.makes for other in STAGES} | {"policy": Adapter, "aligned": Adapter}
+    made_by |= {EARLIER_REWARD: RewardModel}
     inputs = (module.__doc__ or "").partition("(")[2].partition(")")[0]
     for parameter, source in stage.needs.items():
         kinds = [kind for kind in (typing.get_args(types[parameter]) or (types[parameter],)) if kind is not type(None)]

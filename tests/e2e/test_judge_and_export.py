@@ -69,6 +69,30 @@ def test_baselines_are_answered_by_the_bare_base(pipeline: Pipeline, context: Co
     assert any(row["base"] != row["sft"] for row in answers)
 
 
+def test_baselines_are_there_by_default_and_may_answer_fewer_prompts(
+    pipeline: Pipeline, context: Context, reward: RewardModel
+) -> None:
+    policy = Adapter(pipeline.path("sft"))
+    run = pipeline.run.model_copy(update={"data": pipeline.run.data.model_copy(update={"system": "be glad"})})
+    told = Context(run=run, run_dir=context.run_dir, out=context.out)
+    config = evaluate.Config(max_new_tokens=8, temperature=0, baseline_prompts=4)
+    metrics = evaluate.run(config, told, sft=policy, reference=policy, aligned=policy, reward=reward)
+    answers = list(read_jsonl(context.out / "answers.jsonl"))
+    asked = [i for i, row in enumerate(answers) if "base" in row]
+    assert asked == [0, 2, 6, 8]  # of six prompts, two answers each: the first of prompts 1, 2, 4 and 5
+    over = metrics["judges"]["optimized"]["win_rates_over"]
+    assert set(over) == {"sft", "base", "system_prompt"}
+    for label in ("base", "system_prompt"):
+        some = [(answers[i]["reward"]["aligned"], answers[i]["reward"][label]) for i in asked]
+        wins = [(mine > other) + 0.5 * (mine == other) for mine, other in some]
+        assert over[label]["estimate"] == pytest.approx(sum(wins) / 4) and over[label]["num_prompts"] == 4
+        assert metrics["judges"]["optimized"]["win_rates_over_sft"][label]["estimate"] == pytest.approx(
+            1 - sum(wins) / 4
+        )
+    assert metrics["system_prompt"]["prompt_tokens"] > metrics["base"]["prompt_tokens"]
+    assert "On 4 prompts alone: base, bare; base, system prompt." in " ".join(evaluate.STAGE.says(metrics, run))
+
+
 def test_kl_between_two_adapters_is_positive(
     pipeline: Pipeline, context: Context, reward: RewardModel, tmp_path: Path
 ) -> None:

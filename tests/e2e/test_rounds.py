@@ -16,7 +16,7 @@ from trueup.report import writing
 from trueup.run.artifacts import Adapter, read_jsonl, write_json
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
-from trueup.stages import evaluate
+from trueup.stages import evaluate, sample
 
 
 def at(pipeline: Pipeline, **changes: Any) -> Pipeline:
@@ -85,9 +85,7 @@ def test_functions_alone_are_the_judge_and_nobody_is_asked(two_rounds: Pipeline)
     assert figures["reward_functions"] == {"gear:likes_gear": 1.0} and "win_rate_by_reward_model" not in figures
     answers = list(read_jsonl(first.path("evaluate") / "answers.jsonl"))
     likes = {side: likes_gear([], [row[side] for row in answers]) for side in ("sft", "aligned")}
-    assert [row["reward"] for row in answers] == [
-        {"sft": before, "aligned": after} for before, after in zip(likes["sft"], likes["aligned"], strict=True)
-    ]
+    assert {side: [row["reward"][side] for row in answers] for side in likes} == likes
     won = [(a > b) + 0.5 * (a == b) for a, b in zip(likes["aligned"], likes["sft"], strict=True)]
     assert figures["win_rate_by_reward_functions"]["estimate"] == pytest.approx(sum(won) / len(won))
     assert len(set(won)) > 1
@@ -109,17 +107,82 @@ def test_round_2_is_compared_with_the_winner_of_round_1(two_rounds: Pipeline) ->
     pairs = zip(likes["aligned"], likes["round_before"], strict=True)
     wins = sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(answers)
     over = figures["win_rates_over"]
-    assert list(over) == ["sft", "round_before"] and over["round_before"]["estimate"] == pytest.approx(wins)
+    assert list(over) == ["sft", "round_before", "base"] and over["round_before"]["estimate"] == pytest.approx(wins)
     assert figures["win_rate"] == over["sft"]
     first_sentence, second_sentence, *_ = two_rounds.says("evaluate")
     assert "comparisons with SFT" in first_sentence
     assert "the winner of round 1: " in second_sentence
     assert f"it wins {wins:.1%} of the comparisons between the two" in second_sentence
-    page = (two_rounds.path("evaluate") / "report.html").read_text()
+    page = writing.write(two_rounds).page.read_text()
     assert "round 1 (ppo)" in page and "the winner of round 1: " in page
     said = CliRunner().invoke(main, ["status", str(run_file)], env={"COLUMNS": "80"}).output
     assert "over last round" in said
     assert re.search(rf"2 +│ ppo +│ 100\.0% \(\d+ to 100\) +│ {wins:.1%} \(\d+ to \d+\) +│", said), said
+
+
+def test_people_judge_the_best_of_several_completions(two_rounds: Pipeline, tmp_path: Path) -> None:
+    """The same seed gives the same completions: each is the best of three of those without best_of."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, settings in {"every": {"num_completions": 6}, "best": {"num_completions": 2, "best_of": 3}}.items():
+        config = two_rounds.run.section("sample").model_copy(update=settings)
+        (tmp_path / name).mkdir()
+        context = Context(run=two_rounds.run, run_dir=two_rounds.folder, out=tmp_path / name)
+        metrics = sample.run(config, context, policy=Adapter(two_rounds.path("ppo", 1)))
+        found[name] = list(read_jsonl(tmp_path / name / "completions.jsonl"))
+    every, best = found["every"], found["best"]
+    likes = likes_gear([], [row["completion"] for row in every])
+    groups = [range(start, start + 3) for start in range(0, len(every), 3)]
+    kept = [max(group, key=lambda i: likes[i]) for group in groups]
+    assert [(row["prompt_id"], row["ids"]) for row in best] == [(every[i]["prompt_id"], every[i]["ids"]) for i in kept]
+    assert kept != [group[0] for group in groups]
+    assert metrics["num_completions"] == len(best) == 12 and metrics["best_of"]["num_sampled"] == 36
+    assert metrics["best_of"]["mean_reward"] == {
+        "of_all": pytest.approx(sum(likes) / 36),
+        "of_best": pytest.approx(sum(likes[i] for i in kept) / 12),
+    }
+    assert "each is the best of 3 by the reward" in sample.says(metrics, two_rounds.run)[1]
+
+
+def test_best_of_needs_a_reward_that_is_there(two_rounds: Pipeline) -> None:
+    run_file = two_rounds.folder.parents[1] / "run.yaml"
+
+    def said(*more: str, n: str = "4") -> str:
+        result = CliRunner().invoke(main, ["sample", str(run_file), "--best-of", n, "--rebuild", *more])
+        assert result.exit_code == 2 and "Traceback" not in result.output
+        return " ".join(result.output.split())
+
+    assert "no reward to choose by" in said() and "--set sample.best_of=4" in said()
+    assert "reward is not complete" in said("--set", "round=2")
+    assert f"trueup reward {run_file}" in said("--set", "round=2") and said("--set", "round=2").endswith(
+        "--set round=1"
+    )
+    assert "0, for off, or 2 and more" in said(n="1")
+
+
+def test_best_of_n_of_both_models_is_judged_beside_them(two_rounds: Pipeline, tmp_path: Path) -> None:
+    first = at(two_rounds, round=1)
+    context = Context(run=first.run, run_dir=first.folder, out=tmp_path)
+    config = first.run.section("evaluate").model_copy(update={"best_of": 4, "baselines": (), "num_completions": 4})
+    sft, aligned = Adapter(first.path("sft")), Adapter(first.path("ppo"))
+    figures = evaluate.run(config, context, sft=sft, reference=sft, aligned=aligned)
+    answers = list(read_jsonl(tmp_path / "answers.jsonl"))
+    mean = {label: sum(row["reward"][label] for row in answers) / len(answers) for label in answers[0]["reward"]}
+    assert list(mean) == ["sft", "aligned", "sft_best_of_4", "aligned_best_of_4"]
+    assert mean["sft"] < mean["sft_best_of_4"] and mean["aligned"] <= mean["aligned_best_of_4"]
+    own = figures["judges"]["optimized"]["win_rates_over_sft"]
+    wins = [
+        (r["reward"]["sft_best_of_4"] > r["reward"]["sft"]) + 0.5 * (r["reward"]["sft_best_of_4"] == r["reward"]["sft"])
+        for r in answers
+    ]
+    assert own["sft_best_of_4"]["estimate"] == pytest.approx(sum(wins) / len(wins)) and set(own) == {
+        "aligned",
+        "sft_best_of_4",
+        "aligned_best_of_4",
+    }
+    assert own["sft_best_of_4"]["low"] < figures["best_of"]["most_won"] == 0.8  # four of five
+    assert figures["sft_best_of_4"]["sampled_tokens"] > 2 * figures["sft"]["sampled_tokens"]
+    assert figures["sft_best_of_4"]["prompt_tokens"] == figures["sft"]["prompt_tokens"]
+    assert any("SFT, best of 4" in line for line in evaluate.STAGE.says(figures, first.run))
 
 
 def test_a_reward_model_of_some_weight_is_the_judge_and_people_are_asked(two_rounds: Pipeline) -> None:

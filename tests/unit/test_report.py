@@ -15,6 +15,7 @@ from tinyhtml5.parser import HTMLParser as HTML5Parser
 
 from trueup.cli.main import main
 from trueup.errors import StageError
+from trueup.evaluation import abilities
 from trueup.report import answers, rows, writing
 from trueup.report.gathered import Built, Gathered
 from trueup.run.artifacts import write_json, write_jsonl
@@ -269,6 +270,28 @@ def test_an_evaluation_that_waits_for_people_says_so(tmp_path: Path) -> None:
     write_json(run.folder / "ab/progress.json", {"labelled": 4, "wanted": 30, "notes": []})
     missing = {row[0]: row[1] for row in Read(page_of(run)).table("stage", "state")}
     assert missing["evaluate"] == "partial: waiting for people's A/B labels 4/30"
+
+
+def test_what_may_have_been_lost_is_told(tmp_path: Path) -> None:
+    run, prompts = opened(tmp_path), [[{"role": "user", "content": "q"}]] * 4
+    texts = {"sft": ["Sorry, no"] * 1 + ["yes"] * 3, "aligned": ["Sorry, no"] * 3 + ["yes"]}
+    rule = ("openings", lambda prompts, texts: [text.startswith("Sorry") for text in texts])
+    lost = {"refusals": abilities.refusals(rule, prompts, list("abcd"), texts)}
+    evaluated(run, 1, "dpo", random.Random(6), abilities=lost)
+    text = page_of(run)
+    assert "What dpo, round 1 may have lost" in text and "refusals: 75.0%" in text
+    assert '<td data-name="check">refusals</td>' in text  # as trueup ship checks
+
+
+def test_a_report_of_a_variant_is_that_of_the_whole_run(run: Pipeline) -> None:
+    """As a stage of a variant writes it."""
+    file = str(run.folder.parents[1] / "run.yaml")
+    pages = []
+    for typed in ([], ["--set", "variant=k"], ["--set", "variant=k", "--set", "dpo.beta=0.7", "--set", "round=1"]):
+        found = CliRunner().invoke(main, ["report", file, *typed])
+        assert found.exit_code == 0, found.output
+        pages.append((run.folder / writing.PAGE).read_text().partition("This page was written")[0])
+    assert pages[0] == pages[1] == pages[2] and "variant=k" not in pages[0]
 
 
 def test_where_only_a_variant_was_built_the_variant_goes_on(tmp_path: Path) -> None:

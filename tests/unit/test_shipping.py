@@ -129,6 +129,14 @@ def test_what_was_optimized_says_nothing_of_rounds() -> None:
     assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over round 1") == "not checked"
 
 
+def test_the_best_of_the_aligned_models_own_answers_is_no_reason_against_it() -> None:
+    good = won(0.7, 0.8, 0.9)
+    over = {"sft": good, "base": good, "sft_best_of_4": good, "aligned_best_of_4": won(0.1, 0.2, 0.3)}
+    figures = metrics(good, win_rates_over=over)
+    assert decided(figures) == "SHIP"
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over SFT, best of 4") == "passed"
+
+
 def test_a_kl_above_the_goal_is_a_reason_not_to_ship() -> None:
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6)) == "DON'T SHIP"
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6), goal=NO_GOAL) == "SHIP"

@@ -282,7 +282,7 @@ def test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_wors
         assert f"The aligned model is {word}: " in evaluate.says(known, run.run)[0]
 
 
-def test_a_later_round_is_compared_with_what_it_began_with_too(finished: Path, tmp_path: Path) -> None:
+def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished: Path, tmp_path: Path) -> None:
     run = opened(finished)
     later = run.with_run(run.run.model_copy(update={"round": 2}))
     sft, began, aligned = run.path("sft"), run.path("dpo"), tmp_path / "aligned"
@@ -309,6 +309,46 @@ def test_a_later_round_is_compared_with_what_it_began_with_too(finished: Path, t
         assert over[label]["estimate"] == pytest.approx(np.mean(won))
     assert over["round_before"] != over["sft"] == figures["win_rate"]
     assert figures["began_from"] == {"round": 1, "adapter": "dpo"}
+
+
+def test_best_of_n_is_of_the_model_it_is_called_after(finished: Path, tmp_path: Path) -> None:
+    """Greedy answers are alike, so that the best of them is what plain transformers says."""
+    run = opened(finished)
+    sft, aligned = run.path("sft"), run.path("dpo")
+    judged_by(run, tmp_path / "out", sft, sft, aligned, best_of=2, baselines=(), num_completions=1)
+    tok, answers = plain.tokenizer(run.run.model.base), plain.rows(tmp_path / "out" / "answers.jsonl")
+    for label, folder in (("sft_best_of_2", sft), ("aligned_best_of_2", aligned)):
+        policy = plain.model(run.run.model.base, folder)
+        expected = [plain.greedy(policy, tok, row["messages"], 8) for row in answers]
+        assert sum(row[label] == text for row, text in zip(answers, expected, strict=True)) >= len(answers) - 2
+
+
+def test_the_best_of_n_is_the_one_that_the_reward_model_likes_best(finished: Path, tmp_path: Path) -> None:
+    run = opened(finished)
+    sft, aligned = run.path("sft"), run.path("dpo")
+    changes = {"best_of": 3, "baselines": (), "num_completions": 1, "temperature": 2.0}
+    judged_by(run, tmp_path / "out", sft, sft, aligned, **changes)
+    answers = plain.rows(tmp_path / "out" / "answers.jsonl")
+    kept = plain.rows(tmp_path / "out" / "answers-sft_best_of_3.kept.jsonl")
+    candidates = [answer for chunk in kept for answer in chunk["answers"]]
+    tok, classifier = reward_model(run, run.path("reward"))
+    order = sorted(range(len(answers)), key=lambda i: _asked(tok, answers[i]))
+    better = 0
+    for place, i in enumerate(order):
+        three = candidates[3 * place : 3 * place + 3]
+        with torch.no_grad():
+            scores = [plain.score_sampled(classifier, tok, answers[i]["messages"], a["ids"]).item() for a in three]
+        mine = next(k for k, a in enumerate(three) if a["ids"] == answers[i]["ids"]["sft_best_of_3"])
+        assert scores[mine] >= max(scores) - 0.02 * max(map(abs, scores))
+        assert answers[i]["reward"]["sft_best_of_3"] == pytest.approx(scores[mine], abs=0.1 * max(map(abs, scores)))
+        better += scores[mine] > min(scores)
+    assert better > len(answers) / 2
+
+
+def _asked(tok: Any, row: dict[str, Any]) -> tuple[int, list[int]]:
+    """Answers are sampled for the shortest prompts first."""
+    ids = tok.apply_chat_template(row["messages"], add_generation_prompt=True, return_dict=False)
+    return len(ids), ids
 
 
 def test_the_interval_is_of_prompts_not_of_answers(finished: Path, tmp_path: Path) -> None:

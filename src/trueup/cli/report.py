@@ -35,8 +35,24 @@ def draw(pipeline: Pipeline, run_file: Path, indent: str = "") -> Written:
     """Write the report of a run, and say where it is and what it lacks."""
     from trueup.report import writing
 
-    written = writing.write(pipeline, run_file.name, pipeline.overrides)
+    whole = _whole(pipeline, run_file)
+    written = writing.write(whole, run_file.name, whole.overrides)
     for line in written.not_shown:
         click.echo(f"{indent}warning: {line}", err=True)
     click.echo(f"{indent}report: {written.page}")
     return written
+
+
+def _whole(pipeline: Pipeline, run_file: Path) -> Pipeline:
+    """The run without the settings of the variant that a command is about: the report is on all variants."""
+    from trueup.run.pipeline import Pipeline
+    from trueup.run.run_file import load
+
+    if not pipeline.run.variant:
+        return pipeline
+    keys = {override: override.partition("=")[0] for override in pipeline.overrides}
+    of_variant = ("variant", "method", "round", *pipeline.stages)
+    kept = tuple(override for override, key in keys.items() if key.partition(".")[0] not in of_variant)
+    stages = tuple(pipeline.stages.values())
+    run = load(run_file, {stage.name: stage.config for stage in stages}, kept)
+    return Pipeline(run, stages, pipeline.folder.parent, kept)

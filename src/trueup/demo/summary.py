@@ -78,6 +78,8 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from trueup.evaluation import standings
+
     win = found["win_rate"]
     console.rule(f"SFT against {found['method']}, {found['num_prompts']} held-out prompts", style="bold")
     console.print(
@@ -103,6 +105,9 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
         f"{found['linear4bit_layers']} 4-bit layers, one base: {found['weights_bytes'] / 1e6:.0f} MB with all "
         f"adapters; peak memory {found['peak_rss_bytes'] / 1e9:.1f} GB; {found['wall_s'] / 60:.1f} minutes."
     )
+    metrics = pipeline.stages["evaluate"].makes(pipeline.path("evaluate")).record()["metrics"]
+    for line in standings.lines(metrics):
+        console.print(Text(line), soft_wrap=True)
     agreement, correlation = found["annotator_agreement"], found["hidden_preference_length_correlation"]
     if agreement is not None and correlation is not None:
         console.print(

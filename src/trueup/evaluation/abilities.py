@@ -48,14 +48,16 @@ def refusals(
     prompts: list[list[dict[str, str]]],
     prompt_ids: Sequence[str],
     answers: Mapping[str, list[str]],
+    rows: Mapping[str, Sequence[int]] | None = None,
 ) -> Row:
     """For the record: the share of each contestant's `answers` that refuse, and the aligned model's change from SFT.
 
-    `prompts`, `prompt_ids` and the answers of each contestant are (answers,). The interval of the change is paired and
-    clustered by prompt.
+    `prompts`, `prompt_ids` and the answers of each contestant are (answers,); `rows` has the places of those prompts
+    that a contestant answered, where these are not all. The interval of the change is paired and clustered by prompt.
     """
-    name, refuses = rule
-    found = {label: [float(one) for one in refuses(prompts, texts)] for label, texts in answers.items()}
+    (name, refuses), every = rule, range(len(prompts))
+    asked = {label: [prompts[i] for i in (rows or {}).get(label, every)] for label in answers}
+    found = {label: [float(one) for one in refuses(asked[label], texts)] for label, texts in answers.items()}
     return {
         "rule": name,
         "share": {label: sum(values) / len(values) for label, values in found.items()},

@@ -12,6 +12,12 @@ Baseline = Literal["base", "system_prompt", "few_shot"]
 Messages = list[dict[str, str]]
 
 
+def default(data: DataConfig, examples: Sequence[object]) -> tuple[Baseline, ...]:
+    """The baselines that a run file has what it takes for."""
+    given: dict[Baseline, bool] = {"base": True, "system_prompt": bool(data.system), "few_shot": bool(examples)}
+    return tuple(baseline for baseline, there in given.items() if there)
+
+
 def prompts(baseline: Baseline, asked: list[Messages], data: DataConfig, examples: Sequence[Shot]) -> list[Messages]:
     """The prompts of `asked`, read with the run's `data`, as this baseline puts them to the base, its adapters off.
 

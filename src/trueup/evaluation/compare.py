@@ -26,20 +26,29 @@ def answers(
     sampling: Sampling,
     advance: Callable[[int], None],
     kept: Kept,
-) -> tuple[list[Sampled], dict[str, float]]:
-    """Answers under adapter `name` (None: the bare base), mean length in tokens, EOS rate, and tokens per second.
-
-    `kept` is as in `sample`.
-    """
+) -> list[Sampled]:
+    """Answers under adapter `name` (None: the bare base); `kept` is as in `sample`."""
     from trueup.models import adapters
 
     with adapters.using(model, name):
-        done = sample(model, tokenizer, prompts, sampling, advance, kept)
-    num_tokens = sum(answer.num_tokens for answer in done)
-    return done, {
-        "mean_length_tokens": num_tokens / len(done),
-        "eos_rate": sum(answer.finish == "eos" for answer in done) / len(done),
-        "tokens_per_s": num_tokens / kept.seconds,
+        return sample(model, tokenizer, prompts, sampling, advance, kept)
+
+
+def described(
+    shown: list[Sampled], sampled: list[Sampled], prompts: list[list[int]], seconds: float
+) -> dict[str, float]:
+    """Figures of a contestant's answers: mean length in tokens, EOS rate, tokens per second, and what an answer costs.
+
+    `sampled` are all answers, `shown` those of them that are judged, one for each of `prompts`, token ids. A prompt is
+    read once for all that is sampled after it.
+    """
+    num_tokens = sum(answer.num_tokens for answer in sampled)
+    return {
+        "mean_length_tokens": sum(answer.num_tokens for answer in shown) / len(shown),
+        "eos_rate": sum(answer.finish == "eos" for answer in shown) / len(shown),
+        "tokens_per_s": num_tokens / seconds,
+        "prompt_tokens": sum(map(len, prompts)) / len(shown),
+        "sampled_tokens": num_tokens / len(shown),
     }
 
 

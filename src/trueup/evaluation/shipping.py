@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from trueup.evaluation import regressions
-from trueup.evaluation.drawing import NAMES
+from trueup.evaluation.contestants import name_of
 from trueup.evaluation.regressions import Check, Limits
 from trueup.run.goal import FEWEST, ROUND_BEFORE, over_round_before, trusted, won_by
 from trueup.sample_size import to_show
@@ -102,18 +102,22 @@ def _round_before(metrics: Row) -> list[Check]:
 
 def _baselines(metrics: Row) -> list[Check]:
     """The aligned model against each cheaper way that was evaluated."""
-    over = {label: won for label, won in metrics["win_rates_over"].items() if label not in ("sft", ROUND_BEFORE)}
+    over = {
+        label: won
+        for label, won in metrics["win_rates_over"].items()
+        if label not in ("sft", ROUND_BEFORE) and not label.startswith("aligned")  # the best of its own answers
+    }
     if not over:
         cheaper = "a system prompt, or examples in the prompt, may do as well: evaluate.baselines compares"
         return [Check("cheaper ways", "not checked", cheaper)]
-    return [_dearer(label, won, metrics) or _cheaper(label, won) for label, won in over.items()]
+    return [_dearer(label, won, metrics) or _cheaper(label, won, metrics) for label, won in over.items()]
 
 
-def _cheaper(label: str, won: dict[str, float]) -> Check:
+def _cheaper(label: str, won: dict[str, float], metrics: Row) -> Check:
     """Against what needs no training: where it is better, training was for nothing."""
     cost = COSTS.get(label)
     named = "50.0%, where that is as good" + (f" and takes {cost}" if cost else "")
-    return _above(f"over {NAMES.get(label, label)}", won, 0.5, named)
+    return _above(f"over {name_of(label, metrics)}", won, 0.5, named)
 
 
 def _dearer(label: str, won: dict[str, float], metrics: Row) -> Check | None:
@@ -121,7 +125,7 @@ def _dearer(label: str, won: dict[str, float], metrics: Row) -> Check | None:
     found = BEST_OF.search(label)
     if found is None:
         return None
-    number, name = int(found[1]), NAMES.get(label, label.replace("_", " "))
+    number, name = int(found[1]), name_of(label, metrics)
     said = f"{won['estimate']:.1%} ({won['low']:.1%} to {won['high']:.1%}, {won['num_prompts']} prompts)"
     cost = f"{number} answers and a score of each for every request"
     if won["high"] >= 0.5:

@@ -62,7 +62,7 @@ def figures(
     return {
         "general_text": None if text is None else general.figures(text),
         "lm_eval": measured.get("lm_eval", {}),
-        "refusals": abilities.refusals(_rule(config, folder), prompts, prompt_ids, answers),
+        "refusals": abilities.refusals(_rule(config, folder), prompts, prompt_ids, answers, found["rows"]),
     }
 
 

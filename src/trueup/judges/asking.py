@@ -16,7 +16,7 @@ from trueup.judges.contest import Contest
 from trueup.judges.endpoint import Endpoint
 from trueup.judges.headline import Opinion
 from trueup.judges.people import FOLDER, People
-from trueup.judges.protocol import Answer, ByScore, Judge, Question
+from trueup.judges.protocol import Answer, ByScore, Question
 from trueup.judges.settings import JudgeSettings
 from trueup.online import rewards
 from trueup.run import naming
@@ -39,21 +39,20 @@ def opinions(
     asked = contest.questions(played, done)
     pairs = [] if played.feedback is None else [*played.feedback.pairs("train"), *played.feedback.pairs("held_out")]
     if config.judge == "function":
-        said["function"] = _answered(contest.opinion("function", *_measured(_functions(config, context), pairs, asked)))
+        judge = _functions(config, context)
+        trusted = trust.measure(judge, pairs, JUDGED)
+        said["function"] = _answered(contest.by_score("function", judge, played, done, trusted))
     if config.judge == "endpoint":
         endpoint = Endpoint(
             config.judge_url or "", config.judge_model or "", context.out, config.judge_timeout_s, _guidelines(context)
         )
         some = _spread(pairs, config.judge_pairs)
-        said["endpoint"] = _answered(contest.opinion("endpoint", *_measured(endpoint, some, asked)))
+        said["endpoint"] = _answered(
+            contest.opinion("endpoint", endpoint, asked, trust.measure(endpoint, some, JUDGED))
+        )
     if config.judge == "people":
         said["people"] = _of_people(config, context, asked["sft"])
     return said
-
-
-def _measured(judge: Judge, pairs: Sequence[Row], asked: Row) -> tuple[Judge, Row, Row | None]:
-    """The judge, what it is asked, and how far it can be trusted; it was told of nothing that people judged."""
-    return judge, asked, trust.measure(judge, pairs, JUDGED)
 
 
 def _answered(opinion: Opinion) -> Opinion:

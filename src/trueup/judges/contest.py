@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from trueup import ranks
 from trueup.chat.template import Chat
 from trueup.data.dialogue import Messages
 from trueup.evaluation import compare
+from trueup.evaluation.contestants import REFERENCE, SFT, Contestant
 from trueup.judges import disjoint, trust
 from trueup.judges.headline import Opinion, to_row
-from trueup.judges.protocol import Answer, Judge, Question, preference
+from trueup.judges.optimized import Optimized
+from trueup.judges.protocol import Answer, ByScore, Judge, Question, preference
 from trueup.judges.settings import Kind
 from trueup.models import adapters, base, scoring
 from trueup.online import rewards
@@ -35,7 +37,7 @@ Row = dict[str, Any]
 OPTIMIZED = "the reward model that was optimized"
 SAME_LABELS = "the reward model that learned from the same labels"
 FUNCTIONS = "the reward functions that were optimized"
-REFERENCE = "ref"  # the adapter that the round started from, in the model, where it is not SFT
+FURTHER = 50_021  # from a seed to that of the answers of which the best is chosen
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Contest:
     """Who answers which prompts, and where the adapters are."""
 
     run: RunFile
-    contestants: dict[str, tuple[str | None, list[Messages]]]  # label -> (adapter, prompts as it is asked them)
+    contestants: dict[str, Contestant]
     prompts: list[Messages]
     prompt_ids: list[str]
     sampling: Sampling
@@ -61,7 +63,8 @@ def measured(contest: Contest, out: Path) -> Row:
     path = out / f"measured{KEPT}"
     if rows := ranks.from_first(lambda: read_appended(path)[0]):  # the others keep nothing
         found: Row = rows[-1]
-        return found
+        every = {label: list(range(len(some))) for label, some in found["done"].items()}
+        return {"rows": every} | found  # earlier versions asked everybody everything
     found = measure(contest, out)
     append_jsonl(path, [found])
     return found
@@ -70,48 +73,64 @@ def measured(contest: Contest, out: Path) -> Row:
 def measure(contest: Contest, out: Path) -> Row:
     """JSON: `metrics` by contestant, `kl`, `done` (what was sampled), `scores` (of what was optimized), and more.
 
-    `disjoint` is that judge's opinion, and `no_disjoint` why there is none.
+    `disjoint` is that judge's opinion, and `no_disjoint` why there is none. The best of n answers is chosen by what was
+    optimized.
     """
     run = contest.run
     tokenizer = base.load_tokenizer(run.model)
     bare = base.load_base(run.model.base, four_bit=run.adapter.kind != "lora", dtype=run.model.dtype)
     model = adapters.load_adapter(bare, contest.aligned, trainable=False)
-    adapters.load_frozen(model, contest.sft, "sft")
+    adapters.load_frozen(model, contest.sft, SFT)
     if contest.reference != contest.sft:
         adapters.load_frozen(model, contest.reference, REFERENCE)
     head = None if contest.reward is None else scoring.load_reward(model, contest.reward, combination(run))
-    prompts, temperature = contest.prompts, contest.sampling.temperature
+    prompts, temperature, chat = contest.prompts, contest.sampling.temperature, Chat(tokenizer)
     done: dict[str, list[Sampled]] = {}
+    scores: dict[str, list[float]] = {}
     metrics: Row = {}
     ran: Counter[str] = Counter()
+    optimized = Optimized(model, tokenizer, head, contest.parts)
+
     with bars("evaluate") as bar:
 
         def shown(what: str, total: int) -> Callable[[int], None]:
             return partial(bar.advance, bar.add_task(what, total=total))
 
-        for label, (name, put) in contest.contestants.items():
-            advance, kept = shown(f"answers of {label}", len(prompts)), Kept(out, f"answers-{label}")
-            done[label], metrics[label] = compare.answers(model, tokenizer, name, put, contest.sampling, advance, kept)
+        for label, one in contest.contestants.items():
+            n, sampling = one.best_of, contest.sampling
+            put = [messages for messages in one.prompts for _ in range(n)]
+            if n > 1:  # other draws than those that the same adapter is compared with
+                sampling = replace(sampling, seed=sampling.seed + FURTHER)
+            advance, kept = shown(f"answers of {label}", len(put)), Kept(out, f"answers-{label}")
+            every = compare.answers(model, tokenizer, one.adapter, put, sampling, advance, kept)
+            done[label] = every
+            if n > 1:
+                advance = shown(f"rewards of {label}", len(every))
+                done[label], found = optimized.best([prompts[i] for i in one.rows], every, n, advance)
+                scores[label] = [max(found[start : start + n]) for start in range(0, len(found), n)]
+            read = [chat.prompt(messages) for messages in one.prompts]
+            metrics[label] = compare.described(done[label], every, read, kept.seconds)
             ran.update(kept.ran)
-        if head is not None:
-            advance = shown("rewards", len(done) * len(prompts))
-            scores = compare.rewards_of_each(model, head, tokenizer, prompts, done, advance)
-        else:
-            texts = {label: [one.text for one in found] for label, found in done.items()}
-            scores = {label: rewards.total(contest.parts, prompts, texts[label]) for label in texts}
+        alike: dict[tuple[int, ...], dict[str, list[Sampled]]] = {}  # who answered the same prompts, scored in one pass
+        for label, answers in done.items():
+            if label not in scores:
+                alike.setdefault(tuple(contest.contestants[label].rows), {})[label] = answers
+        for rows, some in alike.items():
+            advance = shown("rewards", len(some) * len(rows))
+            scores |= optimized.scores([prompts[i] for i in rows], some, advance)
         advance = shown("KL", len(prompts) * (1 + (contest.reference != contest.sft)))
         kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], temperature, advance)
-        asked = questions(contest, done)
-        found, why = _disjoint(contest, model, tokenizer, asked, bar)
+        opinion, why = _disjoint(contest, model, tokenizer, done, bar)
         others = {} if contest.abilities is None else contest.abilities(model, tokenizer, shown)
     return {
         "metrics": metrics,
         "kl": kl,
+        "rows": {label: one.rows for label, one in contest.contestants.items()},
         "done": {label: [_row(one) for one in found] for label, found in done.items()},
-        "scores": scores,
+        "scores": {label: scores[label] for label in done},
         "reward_functions": {part.name: part.weight for part in contest.parts},
         "temperature": temperature,
-        "disjoint": found and to_row(found),
+        "disjoint": opinion and to_row(opinion),
         "no_disjoint": why,
         "abilities": others,
         "sampling": used(contest.sampling, tokenizer, model, ran),
@@ -121,7 +140,7 @@ def measure(contest: Contest, out: Path) -> Row:
 
 
 def _disjoint(
-    contest: Contest, model: Any, tokenizer: Any, asked: dict[str, list[Question]], bar: Any
+    contest: Contest, model: Any, tokenizer: Any, done: dict[str, list[Sampled]], bar: Any
 ) -> tuple[Opinion | None, str]:
     """(the disjoint judge's opinion, why there is none)."""
     if contest.feedback is None:
@@ -130,31 +149,43 @@ def _disjoint(
     if why := learned.too_few():
         return None, why
     task = bar.add_task("disjoint judge", total=None)
-    states = partial(compare.states, model, "sft", advance=partial(bar.advance, task))
+    states = partial(compare.states, model, SFT, advance=partial(bar.advance, task))
     chat = Chat(tokenizer)
     judge = disjoint.train(learned, chat, states, disjoint.encoder(chat))
     trusted = trust.measure(judge, contest.feedback.pairs("train"), "pairs that the aligned model learned from")
-    return opinion("disjoint", judge, asked, trusted), ""
+    return by_score("disjoint", judge, contest, done, trusted), ""
 
 
 def opinion(kind: Kind, judge: Judge, asked: dict[str, list[Question]], trusted: Row | None) -> Opinion:
-    """What `judge` says of the answers of each contestant."""
+    """What `judge` says of the aligned answers beside those of each other contestant."""
     judged = {label: judge.judge(some) for label, some in asked.items()}
     notes = {label: one.notes for label, one in judged.items() if one.notes}
     return Opinion(kind, judge.name, {label: one.answers for label, one in judged.items()}, trusted, notes)
 
 
-def questions(contest: Contest, done: dict[str, list[Sampled]]) -> dict[str, list[Question]]:
-    """Of each other contestant: its answers beside the aligned model's, which come first."""
-    rows = list(zip(contest.prompt_ids, contest.prompts, strict=True))
-    aligned = [_answer(one) for one in done["aligned"]]
+def by_score(
+    kind: Kind, judge: ByScore, contest: Contest, done: dict[str, list[Sampled]], trusted: Row | None
+) -> Opinion:
+    """The same of a judge that scores each answer once, and compares everybody with SFT for nothing more."""
+    asked, more = questions(contest, done), questions(contest, done, beside="sft")
+    judged = iter(judge.judge([one for some in (*asked.values(), *more.values()) for one in some]).answers)
+    answers, over_sft = (
+        {label: [next(judged) for _ in some] for label, some in each.items()} for each in (asked, more)
+    )
+    return Opinion(kind, judge.name, answers, trusted, over_sft=over_sft)
+
+
+def questions(contest: Contest, done: dict[str, list[Sampled]], beside: str = "aligned") -> dict[str, list[Question]]:
+    """Of each other contestant: its answers and those of `beside`. The aligned model's come first, and SFT's last."""
+
+    def question(i: int, other: Sampled) -> Question:
+        both = (done[beside][i], other) if beside == "aligned" else (other, done[beside][i])
+        return Question(contest.prompt_ids[i], contest.prompts[i], *map(_answer, both))
+
     return {
-        label: [
-            Question(prompt_id, messages, mine, _answer(other))
-            for (prompt_id, messages), mine, other in zip(rows, aligned, done[label], strict=True)
-        ]
+        label: [question(i, other) for i, other in zip(contest.contestants[label].rows, done[label], strict=True)]
         for label in done
-        if label != "aligned"
+        if label not in ("aligned", beside)
     }
 
 
@@ -165,12 +196,18 @@ def by_optimized(contest: Contest, scores: dict[str, list[float]], trusted: Row 
     """
     optimizes = isinstance(contest.run.section(contest.run.method), RewardSettings)
     name = FUNCTIONS if contest.reward is None else OPTIMIZED if optimizes else SAME_LABELS
-    answers: dict[str, list[float | None]] = {}
-    for label, others in scores.items():
-        if label != "aligned":
-            pairs = zip(scores["aligned"], others, strict=True)
-            answers[label] = [preference(mine, other) for mine, other in pairs]
-    return Opinion("optimized", name, answers, trusted)
+
+    def beside(other: str, label: str) -> list[tuple[float, float]]:
+        return [(scores[other][i], own) for i, own in zip(contest.contestants[label].rows, scores[label], strict=True)]
+
+    others = [label for label in scores if label != "aligned"]
+    answers: dict[str, list[float | None]] = {
+        label: [preference(mine, other) for mine, other in beside("aligned", label)] for label in others
+    }
+    over_sft: dict[str, list[float | None]] = {
+        label: [preference(own, before) for before, own in beside("sft", label)] for label in others if label != "sft"
+    }
+    return Opinion("optimized", name, answers, trusted, over_sft=over_sft)
 
 
 def sampled(row: Row) -> Sampled:

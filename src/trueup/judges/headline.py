@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trueup.evaluation import intervals
+from trueup.evaluation.length import length_controlled
 from trueup.judges import trust
 from trueup.judges.protocol import outcome
 from trueup.judges.settings import Kind
@@ -30,26 +31,50 @@ class Opinion:
     trust: dict[str, Any] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     interval: dict[str, float] | None = None
+    over_sft: dict[str, list[float | None]] = field(default_factory=dict)  # of each other contestant against SFT
 
 
-def figures(opinion: Opinion, prompt_ids: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Answered:
+    """What a contestant answered: the places of its prompts among all, and the lengths of its answers in tokens."""
+
+    rows: list[int]
+    lengths: list[int]
+
+
+def figures(opinion: Opinion, prompt_ids: Sequence[str], answered: Mapping[str, Answered]) -> dict[str, Any]:
     """Win rates over each contestant, how many comparisons had no answer, and how far the judge can be trusted."""
-    won: dict[str, dict[str, float]] = {}
-    without: dict[str, int] = {}
-    for label, answers in opinion.answers.items():
-        told = [(prompt, answer) for prompt, answer in zip(prompt_ids, answers, strict=True) if answer is not None]
-        without[label] = len(answers) - len(told)
-        if told:
-            won[label] = intervals.win_rate([outcome(a) for _, a in told], [prompt for prompt, _ in told])
+
+    def rate(label: str, other: str, judged: Sequence[float | None]) -> dict[str, Any]:
+        rows, whole = answered[label].rows, answered[other].lengths
+        longer = [own - whole[i] for i, own in zip(rows, answered[label].lengths, strict=True)]
+        return _rate(judged, [prompt_ids[i] for i in rows], longer if other == "sft" else [-more for more in longer])
+
+    won = {label: found for label, some in opinion.answers.items() if (found := rate(label, "aligned", some))}
     if opinion.interval is not None:
-        won["sft"] = opinion.interval
+        won["sft"] = won.get("sft", {}) | opinion.interval
+    own = {"aligned": won["sft"]} if "sft" in won else {}
+    own |= {label: found for label, some in opinion.over_sft.items() if (found := rate(label, "sft", some))}
     return {
         "name": opinion.name,
         "win_rates_over": won,
-        "num_without_answer": without,
+        "win_rates_over_sft": own,
+        "num_without_answer": {label: sum(a is None for a in some) for label, some in opinion.answers.items()},
         "trust": opinion.trust,
         "can_tell": None if opinion.trust is None else trust.can_tell(opinion.trust),
         "notes": opinion.notes,
+    }
+
+
+def _rate(judged: Sequence[float | None], prompt_ids: Sequence[str], longer: Sequence[int]) -> dict[str, Any]:
+    """A win rate, the share of ties, and the rate at equal lengths, by how much longer who may win is; of none, {}."""
+    told = [(p, outcome(one), x) for p, one, x in zip(prompt_ids, judged, longer, strict=True) if one is not None]
+    if not told:
+        return {}
+    prompts, outcomes = [prompt for prompt, _, _ in told], [one for _, one, _ in told]
+    return intervals.win_rate(outcomes, prompts) | {
+        "ties": sum(one == 0.5 for one in outcomes) / len(outcomes),
+        "length_controlled": length_controlled(outcomes, [more for _, _, more in told], prompts),
     }
 
 
@@ -78,7 +103,11 @@ def report(
 ) -> Metrics:
     """The figures of an evaluation: what `contest.measured` found, every judge's, and the headline of the chosen."""
     kind = choose(wanted, opinions)
-    judges = {one: figures(opinion, prompt_ids) for one, opinion in opinions.items()}
+    answered = {
+        label: Answered(found["rows"][label], [len(one["ids"]) for one in some])
+        for label, some in found["done"].items()
+    }
+    judges = {one: figures(opinion, prompt_ids, answered) for one, opinion in opinions.items()}
     judge: dict[str, Any] = {"kind": kind} | {key: judges[kind][key] for key in ("name", "trust", "can_tell")}
     if kind != wanted:
         judge["instead_of"] = {"kind": wanted, "why": found["no_disjoint"]}

@@ -20,22 +20,25 @@ def write(context: Context, rows: list[Row], found: Row, opinions: Mapping[str, 
     The figures are written on the first rank alone.
     """
     done = {label: [sampled(one) for one in some] for label, some in found["done"].items()}
-    answers = [
-        {"prompt_id": row["id"], "messages": row["messages"]}
-        | {label: some[i].text for label, some in done.items()}
-        | {"reward": {label: some[i] for label, some in found["scores"].items()}}
-        | {"preferred": {kind: opinion.answers["sft"][i] for kind, opinion in opinions.items()}}
-        | {"preferred_over": {kind: _each(opinion.answers, i) for kind, opinion in opinions.items()}}
-        | {"num_tokens": {label: some[i].num_tokens for label, some in done.items()}}
-        | {"ids": {label: some[i].ids for label, some in done.items()}}
-        | {"finish": {label: some[i].finish for label, some in done.items()}}
-        for i, row in enumerate(rows)
-    ]
+    place = {label: {i: k for k, i in enumerate(found["rows"][label])} for label in done}  # of those who answered it
+    answers = []
+    for i, row in enumerate(rows):
+        own = {label: some[place[label][i]] for label, some in done.items() if i in place[label]}
+        answers.append(
+            {"prompt_id": row["id"], "messages": row["messages"]}
+            | {label: one.text for label, one in own.items()}
+            | {"reward": {label: found["scores"][label][place[label][i]] for label in own}}
+            | {"preferred": {kind: opinion.answers["sft"][i] for kind, opinion in opinions.items()}}
+            | {
+                "preferred_over": {
+                    kind: {label: some[place[label][i]] for label, some in opinion.answers.items() if label in own}
+                    for kind, opinion in opinions.items()
+                }
+            }
+            | {"num_tokens": {label: one.num_tokens for label, one in own.items()}}
+            | {"ids": {label: one.ids for label, one in own.items()}}
+            | {"finish": {label: one.finish for label, one in own.items()}}
+        )
     write_jsonl(context.out / "answers.jsonl", answers)
     if ranks.is_first():
         write_json(context.out / "report.json", figures)
-
-
-def _each(answers: Mapping[str, list[float | None]], i: int) -> dict[str, float | None]:
-    """What a judge said of the `i`-th aligned answer beside that of each other contestant."""
-    return {label: some[i] for label, some in answers.items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trueup import drawing
+from trueup.evaluation import abilities
 from trueup.page import Page
 from trueup.report import rows, words
 from trueup.report.gathered import Aligned, Gathered
@@ -38,6 +39,9 @@ def add(page: Page, gathered: Gathered) -> None:
     page.table(*_known(header, table), caption="The same in figures")
     _others(page, gathered)
     _answers(page, gathered)
+    for one in gathered.aligned:
+        if one.evaluation is not None and (lost := abilities.says(one.evaluation.metrics)):
+            page.heading(f"What {one.built.title} may have lost", 3).bullets(lost)
 
 
 def _figure(row: Row, name: str, prefix: str | None = None) -> str | None:
@@ -68,7 +72,7 @@ def _others(page: Page, gathered: Gathered) -> None:
                     said = words.share(value) if _is_share(value) else str(value)
                     table.append([one.built.title, f"{words.spoken(name)}, {over}", said])
         for name, value in metrics.items():
-            if name.startswith("win_rate") or name in ("with_people", "judge", "judges"):
+            if name.startswith("win_rate") or name in ("with_people", "judge", "judges", "abilities"):
                 continue
             if _is_share(value):
                 table.append([one.built.title, words.spoken(name), words.share(value)])

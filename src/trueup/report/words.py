@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trueup.evaluation.drawing import NAMES
+from trueup.evaluation.contestants import name_of
 
 Row = dict[str, Any]
 
@@ -30,10 +30,7 @@ def minutes(seconds: float) -> str:
 
 def contestant(label: str, figures: Row) -> str:
     """What a contestant is called; one that this version does not know bears its own label."""
-    began = figures.get("began_from") or {}
-    if label == "round_before" and "round" in began:
-        return f"round {began['round']} ({began.get('adapter', 'its winner')})"
-    return NAMES.get(label, label.replace("_", " "))
+    return name_of(label, figures)
 
 
 def spoken(name: str) -> str:

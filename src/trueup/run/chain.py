@@ -12,6 +12,7 @@ from trueup.run.candidates import Candidate, best, candidates
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Stage
 
+EARLIER_REWARD = "earlier reward"  # in the `needs` of other stages, the reward model of the round before
 ALIGNED = "aligned"  # the name of what the run file's method makes, in the `needs` of other stages
 
 
@@ -68,8 +69,13 @@ class Chain:
         return {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
 
     def where(self, source: str) -> tuple[str, int]:
-        """(stage, round) that a source names: "policy" is what this round starts from, "aligned" what it ends with."""
+        """(stage, round) that a source names: "policy" is what this round starts from, "aligned" what it ends with.
+
+        "earlier reward" is the reward model of the round before.
+        """
         number = self.run.round
+        if source == EARLIER_REWARD:
+            return "reward", number - 1
         if source == "policy":
             if number > 1:
                 return self.winner(number - 1), number - 1

@@ -25,8 +25,11 @@ def verdict(win_rate: dict[str, float], over: str = "SFT", judge: dict[str, Any]
     if judge and _too_few(judge, win_rate):
         few = f"{number} held-out prompts are too few for a claim, and {FEWEST} at least are needed"
         return f"The aligned model is neither shown better nor worse{than}: {few}; {won}."
-    found = "better" if low > 0.5 else "worse" if high < 0.5 else "neither better nor worse"
-    return f"The aligned model is {found}{than}{', as far as this shows' * (low <= 0.5 <= high)}: {won}."
+    if low <= 0.5 <= high:
+        unknown = "neither better nor worse, as far as this shows"
+        return f"The aligned model is {unknown.replace(',', f'{than},')}: {won}."
+    found = "better" if low > 0.5 else "worse"
+    return f"The aligned model is {found}{than}: {won}."
 
 
 def trusted(judge: dict[str, Any]) -> str:

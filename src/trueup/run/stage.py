@@ -70,8 +70,9 @@ class Context:
 class Stage:
     """One step of a run. `needs` maps a parameter of `run` to the stage that makes it.
 
-    Two names are aliases: "aligned" for the alignment stage the run file chose; "policy" for what the round starts
-    from, which is sft in round 1 and the winner of the round before in later ones.
+    Three names are aliases: "aligned" for the alignment stage the run file chose; "policy" for what the round starts
+    from, which is sft in round 1 and the winner of the round before in later ones; "earlier reward" for the reward
+    model of the round before.
     """
 
     name: str

@@ -1,0 +1,36 @@
+"""Best-of-n: of n answers to a prompt, the one that a reward likes best; and what that can come to at most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+
+
+def several(n: int) -> int:
+    """`n`, as a run file says it. Raises ValueError unless it is 0, for off, or at least 2."""
+    if n < 0 or n == 1:
+        raise ValueError("0, for off, or 2 and more: of one answer there is no best")
+    return n
+
+
+def best(scores: Sequence[float], n: int) -> list[int]:
+    """The places of the highest score of each n in a row, the first of equals; `scores` are (prompts x n,)."""
+    return [max(range(start, start + n), key=lambda i: scores[i]) for start in range(0, len(scores), n)]
+
+
+def most_won(n: int) -> float:
+    """n / (n + 1): how often the best of n beats one more answer of the same model, by the reward that chose it.
+
+    It is the expected win rate where no two answers have the same reward, since each of the n + 1 answers is as likely
+    to be the best as any other; with ties counted half it is less. By another judge it may be anything.
+    """
+    return n / (n + 1)
+
+
+def most_kl(n: int) -> float:
+    """log n - (n - 1) / n, nats for each answer: how far the best of n is from the model that the n answers are from.
+
+    Exact where no two answers have the same reward and none is likely to come twice (Stiennon et al. 2020), and else
+    an upper bound (Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment policy", theorem 1).
+    """
+    return log(n) - (n - 1) / n
