@@ -54,8 +54,8 @@ def _judge(metrics: Row) -> Check:
             "or hold out more judgements (collect.held_out_fraction) for a judge that learns from these alone",
         )
     if judge["can_tell"] is False:
-        return Check("judge", "undecided", f"{judge['name']} cannot tell. {trusted(judge)}")
-    return Check("judge", "passed", f"{judge['name']}. {trusted(judge)}")
+        return Check("judge", "undecided", f"{judge['name']} cannot tell. {trusted({'trust': None} | judge)}")
+    return Check("judge", "passed", f"{judge['name']}. {trusted({'trust': None} | judge)}")
 
 
 def _win_rate(metrics: Row, wanted: float | None) -> Check:
