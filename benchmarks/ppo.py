@@ -74,7 +74,7 @@ def ours(steps: int) -> dict[str, Any]:
     return {
         "rate": steps * BATCH / seconds,
         "weights_bytes": base.weights_bytes(model)
-        + 4 * (on_base.score_head.numel() + on_base.value_head.weight.numel()),
+        + 4 * (on_base.score_head.weight.numel() + on_base.value_head.weight.numel()),
         "tokens": sum(row["num_tokens"] for row in lines),
         "rollout_s": sum(row["rollout_s"] for row in lines),
         "update_s": sum(row["update_s"] for row in lines),

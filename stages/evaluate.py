@@ -17,6 +17,7 @@ from trueup.online.settings import RewardSettings, files_of_functions, unused_in
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, Report, RewardModel
 from trueup.run.data_config import Shot
+from trueup.run.goal import ROUND_BEFORE
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
@@ -63,11 +64,12 @@ def run(
     reward: RewardModel | None = None,
     feedback: Feedback | None = None,
 ) -> Metrics:
-    """Answer every held-out prompt with both adapters and each baseline; write answers, figures and the report.
+    """Answer every held-out prompt with each adapter and each baseline; write answers, figures and the report.
 
-    `reference` is what the round started from: in round 1, `sft` itself. `reward` is what the method optimized; without
-    it, its reward functions are. `feedback` has the judgements by which judges are made, and trusted. Raises Waiting
-    where people judge, until they have answered.
+    `reference` is what the round started from: in round 1, `sft` itself; in later ones the winner of the round before,
+    which the aligned model is compared with as well. `reward` is what the method optimized; without it, its reward
+    functions are. `feedback` has the judgements by which judges are made, and trusted. Raises Waiting where people
+    judge, until they have answered.
     """
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -104,6 +106,8 @@ def run(
         "sft": ("sft", prompts),
         "aligned": ("default", prompts),
     }
+    if reference.path != sft.path:
+        contestants[ROUND_BEFORE] = (contest.REFERENCE, prompts)
     contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     played = contest.Contest(
         run=context.run,
@@ -122,6 +126,8 @@ def run(
     found = contest.measured(played, context.out)
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
     figures = headline.report(config.judge, context.run, found, opinions, played.prompt_ids)
+    if ROUND_BEFORE in contestants:
+        figures["began_from"] = {"round": context.run.round - 1, "adapter": reference.path.name}
     figures["abilities"] = abilities.figures(config, context.run_file_dir, found, prompts, played.prompt_ids)
     figures["data"] = data_counts
     writing.write(context, rows, found, opinions, figures)
@@ -161,10 +167,14 @@ def code(config: Config, folder: Path) -> dict[str, Path]:
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
-    load, once = loads.sampling(values, lengths, lengths.num_held_out or loads.FALLBACK_ROWS, num_adapters=3)
-    read = 2 * once.read_tokens + 6 * (once.read_tokens + once.sampled_tokens)  # prompts; rewards, KL, judge
+    number, later = 2 + (run.round > 1) + len(values["baselines"]), int(run.round > 1)  # of contestants
+    members = loads.adapters_of_reward(run)
+    prompts = lengths.num_held_out or loads.FALLBACK_ROWS
+    load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later)
+    whole = once.read_tokens + once.sampled_tokens
+    read = number * (once.read_tokens + (1 + members) * whole) + (1 + later) * 2 * whole  # prompts, judge, rewards; KL
     return load, loads.Work(
-        read_tokens=read, sampled_tokens=2 * once.sampled_tokens, sampled_at_once=once.sampled_at_once
+        read_tokens=read, sampled_tokens=number * once.sampled_tokens, sampled_at_once=once.sampled_at_once
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from trueup import ranks
-from trueup.online.settings import RewardSettings, Tracker, files_of_functions, says, unused_inputs
+from trueup.online.settings import RewardSettings, Tracker, files_of_functions, refuse_unused, says, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
 from trueup.run.section import AlignmentSection, TrainerSection
@@ -97,7 +97,7 @@ def run(
     of_model = None
     if reward is not None:
         rewards.refuse_another_base(policy.path, reward.path)
-        head = scoring.load_reward(model, reward.path)
+        head = scoring.load_reward(model, reward.path, config.combination())
         of_model = rewards.OfModel(model, head, tokenizer, config.reward_batch_size)
     rows, chat = completions.rows(), Chat(tokenizer)
     encoded = [chat.encode(row) for row in rows]
@@ -157,12 +157,13 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
     prompt = min(values["max_prompt_tokens"], loads.longest_prompt(lengths))
     new, rows = values["max_completion_length"], values["per_device_train_batch_size"]
+    members = loads.reward_adapters(values, run)
     load = loads.Load(
         rows=rows,
         tokens=prompt + new,
         shared=min(lengths.shared_tokens, prompt),
         labelled=new,
-        num_adapters=2 + (values["reward_model_weight"] != 0),
+        num_adapters=2 + members,
         num_trained=1,
         checkpointing=values["gradient_checkpointing"],
         offloads=values["activation_offloading"],
@@ -176,7 +177,7 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     tokens = answers * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))
     work = loads.Work(
         trained_tokens=tokens * values["num_iterations"],
-        read_tokens=2 * tokens,
+        read_tokens=(1 + max(members, 1)) * tokens,
         sampled_tokens=answers * min(new, loads.ANSWER_TOKENS),
         sampled_at_once=rows,
     )
@@ -192,6 +193,7 @@ STAGE = Stage(
     unused=unused_inputs,
     reads=("prompts",),
     code=files_of_functions,
+    foresee=refuse_unused,
     says=says,
     help="Align by a reward: group relative policy optimization.",
     batch="per_device_train_batch_size",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trueup.online.settings import Settings, files_of_functions, says, unused_inputs
+from trueup.online.settings import Settings, files_of_functions, refuse_unused, says, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Completions, RewardModel
 from trueup.run.section import AlignmentSection
@@ -55,6 +55,7 @@ def run(
         reward=reward.path if reward else None,
         value_on=config.value_on,
         temperature=config.temperature,
+        combine=config.combination(),
     )
     rows, chat = completions.rows(), Chat(tokenizer)
     encoded = [chat.encode(row) for row in rows]
@@ -107,13 +108,13 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
     prompt = min(values["max_prompt_tokens"], loads.longest_prompt(lengths))
     new = values["max_new_tokens"]
-    own_value = values["value_on"] == "adapter"
+    own_value, members = values["value_on"] == "adapter", loads.reward_adapters(values, run)
     load = loads.Load(
         rows=values["micro_batch_size"],
         tokens=prompt + new,
         shared=min(lengths.shared_tokens, prompt),
         labelled=new,
-        num_adapters=2 + (values["reward_model_weight"] != 0) + own_value,
+        num_adapters=2 + members + own_value,
         num_trained=1 + own_value,
         checkpointing=values["gradient_checkpointing"],
         offloads=values["activation_offloading"],
@@ -128,7 +129,7 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     tokens = rollouts * ((lengths.prompt_tokens or prompt) + min(new, loads.ANSWER_TOKENS))
     work = loads.Work(
         trained_tokens=tokens * values["num_ppo_epochs"] * (1 + own_value),
-        read_tokens=tokens * 4,  # policy, reference, value, reward
+        read_tokens=tokens * (3 + max(members, 1)),  # policy, reference, value, reward
         sampled_tokens=rollouts * min(new, loads.ANSWER_TOKENS),
         sampled_at_once=values["rollout_batch_size"],
     )
@@ -144,6 +145,7 @@ STAGE = Stage(
     unused=unused_inputs,
     reads=("prompts",),
     code=files_of_functions,
+    foresee=refuse_unused,
     says=says,
     help="Align by a reward: proximal policy optimization.",
     batch="micro_batch_size",

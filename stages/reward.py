@@ -1,7 +1,11 @@
 """reward: (Adapter, Feedback) -> RewardModel. An adapter with a score head on the 4-bit base, started from SFT."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -10,6 +14,11 @@ from trueup.run.artifacts import Adapter, Feedback, RewardModel
 from trueup.run.run_file import RunFile
 from trueup.run.section import TrainerSection
 from trueup.run.stage import FITS_BY, Context, Metrics, Stage
+
+if TYPE_CHECKING:
+    from trueup.training.ensemble import Members, Scored
+
+SIDES = ("chosen_ids", "rejected_ids")
 
 
 class Config(TrainerSection):
@@ -32,6 +41,9 @@ class Config(TrainerSection):
     kind: Literal["lora", "head"] = "lora"
     """What is trained: `lora`, an adapter and a score head; `head`, a score head alone on the policy as it is, by
     logistic regression whose penalty is cross-validated, for few labels and in less time."""
+    members: PositiveInt = 1
+    """Reward models that are trained and combined as `combine` of `ppo` and `grpo` says: of kind `head` from draws of
+    the prompts, with replacement, in one forward pass; of kind `lora` from other seeds, each in the time of one."""
     disputed_pairs: Literal["weight", "scale", "soft"] = "weight"
     """How a pair counts on which people disagree, by its margin, the share of people for it minus the share against:
     `weight`, its loss times the margin; `scale`, the difference of its scores times the margin (GDPO); `soft`, a label
@@ -42,18 +54,36 @@ class Config(TrainerSection):
 
 
 def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
-    """Minimize the loss of the training pairs and thumbs; measure accuracy on held-out prompts."""
+    """Minimize the loss of the training pairs and thumbs; measure accuracy on held-out prompts.
+
+    Several members of kind `lora` are trained one after another, each with a seed of its own.
+    """
+    if config.kind == "head" or config.members == 1:
+        return _train(config, context, policy, feedback)[0]
+    from trueup.training import ensemble
+
+    found, made, scores = ensemble.train(config.members, context, lambda part: _train(config, part, policy, feedback))
+    told = ("train_loss", "num_steps", "resumed_from_step", "thresholds")
+    metrics = found[0] | {
+        "train_s": round(sum(one["train_s"] for one in found), 1),
+        "trained": [{name: one[name] for name in told} for one in found],
+    }
+    return metrics | ({} if made is None else _right(made.sides(scores), scores[0].prompts))
+
+
+def _train(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> tuple[Metrics, Scored]:
+    """One adapter with its head, or all heads on the frozen policy; of several adapters also the scores of this one."""
     from datasets import Dataset
     from trl import RewardConfig
 
     from trueup.chat import rows as token_rows
     from trueup.chat.template import Chat
-    from trueup.evaluation import intervals
-    from trueup.training import common, counting, frozen_head, passes, steps, thresholds
+    from trueup.models import scoring
+    from trueup.training import common, counting, ensemble, frozen_head, passes, steps, thresholds
     from trueup.training.losses import mean_one
     from trueup.training.trainers import WeightedRewardTrainer
 
-    args = common.arguments(RewardConfig, context, config, ours=("kind", "disputed_pairs", "thumbs_weight"))
+    args = common.arguments(RewardConfig, context, config, ours=("kind", "members", "disputed_pairs", "thumbs_weight"))
     singles, held_out_singles = (counting.thumbs_in(feedback.rows(split)) for split in ("train", "held_out"))
     train, apart = (counting.disputed(feedback.pairs(split), config.disputed_pairs) for split in ("train", "held_out"))
     thumbs, people = counting.single(singles if config.thumbs_weight else [], config.thumbs_weight)
@@ -79,34 +109,41 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     if people:
         thresholds.install(trainer.model, len(people))
 
-    def accuracy(trainer: Any) -> Metrics:
-        if not held_out.rows:
-            return {}
-        right = intervals.wins(*passes.scores_of_pairs(trainer, trainer.eval_dataset))
-        prompts = [name.rsplit("/", 1)[0] for name in trainer.eval_dataset["id"]]
-        return {
-            "held_out_accuracy": sum(right) / len(right),  # over pairs
-            "held_out_accuracy_by_prompt": intervals.win_rate(right, prompts),
-        }
-
+    heads: list[Members] = []  # of several on the frozen policy
+    scored: list[Scored] = []  # of one of several adapters
     found: list[float] = []
+
+    def measure(trainer: Any) -> Metrics:
+        names = [row["id"].rsplit("/", 1)[0] for row in held_out.rows]
+        if heads and names:
+            chosen, rejected = (
+                frozen_head.scores_of(trainer, heads[0], [row[k] for row in held_out.rows]) for k in SIDES
+            )
+            return _right((chosen, rejected), names)
+        sides = passes.scores_of_pairs(trainer, trainer.eval_dataset) if names else ([], [])
+        if config.members > 1 and not heads:
+            scored.append(ensemble.Scored(passes.scores_of_answers(trainer), *sides, names))
+            return {}
+        return _right(([sides[0]], [sides[1]]), names)
 
     def save(model: Any, out: Path) -> None:
         if people:
             found.extend(thresholds.take(model))
-        common.save_adapter(model, out)
+        common.save_adapter(model, ensemble.folder(context))
+        for made in heads:
+            scoring.save_members(out, made.weight, made.mean, made.spread)
 
     metrics = steps.train(
         trainer,
         context,
-        prepared=prepared,
+        prepared=None if context.part else prepared,  # what the first member trains on has been looked at
         start=policy,
         weighted=True,
-        learn=frozen_head.learn if config.kind == "head" else None,
-        measure=accuracy,
+        learn=partial(frozen_head.learn, number=config.members, keep=heads.append) if config.kind == "head" else None,
+        measure=measure,
         save=save,
     )
-    return metrics | {
+    metrics |= {
         "num_pairs": len(paired.rows),
         "num_thumbs": len(alone.rows),
         "thresholds": dict(zip(people, found, strict=True)),
@@ -115,6 +152,31 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         "num_held_out": len(held_out.rows),
         "num_held_out_left_out": held_out.total - len(held_out.rows),
     }
+    return metrics, scored[0] if scored else ensemble.Scored([], [], [], [])
+
+
+Side = Sequence[Sequence[float]]  # (members, pairs): the scores of the answers on one side
+
+
+def _right(sides: tuple[Side, Side], prompts: Sequence[str]) -> Metrics:
+    """How often the members' mean is right on held-out pairs, and each member; of `sides` the chosen come first."""
+    from trueup.evaluation import intervals
+
+    chosen, rejected = sides
+
+    if not prompts:
+        return {}
+    means = [[sum(of) / len(of) for of in zip(*side, strict=True)] for side in sides]
+    right = intervals.wins(means[0], means[1])
+    found: Metrics = {
+        "held_out_accuracy": sum(right) / len(right),  # over pairs
+        "held_out_accuracy_by_prompt": intervals.win_rate(right, prompts),
+    }
+    if len(chosen) > 1:
+        each = [intervals.wins(better, worse) for better, worse in zip(chosen, rejected, strict=True)]
+        found["members_accuracy"] = [sum(one) / len(one) for one in each]
+        found["members_agree"] = sum(len(set(of)) == 1 for of in zip(*each, strict=True)) / len(prompts)  # of the pairs
+    return found
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
@@ -127,6 +189,12 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     if accuracy is None:
         return [trained, *without, "warning: no pair is held out: nothing says how good it is"]
     by_prompt = metrics.get("held_out_accuracy_by_prompt")
+    if each := metrics.get("members_accuracy"):
+        without.insert(
+            0,
+            f"it is the mean of {len(each)} members, each right on {min(each):.1%} to {max(each):.1%} of them; "
+            f"all prefer the same answer in {metrics['members_agree']:.1%}",
+        )
     if by_prompt is None:  # a record of an earlier version
         return [f"{trained}; right on {accuracy:.1%} of {number:,} held-out pairs"]
     low, high = by_prompt["low"], by_prompt["high"]

@@ -9,6 +9,7 @@ import pairs
 import pytest
 import torch
 from judged import judged_pairs, judged_thumbs
+from safetensors.torch import load_file
 from tiny import WORDS, make_model, open_run
 
 from trueup.errors import StageError
@@ -30,7 +31,7 @@ data: {demonstrations: d.jsonl, prompts: p.jsonl, held_out: p.jsonl, preferences
 collect: {held_out_fraction: 0.3}
 sft: {learning_rate: 2, num_train_epochs: 2, warmup_steps: 0, trainer: {optim: sgd, lr_scheduler_type: constant}}
 sample: {num_completions: 1, max_new_tokens: 6, temperature: 0}
-reward: {learning_rate: 2, num_train_epochs: 2, trainer: {optim: sgd}}
+reward: {learning_rate: 2, num_train_epochs: 2, members: 2, trainer: {optim: sgd}}
 dpo: {learning_rate: 2, save_steps: 2, trainer: {optim: sgd}}
 kto: {learning_rate: 1, num_train_epochs: 3, trainer: {optim: sgd}}
 ppo: {learning_rate: 0.2, value_learning_rate: 0.2, num_steps: 2, rollout_batch_size: 7, num_ppo_epochs: 2,
@@ -131,6 +132,16 @@ def test_two_processes_train_what_one_does(played: dict[str, Path], stage: str) 
     print(f"{stage}: {apart:.1e} apart after moving by {moved:.1e}")
     assert apart <= TOLERANCE
     assert moved > 100 * TOLERANCE
+
+
+def test_two_processes_train_the_members_that_one_does(played: dict[str, Path]) -> None:
+    folders = [folder_of(file, "reward") for file in played.values()]
+    for name in ("member-2/adapter_model.safetensors", "members.safetensors"):
+        one, two = (load_file(folder / name) for folder in folders)
+        assert one.keys() == two.keys()
+        assert max(float((one[key] - two[key]).abs().max()) for key in one) <= TOLERANCE
+    first, second = (saved_tensors(folders[0] / place) for place in (".", "member-2"))
+    assert max(float((first[key] - second[key]).abs().max()) for key in first) > 100 * TOLERANCE
 
 
 def test_a_rank_that_dies_ends_the_other_and_the_run_goes_on_from_its_checkpoint(played: dict[str, Path]) -> None:

@@ -229,7 +229,7 @@ def test_the_stage_with_a_reward_model_and_a_function(sharp: Pipeline, tmp_path:
 def test_reward_and_value_are_copies_on_the_base_of_the_classifier(sharp: Pipeline, tmp_path: Path) -> None:
     model, expected = reward_model(sharp, tmp_path / "reward")
     on_base = build(sharp, reward=model.path)
-    assert torch.equal(on_base.value_head.weight, on_base.score_head)
+    assert torch.equal(on_base.value_head.weight, on_base.score_head.own)
     held = {name: adapters.adapter_tensors(on_base.model, name) for name in ("reward", "value")}
     assert all(torch.equal(held["value"][k], v) for k, v in held["reward"].items())
     assert expected.std() > 0.1

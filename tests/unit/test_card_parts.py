@@ -209,3 +209,18 @@ def test_the_verdict_is_that_of_these_weights_with_its_judge() -> None:
     assert "the functions that were optimized (`judge:short`); no person was asked" in story.verdict(
         [record | {"metrics": by_functions}], "abc"
     )
+
+
+def test_several_reward_models_are_told_of_with_what_was_made_of_them() -> None:
+    reward = {"stage": "reward", "config": {"members": 5}, "metrics": {}}
+    settings = {"reward_model_weight": 1.0, "combine": "mean_minus_variance", "variance_coefficient": 0.5}
+    ppo = {"stage": "ppo", "config": settings, "metrics": {}}
+    told = "The method was rewarded by 5 reward models of these judgements: "
+    assert story.judges([reward, ppo], Path(), "ppo").startswith(
+        f"{told}the mean of their scores less 0.5 times their variance."
+    )
+    ppo["config"] = settings | {"combine": "min"}
+    assert story.judges([reward, ppo], Path(), "ppo").startswith(f"{told}the smallest of their scores.")
+    for config in ({}, {"members": 1}):  # of earlier versions, and of one
+        assert "reward models" not in story.judges([reward | {"config": config}, ppo], Path(), "ppo")
+    assert "reward models" not in story.judges([reward, {"stage": "dpo", "config": {}}], Path(), "dpo")

@@ -102,6 +102,33 @@ def test_a_cheaper_way_that_wins_is_a_reason_not_to_ship() -> None:
     assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "SHIP"
 
 
+def later(over: dict[str, float], **judges: Any) -> dict[str, Any]:
+    """Figures of a second round, in which the verdict's judge, or others in its place, compared it with the first."""
+    good = won(0.7, 0.8, 0.9)
+    disjoint = {"name": "d", "trust": None, "can_tell": True, "win_rates_over": {"sft": good, "round_before": over}}
+    began = {"round": 1, "adapter": "dpo"}
+    return metrics(good, began_from=began, judges=judges or {"disjoint": disjoint})
+
+
+@pytest.mark.parametrize(
+    ("over", "decision"),
+    [((0.55, 0.6, 0.7), "SHIP"), ((0.4, 0.55, 0.7), "ASK MORE"), ((0.2, 0.3, 0.4), "DON'T SHIP")],
+)
+def test_a_later_round_has_to_be_better_than_the_one_before(over: tuple[float, float, float], decision: str) -> None:
+    figures = later(won(*over))
+    assert decided(figures) == decision
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over round 1") in ("passed", "undecided", "failed")
+
+
+def test_what_was_optimized_says_nothing_of_rounds() -> None:
+    """People are asked about SFT alone; the only other judge is what was optimized."""
+    people = {"name": "people", "trust": None, "can_tell": None, "win_rates_over": {"sft": won(0.7, 0.8, 0.9)}}
+    reward = {"name": "r", "trust": None, "can_tell": True, "win_rates_over": {"round_before": won(0.2, 0.3, 0.4)}}
+    figures = later(won(0.2, 0.3, 0.4), people=people, optimized=reward)
+    figures["judge"] = {"kind": "people", "name": "people", "trust": None, "can_tell": None}
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over round 1") == "not checked"
+
+
 def test_a_kl_above_the_goal_is_a_reason_not_to_ship() -> None:
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6)) == "DON'T SHIP"
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6), goal=NO_GOAL) == "SHIP"

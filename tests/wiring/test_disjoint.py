@@ -128,8 +128,6 @@ def test_it_is_scikit_learns_regression_on_plain_transformers_states_of_what_is_
         line.startswith("beside it, no verdict: the reward model that learned from the same labels gives")
         for line in said
     )
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "Who judged" in page and "too kind, so no verdict" in page and "how sure the judge is" in page
 
 
 def test_what_the_aligned_model_learned_from_changes_its_accuracy_and_none_of_its_answers(

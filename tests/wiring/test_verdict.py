@@ -282,13 +282,14 @@ def test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_wors
         assert f"The aligned model is {word}: " in evaluate.says(known, run.run)[0]
 
 
-def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished: Path, tmp_path: Path) -> None:
+def test_a_later_round_is_compared_with_what_it_began_with_too(finished: Path, tmp_path: Path) -> None:
     run = opened(finished)
+    later = run.with_run(run.run.model_copy(update={"round": 2}))
     sft, began, aligned = run.path("sft"), run.path("dpo"), tmp_path / "aligned"
     tensors = {name: 1.3 * tensor for name, tensor in plain.saved(began).items()}
     shutil.copytree(began, aligned)
     save_file(tensors, aligned / "adapter_model.safetensors")
-    figures = judged_by(run, tmp_path / "out", sft, began, aligned)
+    figures = judged_by(later, tmp_path / "out", sft, began, aligned, run.path("reward"))
     base, answers = run.run.model.base, plain.rows(tmp_path / "out" / "answers.jsonl")
     tok, policy = plain.tokenizer(base), plain.model(base, aligned)
     for name, folder in (("kl_nats_per_token", sft), ("kl_to_reference_nats_per_token", began)):
@@ -296,6 +297,18 @@ def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished
         kl = [plain.answer_kl(policy, other, tok, row["messages"], row["ids"]["aligned"]) for row in answers]
         assert figures[name] == pytest.approx(float(torch.cat(kl).mean()), rel=0.07)
     assert figures["kl_nats_per_token"] > 1.15 * figures["kl_to_reference_nats_per_token"]
+    for label, folder in (("round_before", began), ("aligned", aligned)):
+        policy = plain.model(base, folder)
+        expected = [plain.greedy(policy, tok, row["messages"], 8) for row in answers]
+        assert sum(row[label] == text for row, text in zip(answers, expected, strict=True)) >= len(answers) - 2
+    scores = {label: scores_of_answers(run, run.path("reward"), answers, label) for label in ("round_before", "sft")}
+    assert [row["reward"]["round_before"] for row in answers] == pytest.approx(scores["round_before"], abs=0.05)
+    over = figures["judges"]["optimized"]["win_rates_over"]
+    for label in scores:
+        won = [(r["reward"]["aligned"] > r["reward"][label]) + 0.5 * (r[label] == r["aligned"]) for r in answers]
+        assert over[label]["estimate"] == pytest.approx(np.mean(won))
+    assert over["round_before"] != over["sft"] == figures["win_rate"]
+    assert figures["began_from"] == {"round": 1, "adapter": "dpo"}
 
 
 def test_the_interval_is_of_prompts_not_of_answers(finished: Path, tmp_path: Path) -> None:

@@ -115,7 +115,10 @@ def kl_to_both(
 def rewards(
     model: Any, head: Any, conversations: list[list[int]], advance: Callable[[int], None] = lambda done: None
 ) -> list[float]:
-    """The reward model's score of each conversation, given as token ids; `advance` hears of those that are scored."""
+    """The reward model's score of each conversation, given as token ids; `advance` hears of those that are scored.
+
+    `head` is what `scoring.load_reward` made of it: of several members, the score is as its `combine` says.
+    """
     from trueup.models import scoring
 
     return _of_each(conversations, lambda rows: scoring.scores(model, head, rows).tolist(), advance)

@@ -43,7 +43,8 @@ def files(tasks: Sequence[str], folder: Path) -> dict[str, Path]:
 
 def _own(path: Path) -> Row:
     """The task of a .yaml file; its `data_files` are looked for beside it. Raises ConfigError."""
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         task = YAML(typ="safe").load(path.read_text(encoding="utf-8"))

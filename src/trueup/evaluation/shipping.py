@@ -9,7 +9,7 @@ from typing import Any, Literal
 from trueup.evaluation import regressions
 from trueup.evaluation.drawing import NAMES
 from trueup.evaluation.regressions import Check, Limits
-from trueup.run.goal import FEWEST, trusted, won_by
+from trueup.run.goal import FEWEST, ROUND_BEFORE, over_round_before, trusted, won_by
 from trueup.sample_size import to_show
 
 Row = dict[str, Any]
@@ -30,6 +30,7 @@ def checks(metrics: Row, answers: Sequence[Row], goal: dict[str, float | None], 
         _judge(metrics),
         _win_rate(metrics, goal["win_rate"]),
         _kl(metrics, goal["kl"]),
+        *_round_before(metrics),
         *_baselines(metrics),
         *regressions.checks(metrics, answers, limits),
     ]
@@ -88,9 +89,20 @@ def _kl(metrics: Row, wanted: float | None) -> Check:
     return Check("KL from SFT", "passed" if found <= wanted else "failed", said)
 
 
+def _round_before(metrics: Row) -> list[Check]:
+    """From round 2 on, the aligned model against the winner of the round before."""
+    if (began := metrics.get("began_from")) is None:
+        return []
+    name = f"over round {began['round']}"
+    won, judge = over_round_before(metrics) or (None, {"kind": "nobody", "name": "nobody", "can_tell": False})
+    if won is None or judge["kind"] not in MAY_DECIDE or judge["can_tell"] is False:
+        return [Check(name, "not checked", f"the judge that compares the two is {judge['name']}, which cannot tell")]
+    return [_above(name, won, 0.5, f"50.0%, where round {began['round']} is as good")]
+
+
 def _baselines(metrics: Row) -> list[Check]:
     """The aligned model against each cheaper way that was evaluated."""
-    over = {label: won for label, won in metrics["win_rates_over"].items() if label != "sft"}
+    over = {label: won for label, won in metrics["win_rates_over"].items() if label not in ("sft", ROUND_BEFORE)}
     if not over:
         cheaper = "a system prompt, or examples in the prompt, may do as well: evaluate.baselines compares"
         return [Check("cheaper ways", "not checked", cheaper)]

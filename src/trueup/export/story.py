@@ -36,6 +36,8 @@ def judges(records: Records, round_dir: Path, method: str) -> str:
     said = []
     if functions:
         said.append(f"The method was rewarded by functions: {functions}.")
+    if several := _members(records, method):
+        said.append(several)
     collect = _last(records, "collect")
     if collect is None:
         return " ".join([*said, "Nobody's judgements are recorded in this run."])
@@ -132,6 +134,21 @@ def _functions(records: Records, method: str) -> str:
     aligned = _last(records, method)
     named = (aligned or {}).get("config", {}).get("reward_functions") or {}
     return ", ".join(f"{code(name)} (weight {weight:g})" for name, weight in named.items())
+
+
+def _members(records: Records, method: str) -> str:
+    """How several reward models were made one, in a sentence; nothing where the method optimized at most one."""
+    reward, settings = _last(records, "reward"), (_last(records, method) or {}).get("config", {})
+    number = 1 if reward is None else reward["config"].get("members", 1)
+    if number == 1 or not settings.get("reward_model_weight"):
+        return ""
+    how = {
+        "mean": "the mean of their scores",
+        "min": "the smallest of their scores",
+        "mean_minus_variance": "the mean of their scores less "
+        f"{settings.get('variance_coefficient', 0):g} times their variance",
+    }
+    return f"The method was rewarded by {number} reward models of these judgements: {how[settings['combine']]}."
 
 
 def _annotations(round_dir: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from trueup.judges.protocol import Answer, Judge, Question, preference
 from trueup.judges.settings import Kind
 from trueup.models import adapters, base, scoring
 from trueup.online import rewards
-from trueup.online.settings import RewardSettings
+from trueup.online.settings import RewardSettings, combination
 from trueup.progress import bars
 from trueup.run.artifacts import Feedback
 from trueup.run.files import KEPT, append_jsonl, read_appended
@@ -35,6 +35,7 @@ Row = dict[str, Any]
 OPTIMIZED = "the reward model that was optimized"
 SAME_LABELS = "the reward model that learned from the same labels"
 FUNCTIONS = "the reward functions that were optimized"
+REFERENCE = "ref"  # the adapter that the round started from, in the model, where it is not SFT
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Contest:
     prompt_ids: list[str]
     sampling: Sampling
     sft: Path
-    reference: Path
+    reference: Path  # what the round started from: `sft` itself, or the winner of the round before
     aligned: Path
     reward: Path | None
     parts: list[rewards.Part]  # the functions that were optimized, where there is no reward model
@@ -77,8 +78,8 @@ def measure(contest: Contest, out: Path) -> Row:
     model = adapters.load_adapter(bare, contest.aligned, trainable=False)
     adapters.load_frozen(model, contest.sft, "sft")
     if contest.reference != contest.sft:
-        adapters.load_frozen(model, contest.reference, "ref")
-    head = None if contest.reward is None else scoring.load_reward(model, contest.reward)
+        adapters.load_frozen(model, contest.reference, REFERENCE)
+    head = None if contest.reward is None else scoring.load_reward(model, contest.reward, combination(run))
     prompts, temperature = contest.prompts, contest.sampling.temperature
     done: dict[str, list[Sampled]] = {}
     metrics: Row = {}

@@ -53,10 +53,10 @@ class Part:
 
 @dataclass(frozen=True)
 class OfModel:
-    """The scores of adapter "reward" of `model` with score weight `head`, (1, hidden); the active adapter stays."""
+    """The scores of the reward model in `model`, whose head `scoring.load_reward` made; the active adapter stays."""
 
     model: Any
-    head: Any
+    head: Any  # scoring.Head
     tokenizer: Any
     batch_size: int
 

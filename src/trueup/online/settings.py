@@ -9,9 +9,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from trueup.errors import ConfigError
+from trueup.models.combining import Combination, Rule
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section, offloads_checkpoints
-from trueup.run.stage import Metrics
+from trueup.run.stage import Context, Metrics
 from trueup.sampling.types import Engine
 
 KLEstimator = Literal["k1", "k2", "k3"]
@@ -32,6 +34,46 @@ class RewardSettings(Section):
     """Conversations that the reward model scores at once."""
     num_reward_samples: int = Field(default=128, gt=1)
     """Completions of `sample` on which the reward model's score is normalized."""
+    combine: Rule = "mean"
+    """How the members of the reward model make one reward, where `reward.members` is above 1: `mean`, their mean;
+    `min`, the smallest; `mean_minus_variance`, the mean less `variance_coefficient` times the variance over members."""
+    variance_coefficient: float = Field(default=0.1, gt=0)
+    """What each unit of variance over the members costs with `combine: mean_minus_variance`, in units of the reward.
+    Members' scores are first brought to a mean of 0 and a spread of 1."""
+
+    @model_validator(mode="after")
+    def _combines_something(self) -> Self:
+        given = self.model_fields_set
+        if "variance_coefficient" in given and self.combine != "mean_minus_variance":
+            raise ValueError(
+                f"variance_coefficient is for combine: mean_minus_variance alone, and it is {self.combine}"
+            )
+        if self.combine != "mean" and self.reward_model_weight == 0:
+            raise ValueError(
+                f"combine: {self.combine} is for a reward model, and reward_model_weight is 0: there is none"
+            )
+        return self
+
+    def combination(self) -> Combination:
+        """How several members of the reward model make one reward."""
+        return Combination(self.combine, self.variance_coefficient)
+
+
+def combination(run: RunFile) -> Combination:
+    """How the run's method combines the members of its reward model; the mean where it optimizes none."""
+    method = run.section(run.method)
+    return method.combination() if isinstance(method, RewardSettings) else Combination()
+
+
+def refuse_unused(config: RewardSettings, context: Context) -> None:
+    """Raises ConfigError where a single reward model cannot be combined as asked."""
+    if config.combine != "mean" and context.run.section("reward").model_dump()["members"] == 1:
+        raise ConfigError(
+            f"{context.stage}.combine",
+            found=f"{config.combine}, and reward.members 1",
+            expected="several members to combine",
+            next_step=f"--set reward.members=5, or leave {context.stage}.combine out",
+        )
 
 
 def unused_inputs(config: RewardSettings, run: RunFile) -> tuple[str, ...]:

@@ -55,9 +55,24 @@ def pairs(values: Values, lengths: Lengths, run: RunFile) -> Planned:
 def scored_pairs(values: Values, lengths: Lengths, run: RunFile) -> Planned:
     """Of a stage that trains a score head on pairs; alone, it needs one pass over them."""
     load, work = _pairs(values, lengths, run, score_head=True)
+    once, members = work.trained_tokens / values["num_train_epochs"], values.get("members", 1)
     if values.get("kind") == "head":
-        return load, Work(read_tokens=work.trained_tokens / values["num_train_epochs"])
+        return load, Work(read_tokens=once)
+    if members > 1:  # one after another; each then scores the answers, for all to be on one scale
+        return load, Work(trained_tokens=members * work.trained_tokens, read_tokens=members * once)
     return load, work
+
+
+def reward_adapters(values: Values, run: RunFile) -> int:
+    """How many adapters the reward model is that a section's method optimizes: several of kind `lora`, else one."""
+    if values["reward_model_weight"] == 0:
+        return 0
+    return adapters_of_reward(run)
+
+
+def adapters_of_reward(run: RunFile) -> int:
+    """How many adapters the run's reward model has: heads on the frozen policy share one."""
+    return int(section_value(run, "reward", "members")) if section_value(run, "reward", "kind") == "lora" else 1
 
 
 def _pairs(values: Values, lengths: Lengths, run: RunFile, *, score_head: bool) -> Planned:

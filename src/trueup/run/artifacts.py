@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trueup.errors import StageError
+from trueup.errors import DataError, StageError
 from trueup.run import naming
 from trueup.run.files import file_sha256, read_jsonl, write_json, write_jsonl
 from trueup.run.record import read_record
 
 __all__ = [
-    "ORDER", "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
-    "everything", "file_sha256", "read_jsonl", "records", "write_json", "write_jsonl",
+    "MEMBERS", "ORDER", "Adapter", "Artifact", "Completions", "Export", "Feedback", "Report", "RewardModel",
+    "everything", "file_sha256", "member_folders", "read_jsonl", "records", "write_json", "write_jsonl",
 ]  # fmt: skip
 
+
+MEMBERS = "members.safetensors"  # of a reward model with several members: their heads, and the scale of each
 
 # the folders of the stages of a round, in the order of the pipeline
 ORDER = ("sft", "sample", "collect", "reward", "dpo", "kto", "ppo", "grpo", "evaluate", "export")
@@ -43,7 +45,16 @@ def records(run_dir: Path, number: int, before: str, variant: str = "") -> list[
 def everything(run_dir: Path) -> list[Artifact]:
     """Every complete stage of a run, in the order of `records`, the variants of a stage by name."""
     numbers = [int(path.name[6:]) for path in run_dir.glob("round-*") if path.name[6:].isdecimal()]
-    return [artifact for n in (0, *sorted(numbers)) for stage in ORDER for artifact in _at(run_dir, n, stage)]
+    return [
+        artifact for n in (0, *sorted(numbers)) for stage in _order(run_dir, n) for artifact in _at(run_dir, n, stage)
+    ]
+
+
+def _order(run_dir: Path, number: int) -> list[str]:
+    """The stages of a round: those of ORDER, and before `evaluate` the methods that somebody has added."""
+    folder, last = run_dir / (f"round-{number}" if number else ""), ORDER.index("evaluate")
+    added = {naming.stage_of(path.parent.name) for path in folder.glob("*/record.json")} - {*ORDER}
+    return [*ORDER[:last], *sorted(added), *ORDER[last:]]
 
 
 def _at(run_dir: Path, number: int, stage: str) -> list[Artifact]:
@@ -89,7 +100,11 @@ class Artifact:
 
     def hashes(self, sha256: Callable[[Path], str] = file_sha256) -> dict[str, str]:
         """The SHA-256 of each of the artifact's files."""
-        return {name: sha256(self.path / name) for name in self.FILES}
+        return {name: sha256(self.path / name) for name in self.files()}
+
+    def files(self) -> tuple[str, ...]:
+        """The files that the artifact is made of, relative to its folder."""
+        return self.FILES
 
     def fingerprint(self, sha256: Callable[[Path], str] = file_sha256) -> str:
         """SHA-256 over the names and contents of the artifact's files."""
@@ -104,7 +119,8 @@ class Artifact:
         then, before = record.get("files"), str(record.get("fingerprint", ""))
         if not isinstance(then, dict) and len(before) != 64:
             return []  # put here by other code, without a word on its files
-        if lost := [f"{name} is missing" for name in self.FILES if not (self.path / name).is_file()]:
+        wanted = dict.fromkeys((*self.files(), *(then if isinstance(then, dict) else ())))
+        if lost := [f"{name} is missing" for name in wanted if not (self.path / name).is_file()]:
             return lost
         if isinstance(then, dict):
             return [f"{name} was changed" for name, found in self.hashes(sha256).items() if then.get(name) != found]
@@ -118,9 +134,44 @@ class Adapter(Artifact):
 
 
 class RewardModel(Artifact):
-    """A sequence-classification adapter with its score head in the same safetensors file."""
+    """A sequence-classification adapter with its score head in the same safetensors file.
+
+    With several members also the file MEMBERS, and a folder for each further adapter; see `models.scoring`.
+    """
 
     FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+    def files(self) -> tuple[str, ...]:
+        members = (MEMBERS,) if (self.path / MEMBERS).exists() else ()
+        return (
+            *self.FILES,
+            *members,
+            *(f"{one.name}/{name}" for one in member_folders(self.path) for name in self.FILES),
+        )
+
+
+def member_folders(reward: Path) -> list[Path]:
+    """The folders of a reward model's further members, in order: those after the first, where each has an adapter."""
+    return sorted(reward.glob("member-*"), key=lambda path: int(path.name[7:]))
+
+
+# What every row of a file has, in every version of trueup.
+COMPLETION = {"uid": str, "prompt_id": str, "messages": list, "completion": str}
+PAIR = {"prompt_id": str, "split": str, "prompt": list, "chosen": str, "rejected": str}
+LABELLED = {"prompt_id": str, "split": str, "prompt": list, "completion": str, "label": bool}
+
+
+def read_rows(path: Path, shape: Mapping[str, type]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file that trueup wrote. Raises DataError on one that lacks what the `shape` names."""
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if lost := [name for name, kind in shape.items() if not isinstance(row.get(name), kind)]:
+            raise DataError(
+                f"{path}:{number}",
+                found=f"no {', '.join(lost)}",
+                expected="the file as trueup wrote it",
+                next_step="build the stage that wrote it again with --rebuild, or restore the file",
+            )
+        yield row
 
 
 class Completions(Artifact):
@@ -133,7 +184,7 @@ class Completions(Artifact):
     MADE_AGAIN = "the completions were sampled again"
 
     def rows(self) -> list[dict[str, Any]]:
-        return list(read_jsonl(self.path / "completions.jsonl"))
+        return list(read_rows(self.path / "completions.jsonl", COMPLETION))
 
 
 class Feedback(Artifact):
@@ -148,14 +199,14 @@ class Feedback(Artifact):
     MADE_AGAIN = "the judgements were frozen again"
 
     def pairs(self, split: str) -> list[dict[str, Any]]:
-        return [row for row in read_jsonl(self.path / "pairs.jsonl") if row["split"] == split]
+        return [row for row in read_rows(self.path / "pairs.jsonl", PAIR) if row["split"] == split]
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        return [row for row in read_jsonl(self.path / "rows.jsonl") if row["split"] == split]
+        return [row for row in read_rows(self.path / "rows.jsonl", LABELLED) if row["split"] == split]
 
 
 class Report(Artifact):
-    """report.json and answers.jsonl of an evaluation; report.html shows them."""
+    """report.json and answers.jsonl of an evaluation; `trueup report` shows them."""
 
     FILES = ("report.json", "answers.jsonl")
 

@@ -48,6 +48,7 @@ class Context:
     out: Path  # <stage>.partial: kept between calls until the stage is complete
     only_preflight: bool = False  # look at the tokens, on a stand-in for the base, and end by Checked
     out_of_first: Path | None = None  # on a rank other than the first, whose `out` is thrown away: that of the first
+    part: str = ""  # ends the names of what a stage that trains several adapters keeps of a further one: "-2"
 
     @property
     def run_file_dir(self) -> Path:
@@ -62,7 +63,7 @@ class Context:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints, which all ranks of a stage share."""
-        return (self.out_of_first or self.out) / "checkpoints"
+        return (self.out_of_first or self.out) / f"checkpoints{self.part}"
 
 
 @dataclass(frozen=True, kw_only=True)

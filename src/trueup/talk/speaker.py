@@ -143,11 +143,12 @@ class Speaker:
     def best(self, answers: list[Answer]) -> Answer:
         """The one that the reward model of the run's round scores highest. Raises ModelError as `load_reward` does."""
         from trueup.models import scoring
+        from trueup.online.settings import combination
 
         with self._one:
             if self._head is None:
                 assert self._reward_path is not None  # noqa: S101 - callers ask `can_judge`
-                self._head = scoring.load_reward(self._model, self._reward_path)
+                self._head = scoring.load_reward(self._model, self._reward_path, combination(self.run))
             encoded = [self.chat.encode(answer.row()).ids for answer in answers]
             scores = scoring.scores(self._model, self._head, encoded).tolist()
         return answers[scores.index(max(scores))]

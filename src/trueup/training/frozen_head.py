@@ -7,7 +7,7 @@ chosen by cross-validation over prompts.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,15 +17,20 @@ from torch import Tensor
 from trueup import gpu
 from trueup.models import base, causal
 from trueup.run.stage import Metrics
-from trueup.training import thresholds
+from trueup.training import ensemble, thresholds
+from trueup.training.ensemble import Members
 from trueup.training.losses import preference_loss, thumb_loss
 
 PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4)  # of |w|^2 / 2, for states of variance 1 / hidden
 FOLDS = 5
 
 
-def learn(trainer: Any) -> Metrics:
-    """Set the score head of a reward trainer's model, and the thresholds, by its training rows, and nothing else."""
+def learn(trainer: Any, number: int = 1, keep: Callable[[Members], None] = lambda made: None) -> Metrics:
+    """Set the score head of a reward trainer's model, and the thresholds, by its training rows, and nothing else.
+
+    With a `number` above 1, `keep` is given so many heads, each of a draw of the prompts, and the model's own head and
+    thresholds are the mean of theirs, on one scale.
+    """
     began, model = time.monotonic(), trainer.model
     labels, answers = labels_of(list(trainer.train_dataset))
     states = states_of(model, answers, 2 * trainer.args.per_device_eval_batch_size)
@@ -33,14 +38,21 @@ def learn(trainer: Any) -> Metrics:
     people = int(labels.person.max()) + 1
     tried = cross_validated(features, labels, people, trainer.args.seed)
     penalty = best(tried)
-    found = fit(features, labels, people, penalty)
     hidden = states.shape[1]
-    head = found[:hidden] / spread
+    if number == 1:
+        found = fit(features, labels, people, penalty)
+        head, between = found[:hidden] / spread, found[hidden:]
+    else:
+        fitted = fit_members(features, labels, people, penalty, number, trainer.args.seed)
+        weight = fitted[:, :hidden] / spread
+        keep(made := ensemble.members(weight, weight @ states.T))
+        head = (weight / made.spread[:, None]).mean(0)
+        between = (fitted[:, hidden:] / made.spread[:, None]).mean(0)
     score = model.get_base_model().score.modules_to_save["default"].weight
     with torch.no_grad():
         score.copy_(head[None])
     if thresholds.there(model):
-        thresholds.put(model, found[hidden:] + mean @ head)
+        thresholds.put(model, between + mean @ head)
     return {
         "resumed_from_step": 0,
         "training": gpu.described(model),
@@ -51,7 +63,7 @@ def learn(trainer: Any) -> Metrics:
         "train_s": round(time.monotonic() - began, 1),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model),
-        "trainable_parameters": hidden,
+        "trainable_parameters": hidden * number,
     }
 
 
@@ -70,6 +82,13 @@ def states_of(model: Any, answers: Sequence[list[int]], batch_size: int) -> Tens
         states = causal.hidden_states(model, ids, mask)[torch.arange(len(some), device=model.device), last]
         found |= dict(zip(some, states.float().cpu(), strict=True))
     return torch.stack([found[i] for i in range(len(answers))])
+
+
+def scores_of(trainer: Any, heads: Members, answers: Sequence[list[int]]) -> list[list[float]]:
+    """The score of each head, on the scale of all, of conversations as token ids, (members, conversations)."""
+    states = states_of(trainer.model, answers, 2 * trainer.args.per_device_eval_batch_size)
+    found: list[list[float]] = heads.one_scale(heads.weight @ states.T).tolist()
+    return found
 
 
 @dataclass(frozen=True)
@@ -129,6 +148,18 @@ def fit(features: Tensor, labels: Labels, people: int, penalty: float, start: Te
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return found.detach()
+
+
+def fit_members(features: Tensor, labels: Labels, people: int, penalty: float, number: int, seed: int) -> Tensor:
+    """`fit` to each of `number` bootstrap draws of the prompts, (number, hidden + people)."""
+
+    def enough(rows: Tensor) -> bool:
+        some = labels.only(rows)
+        return bool((some.person < 0).any()) or len(torch.unique(some.up)) > 1
+
+    draws = ensemble.bootstrap(labels.prompt, number, seed, enough)
+    counted = (replace(labels, weight=labels.weight * count).only(count > 0) for count in draws)
+    return torch.stack([fit(features, some, people, penalty) for some in counted])
 
 
 def right(features: Tensor, labels: Labels, found: Tensor) -> Tensor:

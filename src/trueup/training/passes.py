@@ -43,18 +43,29 @@ def first_loss(trainer: Any) -> float:
     return float(loss) / float(batch["weight"].mean())
 
 
-def scores_of_pairs(trainer: Any, dataset: Any) -> tuple[list[float], list[float]]:
+def scores_of_pairs(trainer: Any, dataset: Any, shown: str = "held-out pairs") -> tuple[list[float], list[float]]:
     """(scores of the chosen, scores of the rejected) of each pair of `dataset`, by a reward trainer's model."""
     found: list[Tensor] = []  # (2, rows) of each batch of this rank
     size = trainer.args.per_device_eval_batch_size
     trainer.model.eval()
     with torch.no_grad(), _as_trained(trainer):
-        for batch in _shown(trainer, "held-out pairs", dataset, size):
+        for batch in _shown(trainer, shown, dataset, size):
             scores = trainer.compute_loss(trainer.model, batch, return_outputs=True)[1]["rewards"]
             found.append(scores.float().cpu().T)
     trainer.model.train()
     chosen, rejected = _of_all(found, dataset, size).tolist()
     return chosen, rejected
+
+
+def scores_of_answers(trainer: Any) -> list[float]:
+    """The score of each distinct answer of the training set, by a reward trainer's model, in the order they come."""
+    rows = trainer.train_dataset
+    sides = scores_of_pairs(trainer, rows, "answers trained on")
+    by_ids: dict[tuple[int, ...], float] = {}
+    for name, scores in zip(("chosen_ids", "rejected_ids"), sides, strict=True):
+        for ids, score in zip(rows[name], scores, strict=True):
+            by_ids.setdefault(tuple(ids), score)
+    return list(by_ids.values())
 
 
 def _as_trained(trainer: Any) -> AbstractContextManager[Any]:

@@ -64,7 +64,7 @@ def train(
         if first_loss is not None:
             proven["first_loss"] = proof.prove_loss(passes.first_loss(trainer), first_loss, reference.path)
     if not own_log:
-        trainer.add_callback(step_log.StepLog(context.out / "metrics.jsonl"))
+        trainer.add_callback(step_log.StepLog(context.out / f"metrics{context.part}.jsonl"))
     metrics |= (learn or common.train)(trainer)
     if measure is not None:
         metrics |= measure(trainer)

@@ -2,7 +2,7 @@
 
 default  the policy, trained
 ref      a frozen copy of what the policy was before step 1
-reward   frozen, with the score head it was saved with
+reward   frozen, with the score head it was saved with; of several members each further adapter is reward_2 and so on
 value    trained, with a head of its own; or no adapter, only a head on the policy's hidden states
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trueup.chat.template import Chat
 from trueup.errors import ModelError
 from trueup.models import adapters, causal, scoring
+from trueup.models.combining import Combination
 from trueup.models.head import token_logps
 from trueup.online.ppo import heads
 from trueup.online.ppo.batch import Batch
@@ -33,7 +34,7 @@ class Roles:
     tokenizer: Any
     value_on: ValueOn
     value_head: nn.Linear
-    score_head: Tensor | None  # (1, hidden)
+    score_head: scoring.Head | None
     temperature: float  # of the rollouts: the policy that is trained is the one that samples
 
     def policy(self, batch: Batch, *, with_entropy: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -98,23 +99,31 @@ class Roles:
 
 
 def build(
-    model: Any, tokenizer: Any, *, policy: Path, reward: Path | None, value_on: ValueOn, temperature: float
+    model: Any,
+    tokenizer: Any,
+    *,
+    policy: Path,
+    reward: Path | None,
+    value_on: ValueOn,
+    temperature: float,
+    combine: Combination | None = None,
 ) -> Roles:
     """The roles on `model`, whose adapter "default" holds the policy's weights, saved in `policy`.
 
-    The value starts from the reward model where there is one, else from the policy with a head of zeros (Huang et al.
-    2024). Raises ModelError when the reward model was trained on another base.
+    The value starts from the reward model where there is one, of several members from the one that is saved first,
+    else from the policy with a head of zeros (Huang et al. 2024). `combine` is how members make one reward. Raises
+    ModelError when the reward model was trained on another base.
     """
     _add(model, "ref", policy)
     score_head = None
     if reward is not None:
         refuse_another_base(policy, reward)
-        score_head = scoring.load_reward(model, reward)
+        score_head = scoring.load_reward(model, reward, combine)
     if value_on == "adapter":
         _add(model, "value", policy if reward is None else reward)
     value_head = heads.new_value_head(model.config.get_text_config().hidden_size).to(model.device)
     if score_head is not None and value_on == "adapter":
-        value_head.weight.data.copy_(score_head)
+        value_head.weight.data.copy_(score_head.own)
     model.set_adapter("default")
     adapters.trainable_to_fp32(model)
     _no_dropout(model)
