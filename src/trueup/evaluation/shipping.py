@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -20,7 +19,6 @@ COSTS = {
     "system_prompt": "no training, but a longer prompt at each request",
     "few_shot": "no training, but a much longer prompt at each request",
 }
-BEST_OF = re.compile(r"best.?of.?(\d+)")  # labels of contestants
 MAY_DECIDE = ("disjoint", "people", "endpoint", "function")  # judges that are not what was optimized
 
 
@@ -102,29 +100,33 @@ def _round_before(metrics: Row) -> list[Check]:
 
 def _baselines(metrics: Row) -> list[Check]:
     """The aligned model against each cheaper way that was evaluated."""
-    over = {label: won for label, won in metrics["win_rates_over"].items() if label not in ("sft", ROUND_BEFORE)}
+    over, who = _compared(metrics)
     if not over:
         cheaper = "a system prompt, or examples in the prompt, may do as well: evaluate.baselines compares"
-        return [Check("cheaper ways", "not checked", cheaper)]
-    return [_dearer(label, won, metrics) or _cheaper(label, won) for label, won in over.items()]
+        return [Check("cheaper ways", "not checked", f"{cheaper}{who}")]
+    return [_cheaper(label, won, who) for label, won in over.items()]
 
 
-def _cheaper(label: str, won: dict[str, float]) -> Check:
-    """Against what needs no training: where it is better, training was for nothing."""
-    cost = COSTS.get(label)
-    named = "50.0%, where that is as good" + (f" and takes {cost}" if cost else "")
-    return _above(f"over {NAMES.get(label, label)}", won, 0.5, named)
+def _cheaper(label: str, won: dict[str, float], who: str) -> Check:
+    """Against what needs no training: where that is better, training was for nothing."""
+    cost = f" and takes {COSTS[label]}" if label in COSTS else ""
+    return _above(f"over {NAMES.get(label, label)}", won, 0.5, f"50.0%, where that is as good{cost}{who}")
 
 
-def _dearer(label: str, won: dict[str, float], metrics: Row) -> Check | None:
-    """Against the best of several answers, which costs their number at each request; None of other contestants."""
-    found = BEST_OF.search(label)
-    if found is None:
-        return None
-    number, name = int(found[1]), NAMES.get(label, label.replace("_", " "))
-    said = f"{won['estimate']:.1%} ({won['low']:.1%} to {won['high']:.1%}, {won['num_prompts']} prompts)"
-    cost = f"{number} answers and a score of each for every request"
-    if won["high"] >= 0.5:
-        as_good = "better than" if won["low"] > 0.5 else "not shown to be worse than"
-        return Check(f"over {name}", "passed", f"{said}, {as_good} what takes {cost}")
-    return Check(f"over {name}", "undecided", f"{said}: that is better, and takes {cost}, which you have to weigh")
+def _compared(metrics: Row) -> tuple[dict[str, dict[str, float]], str]:
+    """(the win rate over each cheaper way, by whom, where it is not the verdict's judge).
+
+    People are asked about SFT alone, so that another judge speaks, where one may.
+    """
+
+    def others(won: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        return {label: one for label, one in won.items() if label not in ("sft", ROUND_BEFORE)}
+
+    if (metrics.get("judge") or {}).get("kind") != "people" or (found := others(metrics["win_rates_over"])):
+        return others(metrics["win_rates_over"]), ""
+    judged = {kind: one for kind, one in metrics.get("judges", {}).items() if others(one["win_rates_over"])}
+    for kind, one in judged.items():
+        if kind in MAY_DECIDE and one["can_tell"] is not False:
+            return others(one["win_rates_over"]), f"; by {one['name']}"
+    named = " and ".join(one["name"] for one in judged.values())
+    return found, f"; only {named} compared, which cannot tell" if named else ""
