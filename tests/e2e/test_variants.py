@@ -113,6 +113,23 @@ def test_ship_decides_by_the_evaluation_of_the_variant(folder: Path) -> None:
     assert trueup(folder, "ship", "--as", "beta-2").exit_code == 5
     missing = trueup(folder, "ship")
     assert missing.exit_code == 2 and "evaluate is missing" in missing.output
+    nowhere = trueup(folder, "ship", "--set", "name=another")
+    assert (
+        nowhere.exit_code == 2 and "there is no run another in " in nowhere.output and "one of tiny" in nowhere.output
+    )
+
+
+@pytest.mark.usefixtures("said")
+def test_ship_says_what_is_wrong_with_a_record(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "runs/tiny/round-1/evaluate@beta-2/record.json"
+    write_json(path, json.loads(path.read_text()) | {"metrics": {}})
+    said = trueup(tmp_path, "ship", "--as", "beta-2")
+    assert said.exit_code == 2 and "its figures are not those of evaluate" in said.output
+    assert "--as beta-2 --rebuild" in said.output and "RUN.yaml" not in said.output
+    path.write_text("{")
+    torn = trueup(tmp_path, "ship", "--as", "beta-2")
+    assert torn.exit_code == 2 and "record.json is empty or torn" in torn.output
 
 
 def pipeline(folder: Path, **changes: Any) -> Pipeline:

@@ -207,19 +207,26 @@ def test_what_an_earlier_version_did_not_measure_is_said() -> None:
         assert found[name].outcome == "not checked" and "trueup evaluate RUN.yaml --rebuild" in found[name].says
 
 
-@pytest.mark.parametrize("label", ["best_of_4", "sft, best of 4", "best-of-4 of sft"])
-def test_the_best_of_several_answers_costs_more_and_so_never_fails(label: str) -> None:
+def test_where_people_judged_another_judge_that_can_tell_compares_with_cheaper_ways() -> None:
+    """People are asked about SFT alone."""
     good = won(0.7, 0.8, 0.9)
-    for interval, expected in (
-        ((0.55, 0.6, 0.7), "passed"),
-        ((0.4, 0.5, 0.6), "passed"),
-        ((0.2, 0.3, 0.4), "undecided"),
-    ):
-        found = shipping.checks(
-            metrics(good, win_rates_over={"sft": good, label: won(*interval)}), ALIKE, GOAL, Limits()
-        )
-        check = next(c for c in found if "best" in c.name)
-        assert check.outcome == expected and "4 answers and a score of each for every request" in check.says
+    judges = {
+        "optimized": {"name": "r", "can_tell": True, "win_rates_over": {"sft": good, "base": won(0.7, 0.8, 0.9)}},
+        "disjoint": {"name": "d", "can_tell": True, "win_rates_over": {"sft": good, "base": won(0.2, 0.3, 0.4)}},
+    }
+    people = {"kind": "people", "name": "people", "trust": None, "can_tell": None}
+    figures = metrics(good, judge=people, judges=judges)
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over base, bare") == "failed"
+    judges["disjoint"]["can_tell"] = False
+    check = next(c for c in shipping.checks(figures, ALIKE, GOAL, Limits()) if c.name == "cheaper ways")
+    assert check.outcome == "not checked" and "only r and d compared, which cannot tell" in check.says
+
+
+def test_what_a_cheaper_way_takes_is_said() -> None:
+    over = {"sft": won(0.7, 0.8, 0.9), "few_shot": won(0.4, 0.5, 0.6), "another": won(0.4, 0.5, 0.6)}
+    found = {c.name: c.says for c in shipping.checks(metrics(over["sft"], win_rates_over=over), ALIKE, GOAL, Limits())}
+    assert "takes no training, but a much longer prompt at each request" in found["over base, few-shot"]
+    assert "where that is as good" in found["over another"]
 
 
 def test_too_few_prompts_decide_nothing_unless_people_judged() -> None:

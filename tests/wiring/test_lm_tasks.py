@@ -25,7 +25,9 @@ doc_to_choice: [glad, sorry]
 doc_to_target: label
 metric_list: [{metric: acc}]
 """
-QUESTIONS = [{"q": f"{a} {b}", "label": (i + j) % 2} for i, a in enumerate(WORDS) for j, b in enumerate(WORDS[:4])]
+QUESTIONS = [
+    {"q": f"{a} {b}", "label": int((i + j) % 3 == 0)} for i, a in enumerate(WORDS) for j, b in enumerate(WORDS[:4])
+]
 
 
 @pytest.fixture(scope="module")

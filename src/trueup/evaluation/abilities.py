@@ -67,7 +67,8 @@ def refusals(
 
 def says(metrics: Mapping[str, Any]) -> list[str]:
     """What an evaluation found of it, a line; nothing of one that did not look."""
-    found, lines = metrics.get("abilities") or {}, []
+    found: Row = metrics.get("abilities") or {}
+    lines: list[str] = []
     if text := found.get("general_text"):
         lines.append(f"general text: {of_text(text)}")
     if refused := found.get("refusals"):

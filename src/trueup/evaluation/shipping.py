@@ -55,8 +55,8 @@ def _judge(metrics: Row) -> Check:
             "or hold out more judgements (collect.held_out_fraction) for a judge that learns from these alone",
         )
     if judge["can_tell"] is False:
-        return Check("judge", "undecided", f"{judge['name']} cannot tell. {trusted(judge)}")
-    return Check("judge", "passed", f"{judge['name']}. {trusted(judge)}")
+        return Check("judge", "undecided", f"{judge['name']} cannot tell. {trusted({'trust': None} | judge)}")
+    return Check("judge", "passed", f"{judge['name']}. {trusted({'trust': None} | judge)}")
 
 
 def _win_rate(metrics: Row, wanted: float | None) -> Check:
@@ -102,25 +102,20 @@ def _round_before(metrics: Row) -> list[Check]:
 
 def _baselines(metrics: Row) -> list[Check]:
     """The aligned model against each cheaper way that was evaluated."""
-    over = {
-        label: won
-        for label, won in metrics["win_rates_over"].items()
-        if label not in ("sft", ROUND_BEFORE) and not label.startswith("aligned")  # the best of its own answers
-    }
+    over, who = _compared(metrics)
     if not over:
         cheaper = "a system prompt, or examples in the prompt, may do as well: evaluate.baselines compares"
-        return [Check("cheaper ways", "not checked", cheaper)]
-    return [_dearer(label, won, metrics) or _cheaper(label, won, metrics) for label, won in over.items()]
+        return [Check("cheaper ways", "not checked", f"{cheaper}{who}")]
+    return [_dearer(label, won, metrics, who) or _cheaper(label, won, metrics, who) for label, won in over.items()]
 
 
-def _cheaper(label: str, won: dict[str, float], metrics: Row) -> Check:
-    """Against what needs no training: where it is better, training was for nothing."""
-    cost = COSTS.get(label)
-    named = "50.0%, where that is as good" + (f" and takes {cost}" if cost else "")
-    return _above(f"over {name_of(label, metrics)}", won, 0.5, named)
+def _cheaper(label: str, won: dict[str, float], metrics: Row, who: str) -> Check:
+    """Against what needs no training: where that is better, training was for nothing."""
+    cost = f" and takes {COSTS[label]}" if label in COSTS else ""
+    return _above(f"over {name_of(label, metrics)}", won, 0.5, f"50.0%, where that is as good{cost}{who}")
 
 
-def _dearer(label: str, won: dict[str, float], metrics: Row) -> Check | None:
+def _dearer(label: str, won: dict[str, float], metrics: Row, who: str) -> Check | None:
     """Against the best of several answers, which costs their number at each request; None of other contestants."""
     found = BEST_OF.search(label)
     if found is None:
@@ -130,5 +125,26 @@ def _dearer(label: str, won: dict[str, float], metrics: Row) -> Check | None:
     cost = f"{number} answers and a score of each for every request"
     if won["high"] >= 0.5:
         as_good = "better than" if won["low"] > 0.5 else "not shown to be worse than"
-        return Check(f"over {name}", "passed", f"{said}, {as_good} what takes {cost}")
-    return Check(f"over {name}", "undecided", f"{said}: that is better, and takes {cost}, which you have to weigh")
+        return Check(f"over {name}", "passed", f"{said}, {as_good} what takes {cost}{who}")
+    weigh = f"{said}: that is better, and takes {cost}, which you have to weigh{who}"
+    return Check(f"over {name}", "undecided", weigh)
+
+
+def _compared(metrics: Row) -> tuple[dict[str, dict[str, float]], str]:
+    """(the win rate over each cheaper way, by whom, where it is not the verdict's judge).
+
+    People are asked about SFT alone, so that another judge speaks, where one may.
+    """
+
+    def others(won: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        own = ("sft", ROUND_BEFORE)  # and the best of the aligned model's own answers
+        return {label: one for label, one in won.items() if label not in own and not label.startswith("aligned")}
+
+    if (metrics.get("judge") or {}).get("kind") != "people" or (found := others(metrics["win_rates_over"])):
+        return others(metrics["win_rates_over"]), ""
+    judged = {kind: one for kind, one in metrics.get("judges", {}).items() if others(one["win_rates_over"])}
+    for kind, one in judged.items():
+        if kind in MAY_DECIDE and one["can_tell"] is not False:
+            return others(one["win_rates_over"]), f"; by {one['name']}"
+    named = " and ".join(one["name"] for one in judged.values())
+    return found, f"; only {named} compared, which cannot tell" if named else ""
