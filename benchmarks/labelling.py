@@ -6,7 +6,8 @@ step is a process of its own, so that its peak of memory is its own:
 
 - publish: all tasks into an empty project;
 - again: the same tasks once more, of which none is missing;
-- pull: a project with as many tasks, each judged once, as `collect` sees it: everything, for the first time;
+- pull: a project with as many tasks, each judged once: everything, for the first time;
+- taken: the same, taken into the store of a run and counted, as `collect` does it before it freezes anything;
 - news: the same project when ten judgements are new.
 
     python benchmarks/labelling.py [--tasks 10000] [--postgresql]
@@ -33,7 +34,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # which know how to run a PostgreSQL
 
 PROMPT, ANSWER = 200, 1_000  # characters
-STEPS = ("publish", "again", "pull", "news")
+STEPS = ("publish", "again", "pull", "taken", "news")
 THUMB = {"from_name": "thumb", "to_name": "response", "type": "choices"}
 
 
@@ -55,17 +56,22 @@ def one(step: str, folder: Path, project: int, count: int) -> dict[str, Any]:
     """Do a step here, and say how long it took, and what the most memory was."""
     from trueup.feedback.client import Client
     from trueup.feedback.connection import connect
+    from trueup.feedback.standing import standing
+    from trueup.feedback.store import Store
     from trueup.feedback.watch import SERVER_TIME, Watch
 
-    client = Client(connect(folder))
+    client, store = Client(connect(folder)), Store(folder / "run")
     client.screen(project)  # the SDK is imported before the clock starts
+    uids = [f"{number:020x}" for number in range(count)]
     asked = list(tasks(count)) if step in ("publish", "again") else []
     before = _peak("self")
     began = time.monotonic()
     if step in ("publish", "again"):
         number = client.publish(project, asked)
     elif step == "pull":
-        number = sum(len(task["annotations"]) for task in Watch(client, project).look())
+        number = sum(len(task.judgements) for task in Watch(client, project).look())
+    elif step == "taken":
+        number = standing(Watch(client, project).look(), uids, store, "key", each=1, wanted=count).labelled
     else:
         number = len(client.pull(project, (datetime.now(UTC) - timedelta(seconds=20)).strftime(SERVER_TIME)))
     seconds = time.monotonic() - began
@@ -104,7 +110,8 @@ def measured(count: int, postgresql: bool) -> dict[str, Any]:
                 path = f"/api/projects/{full}/import"
                 admin.post(path, json=rows[start : start + BODY_TASKS]).raise_for_status()
             time.sleep(21)
-            found["pull"] = in_process("pull", folder, full, count)
+            for step in ("pull", "taken"):
+                found[step] = in_process(step, folder, full, count)
             for task in client.pull(full)[:10]:
                 result = [THUMB | {"value": {"choices": ["up"]}}]
                 admin.patch(f"/api/annotations/{task['annotations'][0]['id']}/", json={"result": result})

@@ -1,6 +1,7 @@
 """What real people said, all the way into training. Needs the human data beside the project.
 
     python benchmarks/real_labels.py pairs OUT     PandaLM: three people's verdicts -> margins -> a reward model
+    python benchmarks/real_labels.py helpful OUT   hh-rlhf, helpful: one verdict on each pair -> a reward model
     python benchmarks/real_labels.py thumbs OUT    OpenAssistant: thumbs -> Label Studio and back -> KTO
 
 `thumbs` publishes the first answers of the file whose thumbs few people gave to a real Label Studio server, has an
@@ -23,6 +24,7 @@ import common
 from click.testing import CliRunner
 
 Row = dict[str, Any]
+FILES = {"pairs": "pandalm_testset_v1.jsonl.gz", "helpful": "hh_helpful_base.train.jsonl.gz"}
 MOST_PEOPLE = 3  # who gave thumbs on one answer: each is an account of its own
 RUN = """name: {name}
 method: {method}
@@ -66,24 +68,24 @@ def pairs(out: Path, asked: argparse.Namespace) -> Row:
     from trueup.run.artifacts import Feedback
 
     demonstrations(out, asked.demonstrations)
-    write(out / "pandalm.jsonl", common.rows_of("pandalm_testset_v1.jsonl.gz", asked.rows))
+    write(out / "judged.jsonl", common.rows_of(FILES[asked.part], asked.rows))
     settings = {
-        "held_out": 0.3,
+        "held_out": asked.held_out,
         "epochs": asked.epochs,
         "length": asked.max_length,
         "base": asked.base,
         "kind": asked.kind,
     }
-    (out / "run.yaml").write_text(RUN.format(name="pandalm", method="dpo", preferences="pandalm.jsonl", **settings))
+    (out / "run.yaml").write_text(RUN.format(name=asked.part, method="dpo", preferences="judged.jsonl", **settings))
     metrics = run(out, "sft", "collect", "reward")
-    frozen = Feedback(out / "runs" / "pandalm" / "round-1" / "collect")
+    frozen = Feedback(out / "runs" / asked.part / "round-1" / "collect")
     apart = frozen.pairs("held_out")
     longer = [(len(p["chosen"]) > len(p["rejected"])) + 0.5 * (len(p["chosen"]) == len(p["rejected"])) for p in apart]
     found = frozen.record()["metrics"]
     return {
         "became": found["became"],
-        "alpha": found["alpha"],
-        "kappa": found["kappa"]["pairs"],
+        "alpha": found.get("alpha"),  # of people who judged the same
+        "kappa": found["kappa"]["pairs"] if found.get("kappa") else None,
         "margins": dict(Counter(round(p["margin"], 2) for p in [*frozen.pairs("train"), *apart])),
         "held_out_prompts": len({p["prompt_id"] for p in apart}),
         **{name: metrics[name] for name in ("num_pairs", "num_dropped_too_long", "num_held_out", "train_loss")},
@@ -184,10 +186,11 @@ def _free_port() -> int:
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("part", choices=("pairs", "thumbs"))
+    made.add_argument("part", choices=("pairs", "helpful", "thumbs"))
     made.add_argument("out", type=Path)
     made.add_argument("--rows", type=int, default=600, help="of the file of judgements")
     made.add_argument("--demonstrations", type=int, default=24)
+    made.add_argument("--held-out", type=float, default=0.3, help="share of the prompts that is held out of pairs")
     made.add_argument("--epochs", type=float, default=1)
     made.add_argument("--max-length", type=int, default=192, help="tokens; longer pairs are left out, and counted")
     made.add_argument("--kind", choices=("lora", "head"), default="lora", help="of the reward model")
@@ -197,7 +200,7 @@ def main() -> None:
     asked.out = asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    found = pairs(asked.out, asked) if asked.part == "pairs" else thumbs(asked.out, asked)
+    found = thumbs(asked.out, asked) if asked.part == "thumbs" else pairs(asked.out, asked)
     print(json.dumps(found, indent=2))
 
 

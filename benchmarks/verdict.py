@@ -1,6 +1,6 @@
 """How often intervals hold the truth, and how many labels a sequential A/B takes, on simulated truth: docs/verdict.md.
 
-    python benchmarks/verdict.py intervals|sequential [--repetitions 1000]
+    python benchmarks/verdict.py intervals|sequential [--repetitions 1000] [--seed 0]
 
 prints the tables as Markdown. The truth is a rate at which answers win; the outcomes of a prompt are independent, or
 correlated by a beta distribution of the prompts' own rates.
@@ -35,9 +35,9 @@ def outcomes(
     return (draw.random((num_prompts, size)) < own).astype(float)
 
 
-def coverage(num_prompts: int, size: int, rate: float, correlation: float, repetitions: int) -> float:
+def coverage(num_prompts: int, size: int, rate: float, correlation: float, repetitions: int, seed: int = SEED) -> float:
     """The share of `repetitions` whose interval holds `rate`."""
-    draw = np.random.default_rng([SEED, num_prompts, size, round(100 * rate), round(100 * correlation)])
+    draw = np.random.default_rng([seed, num_prompts, size, round(100 * rate), round(100 * correlation)])
     ids = [str(i) for i in range(num_prompts) for _ in range(size)]
     held = 0
     for _ in range(repetitions):
@@ -59,21 +59,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=("intervals", "sequential"))
     parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the intervals' table")
     asked = parser.parse_args()
     if asked.table == "intervals":
-        _intervals(asked.repetitions)
+        _intervals(asked.repetitions, asked.seed)
     else:
         _sequential(asked.repetitions)
 
 
-def _intervals(repetitions: int) -> None:
+def _intervals(repetitions: int, seed: int) -> None:
     within = total = 0
     for size, correlation in CLUSTERS:
         print(f"\n{size} answer{'s' * (size > 1)} for each prompt, correlation {correlation:g}\n")
         print("| prompts | " + " | ".join(f"{rate:g}" for rate in RATES) + " |")
         print("|---|" + "---|" * len(RATES))
         for number in PROMPTS:
-            row = [coverage(number, size, rate, correlation, repetitions) for rate in RATES]
+            row = [coverage(number, size, rate, correlation, repetitions, seed) for rate in RATES]
             within, total = within + sum(0.93 <= found <= 0.97 for found in row), total + len(row)
             print(f"| {number} | " + " | ".join(f"{found:.1%}" for found in row) + " |", flush=True)
     print(f"\n{within} of {total} within 93 to 97 %")

@@ -6,6 +6,7 @@ Nothing here trusts the shape of what the server sent: its API takes any JSON as
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,14 +27,14 @@ Fields = dict[str, list[str]]  # the texts or choices of each control that holds
 Common = dict[str, Any]  # what every judgement of an annotation has
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unusable:
-    """An annotation that is no verdict, why, and what the server sent."""
+    """An annotation that is no verdict, why, and who made it: None where the server does not say."""
 
     task: Any  # its id
     uid: str
     why: str
-    raw: Any
+    annotator: str | None = None
 
 
 def parse(task: Any, interface: str = "thumbs") -> tuple[list[Judgement], list[Unusable]]:
@@ -44,11 +45,11 @@ def parse(task: Any, interface: str = "thumbs") -> tuple[list[Judgement], list[U
     good: list[Judgement] = []
     bad: list[Unusable] = []
     if task.get("unreadable"):
-        bad.append(Unusable(task.get("id"), uid, UNREADABLE, None))
+        bad.append(Unusable(task.get("id"), uid, UNREADABLE))
     for raw in _list(task.get("annotations")):
         found = _judgements(raw, uid, task["data"], PARSERS[interface])
         if isinstance(found, str):
-            bad.append(Unusable(task.get("id"), uid, found, raw))
+            bad.append(Unusable(task.get("id"), uid, found, _annotator_of(raw)))
         else:
             good += found
     return good, bad
@@ -68,7 +69,7 @@ def _judgements(raw: Any, uid: str, data: dict[str, Any], parser: Parser) -> lis
         "annotation_id": number,
         "updated_at": _text(raw.get("updated_at")),
         "lead_time": _seconds(raw.get("lead_time")),
-        "guidelines": "".join(fields.pop(STAMP, [])[:1]),
+        "guidelines": sys.intern("".join(fields.pop(STAMP, [])[:1])),
         "reasons": tuple(fields.get("why", [])),
         "comment": " ".join(fields.get("reason", [])),
     }
@@ -157,7 +158,7 @@ def _fields(result: Any) -> Fields:
     return fields
 
 
-def annotator_of(raw: Any) -> str | None:
+def _annotator_of(raw: Any) -> str | None:
     """Who made an annotation, as the server sent it; None where it does not say."""
     number, who = (raw.get("id"), raw.get("completed_by")) if isinstance(raw, dict) else (None, None)
     return _annotator(who, number) if isinstance(number, int) and who is not None else None
@@ -166,7 +167,7 @@ def annotator_of(raw: Any) -> str | None:
 def _annotator(completed_by: Any, number: int) -> str:
     """An id: /api/tasks gives an object, exports a number. Of whom nothing is known, each verdict is a person's own."""
     known = completed_by.get("id") if isinstance(completed_by, dict) else completed_by
-    return f"{UNKNOWN}{number}" if known is None else _text(known)
+    return f"{UNKNOWN}{number}" if known is None else sys.intern(_text(known))  # one text for all of a person
 
 
 def _seconds(value: Any) -> float | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60  # without a byte
 ATTEMPTS = 4
+TASKS = "/api/tasks/"  # where the answer is a page of tasks
 FIRST_PAUSE_S = 0.25  # doubled with each attempt
 # What the SDK's models raise of an answer whose shape they take for granted, and httpx of an address that is none.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
@@ -42,6 +43,10 @@ def attempts(answers: tuple[int, ...] = (), *, first_pause_s: float = FIRST_PAUS
     return stamina.retry_context(passes, attempts=ATTEMPTS, wait_initial=first_pause_s, wait_jitter=0)
 
 
+class _KeptError(Exception):
+    """Ends a request whose answer is kept as it arrived: the SDK would make objects of tasks, which nobody reads."""
+
+
 class Api:
     """One Label Studio server through label-studio-sdk, which makes the requests and trades personal access tokens.
 
@@ -56,7 +61,10 @@ class Api:
 
         def keep(answer: httpx.Response) -> None:
             answer.read()
+            answer.stream = httpx.ByteStream(b"")  # else both refer to each other, and a page stays in memory for long
             last.answer = answer
+            if answer.request.method == "GET" and answer.request.url.path.endswith(TASKS):
+                raise _KeptError
 
         self._http = httpx.Client(
             timeout=TIMEOUT_S,
@@ -109,6 +117,8 @@ class Api:
             raise refused(where) from None
         try:
             call(sdk)
+        except _KeptError:
+            pass
         except httpx.HTTPError as error:
             raise no_answer(where, error) from None
         except ApiError:  # an answer, or what a token was traded for does not say when it runs out

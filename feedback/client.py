@@ -12,7 +12,7 @@ from trueup.feedback.api import Api, attempts
 from trueup.feedback.connection import Connection
 from trueup.feedback.faults import AGAIN, RequestError, unexpected
 from trueup.feedback.listing import Listing, Task
-from trueup.feedback.tasks import surplus, uid_of
+from trueup.feedback.tasks import Counted, counted, surplus
 from trueup.progress import bars, track
 
 BODY_BYTES = 500_000  # of one import: nginx takes a million by default
@@ -70,43 +70,31 @@ class Client:
 
     def ask_for(self, project: int, annotations_per_task: int) -> None:
         """Have each task given to so many people at least."""
+        if self.asks_for(project) < annotations_per_task:
+            doing = f"project {project}"
+            self._api.get(doing, lambda sdk: sdk.projects.update(project, maximum_annotations=annotations_per_task))
+
+    def asks_for(self, project: int) -> int:
+        """How many people the project gives each task to that has no number of its own."""
         doing = f"project {project}"
         settings = self._api.get(doing, lambda sdk: sdk.projects.with_raw_response.get(project))
         now = settings.get("maximum_annotations") if isinstance(settings, dict) else None
         if not isinstance(now, int):
             raise unexpected(f"Label Studio, {self.url}, {doing}", settings, "a project with maximum_annotations")
-        if now < annotations_per_task:
-            self._api.get(doing, lambda sdk: sdk.projects.update(project, maximum_annotations=annotations_per_task))
+        return now
 
-    def give_to(self, project: int, people: Mapping[str, int]) -> int:
-        """Have each task of `people` (by uid) given to so many people; return how many tasks that changed.
+    def give_to(self, people: Mapping[Any, tuple[int, bool]]) -> None:
+        """Have tasks given to so many people: id -> (that number, whether it is reached). Saying it twice does no harm.
 
         Label Studio's own share of overlapping tasks is drawn anew with each import, so each task has its own number.
-        A number is lowered no further than to the project's.
         """
-        doing = f"project {project}"
-        settings = self._api.get(doing, lambda sdk: sdk.projects.with_raw_response.get(project))
-        least = settings.get("maximum_annotations") if isinstance(settings, dict) else None
-        changed = []
-        for task in (task for page in self._listing.counted(project) for task in page):
-            uid, now = uid_of(task), task.get("overlap")
-            if (
-                uid is not None
-                and uid in people
-                and now != (wanted := max(people[uid], least if isinstance(least, int) else 1))
-            ):
-                enough = (task.get("total_annotations") or 0) >= wanted
-                changed.append((str(task["id"]), wanted, enough))
-        if not changed:
-            return 0
 
-        def change(one: tuple[str, int, bool]) -> None:
-            number, wanted, enough = one  # saying it twice does no harm
-            self._api.get(f"task {number}", lambda sdk: sdk.tasks.update(number, overlap=wanted, is_labeled=enough))
+        def change(one: tuple[Any, tuple[int, bool]]) -> None:
+            task, (number, enough) = str(one[0]), one[1]
+            self._api.get(f"task {task}", lambda sdk: sdk.tasks.update(task, overlap=number, is_labeled=enough))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(track("collect", "people for each task", pool.map(change, changed), len(changed)))
-        return len(changed)
+            list(track("collect", "people for each task", pool.map(change, people.items()), len(people)))
 
     def screen(self, project: int) -> str:
         """The labelling screen that the project has."""
@@ -132,7 +120,7 @@ class Client:
         added = -1
         for attempt in attempts(first_pause_s=LOST_ANSWER_S):
             found = self._counted(project)
-            present = {uid_of(task) for task in found}
+            present = {task.uid for task in found}
             missing = [task for task in tasks if task["data"]["uid"] not in present]
             added = max(added, len(missing))  # of the first attempt
             with attempt:
@@ -145,7 +133,7 @@ class Client:
 
     def _refuse_lost(self, project: int, tasks: list[Task]) -> None:
         """Remove what is there twice. Raises RequestError where a task is not there."""
-        present = {uid_of(task) for task in self._counted(project)}
+        present = {task.uid for task in self._counted(project)}
         lost = sum(task["data"]["uid"] not in present for task in tasks)
         if lost:
             raise RequestError(
@@ -170,9 +158,9 @@ class Client:
         self._api.get(f"project {project}", lambda sdk: sdk.projects.with_raw_response.get(project))
         yield from self._listing.judged(project, since)
 
-    def _counted(self, project: int) -> list[Task]:
-        """The project's tasks, each with its uid and counts alone; what came twice and is untouched is removed."""
-        found = [_without_texts(task) for page in self._listing.counted(project) for task in page]
+    def _counted(self, project: int) -> list[Counted]:
+        """The project's tasks, without their texts; what came twice and is untouched is removed."""
+        found = [counted(task) for page in self._listing.counted(project) for task in page]
         twice = surplus(found)
         if twice:
             chosen = {"all": False, "included": twice}
@@ -181,7 +169,7 @@ class Client:
                 lambda sdk: sdk.actions.create(id="delete_tasks", project=project, selected_items=chosen),
             )
         gone = set(twice)
-        return [task for task in found if task["id"] not in gone]
+        return [task for task in found if task.id not in gone]
 
     def _projects(self, doing: str, number: int) -> Any:
         return self._api.get(doing, lambda sdk: sdk.projects.list(page=number, page_size=100, include="id,description"))
@@ -206,11 +194,6 @@ class Client:
 
 def _description(key: str) -> str:
     return f"Published by trueup, key {key}."
-
-
-def _without_texts(task: Task) -> Task:
-    """The task as `surplus` needs it: ten thousand answers need not be in memory to be counted."""
-    return task | {"data": {"uid": uid_of(task)}}
 
 
 def _parcels(tasks: list[Task]) -> list[list[Task]]:

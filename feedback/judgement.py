@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ RATINGS = range(1, 6)
 UNNAMED = re.compile(r"(unnamed )?\d+\.\d+")  # what a person of whom a file says nothing is called, and was earlier
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
     """What every judgement has. One annotation of Label Studio's may hold several."""
 
@@ -46,7 +47,7 @@ class Judgement:
         return self.annotation_id is not None or UNNAMED.fullmatch(self.annotator) is None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Thumb(Judgement):
     """One answer is good or bad."""
 
@@ -59,7 +60,7 @@ class Thumb(Judgement):
         return self.up
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison(Judgement):
     """Of two answers to one prompt, one is better, or both are as good, or both are bad. `uid` is that of the pair."""
 
@@ -78,7 +79,7 @@ class Comparison(Judgement):
         return (self.a, self.b)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rating(Judgement):
     """One answer on a scale from 1 (bad) to 5 (excellent)."""
 
@@ -91,7 +92,7 @@ class Rating(Judgement):
         return self.rating
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Edit(Judgement):
     """One answer as the annotator would have written it."""
 
@@ -164,7 +165,7 @@ def _read(kind: type[Judgement], row: Row) -> Judgement:
         truth = isinstance(value, bool) and _SHAPES[field.name] is not bool  # a bool is an int to Python
         if truth or not isinstance(value, _SHAPES[field.name]) or value not in _ALLOWED.get(field.name, [value]):
             raise ValueError(f"{field.name} is {value!r}")
-        values[field.name] = value
+        values[field.name] = sys.intern(value) if field.name in ("annotator", "guidelines") else value
     try:
         return kind(**values)
     except TypeError as error:

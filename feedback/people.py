@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from trueup.errors import ServerError
 from trueup.feedback import database, server, signup
@@ -44,7 +45,10 @@ def everybody(data_dir: Path) -> list[Person]:
     """All who were ever added, in that order. Raises ServerError when the file cannot be read."""
     path = data_dir / FILE
     try:
-        return [Person(**known) for known in json.loads(path.read_bytes())["people"]]
+        known = json.loads(path.read_bytes())["people"]
+        if not isinstance(known, list):
+            raise TypeError
+        return [_person(one) for one in known]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -54,6 +58,16 @@ def everybody(data_dir: Path) -> list[Person]:
             expected="what trueup people add wrote",
             next_step="restore it from a copy; or move it aside: the accounts and their judgements stay",
         ) from None
+
+
+def _person(known: Any) -> Person:
+    """A person as the file has one. Raises TypeError on anything else."""
+    kinds = {"id": int, "name": str, "email": str, "password": str, "named": bool, "removed": bool}
+    if not isinstance(known, dict) or not all(
+        type(known[name]) is kind for name, kind in kinds.items() if name in known
+    ):
+        raise TypeError
+    return Person(**known)
 
 
 def add(data_dir: Path, name: str, *, named: bool = False) -> Person:
@@ -69,6 +83,14 @@ def add(data_dir: Path, name: str, *, named: bool = False) -> Person:
     if not server.is_running(data_dir):
         again = f"trueup labelstudio start --data-dir {shlex.quote(str(data_dir))}"
         raise ServerError(str(data_dir), found="Label Studio is not running", next_step=again)
+    if not server.is_guarded(data_dir):
+        raise ServerError(
+            str(data_dir),
+            found="an earlier version of trueup started this server: a login on it can open more than judging, such as "
+            "settings and other people's judgements",
+            expected="a server that this version started",
+            next_step=f"{server.restart(data_dir)}: nothing is lost",
+        )
     admin = connect(data_dir)
     with _changing(data_dir) as people:
         password, number = secrets.token_urlsafe(12), 1

@@ -7,15 +7,15 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trueup.feedback import people, reach, server
 from trueup.feedback.annotations import parse
 from trueup.feedback.client import Client
 from trueup.feedback.connection import connect, is_ours
 from trueup.feedback.faults import RequestError
+from trueup.feedback.giving import Giving
 from trueup.feedback.judgement import from_row
-from trueup.feedback.listing import Task
 from trueup.feedback.qualification import Qualification
 from trueup.feedback.screens import screen
 from trueup.feedback.standing import Standing, standing
@@ -30,6 +30,8 @@ OURS = "our own server"  # whose port may change
 PATIENCE_S = 3600  # how long a run that waits bears a server that is away
 LONGEST_PAUSE_S = 60.0
 SPEED_OF_LAST_S = 3600  # by which time left is told: people pause
+
+Answer = TypeVar("Answer")
 
 
 class Project:
@@ -103,20 +105,22 @@ class Project:
         *,
         each: int | Mapping[str, int],
         wanted: int,
+        given: Mapping[str, int] | None = None,
         qualification: Qualification | None = None,
     ) -> Standing:
         """Where people stand when `wanted` of the completions `asked` (uids) have `each` verdicts; `known` from `make`.
 
-        `each` may be another number for each uid. What people judged who lack the `qualification` is given to others as
-        well. Raises Waiting before that, unless the settings say to wait and
-        people are still given enough.
+        `each` may be another number for each uid. Tasks that nobody waits for are `given` to so many people, by uid.
+        Raises Waiting before enough is judged, unless the settings say to wait and people are still given enough.
         """
         number, key = known
         address = f"{self.client.url}/projects/{number}/data?labeling=1"
         if self.settings.url is None:
             address = address.replace(self.client.url, reach.address_of(self.settings.data_dir), 1)
             address += f" (login: trueup labelstudio status --data-dir {self.settings.data_dir})"
-        watch, whole, in_vain = Watch(self.client, number), True, dict[str, int]()
+        watch, whole = Watch(self.client, number, self.interface), True
+        wants = dict(each if isinstance(each, Mapping) else dict.fromkeys(asked, each))
+        giving = Giving(self.client, number, wants | dict(given or {}))
         with bars("collect", speed_of_last_s=SPEED_OF_LAST_S) as bar:
             task = bar.add_task("judgements", total=wanted)
             while True:
@@ -133,11 +137,8 @@ class Project:
                     alone=self._alone,
                     qualification=qualification,
                 )
-                if now.in_vain != in_vain:
-                    in_vain = now.in_vain
-                    wants = each if isinstance(each, Mapping) else dict.fromkeys(asked, each)
-                    self.client.give_to(number, {uid: wants[uid] + more for uid, more in in_vain.items()})
-                notes = [*self.notes, *now.notes(address, len(asked))]
+                self._patiently(functools.partial(giving.keep, found, now.missing))
+                notes = [*self.notes, *self._unguarded(), *now.notes(address, len(asked))]
                 self.note_progress(now, notes)
                 bar.update(task, completed=min(now.labelled, wanted))
                 if now.done and whole:
@@ -151,6 +152,17 @@ class Project:
     def people(self) -> list[people.Person]:
         """Who was given a login on our own server; nobody is known of another one."""
         return people.everybody(self._data_dir) if self._data_dir else []
+
+    def _unguarded(self) -> list[str]:
+        """What to say of our own server where people have logins that open more than they should."""
+        if self._data_dir is None or not any(not person.removed for person in self.people()):
+            return []
+        if server.is_guarded(self._data_dir):
+            return []
+        return [
+            "an earlier version of trueup started this server, and a login on it can open more than judging: "
+            + server.restart(self._data_dir)
+        ]
 
     def note_progress(self, now: Standing, notes: list[str]) -> None:
         """What `trueup status` says while collect waits."""
@@ -170,7 +182,7 @@ class Project:
                 for one in from_row(row):
                     before.setdefault(one.annotation_id, set()).add((one.kind, one.verdict))
         after: dict[int | None, set[tuple[str, Any]]] = {}
-        for task in self.client.pull(number):
+        for task in (task for page in self.client.pages(number) for task in page):
             for one in parse(task, self.interface)[0]:
                 if one.uid in uids:
                     after.setdefault(one.annotation_id, set()).add((one.kind, one.verdict))
@@ -181,7 +193,7 @@ class Project:
         }
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
-    def _patiently(self, ask: Callable[[], list[Task]]) -> list[Task]:
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """What `ask` returns; where the settings say to wait, a server that is away is asked again and again."""
         began, pause = time.monotonic(), self.settings.poll_s
         while True:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from trueup import drawing
 from trueup.feedback.judgement import Comparison, Judgement, Thumb
 from trueup.feedback.quality import disputed
 from trueup.page import Page
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 MOST_DISPUTED = 30
 MOST_PEOPLE = 40
-COLOUR, EVEN = "#2a9d6f", "#8a94a6"
 
 
 def write(
@@ -37,17 +37,22 @@ def write(
         _leanings(page, found)
     else:
         page.text(f"{_counted(len(people), 'person', 'people')} gave {_counted(number, 'judgement')}{written}.")
-        _agreement(page, found)
-        _people(page, people)
-        _leanings(page, found)
-        _checked(page, found)
-        _accuracy(page, found["dawid_skene"])
+        about_people(page, found)
         _disputed(page, judgements, completions)
     return page.write(path)
 
 
-def _agreement(page: Page, found: dict[str, Any]) -> None:
-    page.heading("Do people agree?")
+def about_people(page: Page, found: dict[str, Any], level: Literal[2, 3] = 2) -> None:
+    """What `found` says of those who judged, each part under a heading of this level."""
+    _agreement(page, found, level)
+    _people(page, found["people"], level)
+    _leanings(page, found, level)
+    _checked(page, found, level)
+    _accuracy(page, found["dawid_skene"], level)
+
+
+def _agreement(page: Page, found: dict[str, Any], level: Literal[2, 3]) -> None:
+    page.heading("Do people agree?", level)
     if not found["num_compared"]:
         page.text(
             "Nobody judged the same thing as somebody else, so nothing is known of their agreement. Set "
@@ -88,8 +93,8 @@ def _in_words(alpha: dict[str, Any]) -> str:
     return "That is in between: good enough for a first try, and clearer guidelines would help."
 
 
-def _people(page: Page, people: dict[str, dict[str, Any]]) -> None:
-    page.heading("Each person")
+def _people(page: Page, people: dict[str, dict[str, Any]], level: Literal[2, 3]) -> None:
+    page.heading("Each person", level)
     if len(people) > MOST_PEOPLE:
         page.text(f"The {MOST_PEOPLE} with the most judgements are shown, of {len(people):,}.")
     rows = [
@@ -112,8 +117,8 @@ def _people(page: Page, people: dict[str, dict[str, Any]]) -> None:
         )
 
 
-def _leanings(page: Page, found: dict[str, Any]) -> None:
-    page.heading("Do people lean to length or to a side?")
+def _leanings(page: Page, found: dict[str, Any], level: Literal[2, 3] = 2) -> None:
+    page.heading("Do people lean to length or to a side?", level)
     people = found["people"]
     longer = {name: one["prefers_longer"] for name, one in people.items() if one["prefers_longer"]}
     if not found["prefers_longer"]:
@@ -135,10 +140,10 @@ def _lean(share: dict[str, Any], what: str) -> str:
     )
 
 
-def _checked(page: Page, found: dict[str, Any]) -> None:
+def _checked(page: Page, found: dict[str, Any], level: Literal[2, 3]) -> None:
     """Gold questions and repetitions, where some were asked."""
     if gold := found.get("gold"):
-        page.heading("Who is right on gold questions?")
+        page.heading("Who is right on gold questions?", level)
         everybody = gold["all"]
         page.text(
             f"{_percent(everybody)} of {_counted(everybody['num'], 'answer')} to questions whose answer was known were "
@@ -146,7 +151,7 @@ def _checked(page: Page, found: dict[str, Any]) -> None:
         )
         page.table(["person", "right", "of"], _share_rows(gold["people"]))
     if again := found.get("repeated"):
-        page.heading("Does each person say the same again?")
+        page.heading("Does each person say the same again?", level)
         if (everybody := again["all"]) is None:
             page.text("Nobody judged a question twice: of each repetition the question itself was judged by others.")
             return
@@ -164,8 +169,8 @@ def _share_rows(people: dict[str, Any]) -> list[list[Any]]:
     return [[name, _percent(share), share["num"]] for name, share in most]
 
 
-def _accuracy(page: Page, found: dict[str, Any]) -> None:
-    page.heading("How often is each person right?")
+def _accuracy(page: Page, found: dict[str, Any], level: Literal[2, 3]) -> None:
+    page.heading("How often is each person right?", level)
     if found["accuracies"] is None:
         page.text(
             f"Not enough to tell: {_counted(found['num_votes'], 'verdict')} on things that several people judged, and "
@@ -215,17 +220,5 @@ def _counted(number: int, one: str, several: str = "") -> str:
 
 def _shares(found: dict[str, dict[str, Any]]) -> Figure:
     """One line for each of the people with the most judgements."""
-    from matplotlib.figure import Figure
-
-    found = dict(list(found.items())[:MOST_PEOPLE])
-    figure = Figure(figsize=(7, 0.8 + 0.35 * len(found)))
-    axes = figure.subplots()
-    for row, one in enumerate(found.values()):
-        axes.plot([one["low"], one["high"]], [row, row], color=COLOUR, linewidth=3, solid_capstyle="round")
-        axes.plot([one["estimate"]], [row], color=COLOUR, marker="o", markersize=8)
-    axes.axvline(0.5, color=EVEN, linestyle="--")
-    axes.set(xlim=(0, 1), ylim=(len(found) - 0.5, -0.5))
-    axes.set_yticks(range(len(found)), list(found))
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    some = list(found.items())[:MOST_PEOPLE]
+    return drawing.forest([drawing.Interval(name, one["estimate"], one["low"], one["high"]) for name, one in some])

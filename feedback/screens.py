@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -12,6 +13,9 @@ from trueup.feedback.annotations import STAMP
 from trueup.feedback.tasks import clean
 
 FOLDER = "trueup.feedback.interfaces"
+TEXTS = (".md", ".txt")
+MOST_OF_A_NAME = 200  # characters
+FILE_NAME = re.compile(r"(?i)[^\n]*\.(md|txt)|\S*\.(html?|docx?|pdf|odt|rtf|rst|markdown|text)")  # of guidelines
 
 
 def screen(interface: str, guidelines: str = "") -> str:
@@ -37,23 +41,35 @@ def screen(interface: str, guidelines: str = "") -> str:
 def read_guidelines(given: str | None, folder: Path) -> str:
     """The guidelines of a run file: the text itself, or a file in `folder`. Raises ConfigError where it has none."""
     given = (given or "").strip()
-    if "\n" in given or not given.endswith((".md", ".txt")):
+    if not FILE_NAME.fullmatch(given) and not _is_there(given, folder):
         return given
-    path, found = folder / Path(given).expanduser(), "an empty file"
+    path, found = folder / Path(given).expanduser(), ""
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig") if given.lower().endswith(TEXTS) else ""
     except FileNotFoundError:
         text, found = "", "no such file"
     except (OSError, ValueError) as error:
         text, found = "", f"a file that cannot be read: {error}"
-    if not text:
+    else:
+        found = "an empty file" if given.lower().endswith(TEXTS) else "another kind of file"
+    if not clean(text).strip():
         raise ConfigError(
             "collect.guidelines",
             found=f"{path}: {found}",
-            expected="a text file in UTF-8",
+            expected=f"a text file in UTF-8 ({' or '.join(TEXTS)})",
             next_step="correct the path, or write the guidelines into the run file",
         )
-    return text
+    return text.strip()
+
+
+def _is_there(given: str, folder: Path) -> bool:
+    """Whether the guidelines are the name of a file or folder, whatever it is called."""
+    if not given or "\n" in given or len(given) > MOST_OF_A_NAME:
+        return False
+    try:
+        return (folder / given).exists()
+    except (OSError, ValueError):  # no name of a file
+        return False
 
 
 def version(guidelines: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -115,6 +116,23 @@ def login(data_dir: Path) -> dict[str, str]:
 def is_running(data_dir: Path) -> bool:
     """True while a Label Studio of this folder runs: not of a copy of it, nor of what it was copied from."""
     return _process(data_dir) is not None
+
+
+def is_guarded(data_dir: Path) -> bool:
+    """False of a running server that an earlier version of trueup started, whose logins may open what ours may not."""
+    pid = _process(data_dir)
+    try:
+        given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pid is not None else []
+    except OSError:  # it ended meanwhile
+        return True
+    return pid is None or f"{environment.GUARDED}={environment.guard()}".encode() in given
+
+
+def restart(data_dir: Path) -> str:
+    """The command that starts a server anew; its data, logins and judgements stay."""
+    chosen = f"--data-dir {shlex.quote(str(data_dir))}"
+    port = credentials(data_dir).get("url", "").rpartition(":")[2]
+    return f"trueup labelstudio stop {chosen} && trueup labelstudio start {chosen}{f' --port {port}' if port else ''}"
 
 
 def stop(data_dir: Path) -> bool:

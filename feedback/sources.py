@@ -14,6 +14,7 @@ from trueup.feedback.judgement import Judgement, from_row, to_row
 from trueup.feedback.project import Project
 from trueup.feedback.qualification import Qualification
 from trueup.feedback.questions import numbered
+from trueup.feedback.store import to_line
 
 Row = dict[str, Any]
 
@@ -91,10 +92,7 @@ class LabelStudio:
         """Raises ServerError as `Client.publish` does."""
         self.project.store.remember_asked(self.asked.drawn)
         known = self._make()
-        number = self.project.client.publish(known[0], self.asked.tasks)
-        if self.project.store.asked():  # of some tasks more people are asked, or were in an earlier call
-            self.project.client.give_to(known[0], self.asked.people_of_all)
-        return number
+        return self.project.client.publish(known[0], self.asked.tasks)
 
     def pull(self) -> Pulled:
         """Raises Waiting until enough is judged, unless the settings say to wait for that."""
@@ -104,11 +102,12 @@ class LabelStudio:
             list(self.asked.people),
             each=self.asked.people,
             wanted=self._wanted,
+            given=self.asked.people_of_all,
             qualification=self._qualification,
         )
-        rows, checks = set_apart(found.rows, self.project.store.asked())
+        rows, checks = set_apart(map(to_line, found.said), self.project.store.asked())
         checks = [row for row in checks if row.get("of", row["uid"]) in {*self.asked.people, *self.asked.right}]
-        checks += [row | {"check": "not qualified"} for row in found.held]
+        checks += [to_line(said) | {"check": "not qualified"} for said in found.held]
         rows = self._adjudicated(rows)
         judgements = [one for row in rows for one in from_row(row)]
         return Pulled(judgements, self._completions, rows, found.counts(), checks)
@@ -126,7 +125,7 @@ class LabelStudio:
         if (known := adjudication.known) is not None:
             found = adjudication.labels(known, uids, each=1, wanted=len(uids) if self._adjudicates else 0)
             settled = [row for row in settled if row["project"] != known[1]]
-            settled += [row | {"adjudicated": True} for row in found.rows if row["project"] == known[1]]
+            settled += [to_line(one) | {"adjudicated": True} for one in found.said if one[0] == known[1]]
         return said + settled
 
     def _make(self) -> tuple[int, str]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from trueup.feedback.annotations import SKIPPED, UNKNOWN, Unusable, annotator_of, parse
+from trueup.feedback.annotations import UNKNOWN, UNREADABLE, Unusable
 from trueup.feedback.judgement import Judgement
 from trueup.feedback.people import Person
 from trueup.feedback.qualification import Qualification
-from trueup.feedback.store import Store
-from trueup.feedback.tasks import uid_of
+from trueup.feedback.seen import Seen
+from trueup.feedback.store import Said, Store
 
 KIND_OF = {"thumbs": "thumb", "pairwise": "comparison", "rating": "rating", "edit": "edit"}  # what a screen asks for
 NAMED = 5  # tasks that a note names
@@ -26,7 +26,7 @@ class Standing:
     labelled: int
     wanted: int
     to_come: int
-    rows: list[dict[str, Any]]  # the judgements that count, in the order in which they were given
+    said: list[Said]  # the judgements that count, in the order in which they were given
     unusable: list[Unusable]
     foreign: list[Any]  # ids of tasks that trueup did not publish
     num_gone: int  # annotations pulled earlier and deleted in Label Studio since
@@ -34,12 +34,14 @@ class Standing:
     begun: int = 0  # completions with a verdict, and fewer than are wanted of each
     each: int = 1  # verdicts wanted of each, or of some
     left: dict[str, int] = field(default_factory=dict)  # person -> how many more this person can still be given
-    doubled: list[Any] = field(default_factory=list)  # ids of tasks that one person judged twice, and nobody else gets
+    doubled: list[Any] = field(
+        default_factory=list
+    )  # ids of tasks that one person judged twice, and others are still to judge
     short_of_people: bool = False  # fewer people can judge than are wanted of each
     overlap: str = ""  # the key that says how many are wanted of some
-    held: list[dict[str, Any]] = field(default_factory=list)  # the judgements of people who lack the qualification
+    held: list[Said] = field(default_factory=list)  # the judgements of people who lack the qualification
     lacking: dict[str, str] = field(default_factory=dict)  # person -> what of the qualification this person lacks
-    in_vain: dict[str, int] = field(default_factory=dict)  # uid -> how many annotations these people made of it
+    missing: dict[str, int] = field(default_factory=dict)  # uid -> how many more people are to judge it
 
     @property
     def done(self) -> bool:
@@ -79,8 +81,8 @@ class Standing:
             )
         if self.doubled:
             lines.append(
-                f"{len(self.doubled)} judged twice by one person, and so given to nobody else: the later "
-                f"judgement counts; delete the earlier one in Label Studio ({_named(self.doubled)})"
+                f"{len(self.doubled)} judged twice by one person, whose later judgement counts: given to somebody else "
+                f"as well ({_named(self.doubled)})"
             )
         if self.lacking:
             lines.append(
@@ -106,7 +108,7 @@ class Standing:
 
 
 def standing(
-    tasks: Sequence[dict[str, Any]],
+    tasks: Sequence[Seen],
     asked: Sequence[str],
     store: Store,
     key: str,
@@ -120,36 +122,36 @@ def standing(
 ) -> Standing:
     """Take the judgements of `tasks` into the store and count them for what was `asked` about (uids).
 
-    `each` verdicts are wanted of each, or as many as it says of a uid. Label Studio gives a task out until so many
-    annotations were submitted, with a verdict or not, and whoever skipped it does not get it again. Where `people` with
-    logins are known, they and all who judged here are those who can be given something; elsewhere others may be there,
-    who never judged yet. `alone`: what people said in the run's other projects is no verdict here.
-    What people said who lack the `qualification` is kept, and counts once they have it.
+    `each` verdicts of different people are wanted of each, or as many as it says of a uid. How many are
+    `missing` is counted by people, and Label Studio's own count of annotations, whoever made them, is none of that.
+    Whoever judged or skipped a task does not get it again. Where `people` with logins are known, they and all who
+    judged here are those who can be given something; elsewhere others may be there, who never judged yet. `alone`: what
+    people said in the run's other projects is no verdict here. What people said who lack the `qualification` is kept,
+    and counts once they have it.
     """
-    parsed = [parse(task, interface) for task in tasks]
-    found: list[Judgement] = [one for good, _ in parsed for one in good]
-    unusable = [one for _, bad in parsed for one in bad]
+    found = [one for task in tasks for one in task.judgements]
+    unusable = [one for task in tasks for one in task.unusable]
     store.append(found, key)
     present = {one.annotation_id for one in found if one.annotation_id is not None}
-    hidden = {one.uid for one in unusable if one.raw is None}  # tasks that the server cannot show: the store knows more
+    hidden = {one.uid for one in unusable if one.why == UNREADABLE}  # the server cannot show them: the store knows more
     current = store.current(present, key, hidden)
     lacking = qualification.lacking(found) if qualification else {}
-    held = [row for row in current if row["annotator"] in lacking and row["uid"] in set(asked)]
-    current = [row for row in current if row["annotator"] not in lacking or row["uid"] not in set(asked)]
-    counted = [row for row in current if row["project"] == key or not alone]
-    said = {(row["annotator"], row["uid"]) for row in counted if row["kind"] == KIND_OF[interface]}
+    of_ours = set(asked)
+    held = [said for said in current if said[1].annotator in lacking and said[1].uid in of_ours]
+    current = [said for said in current if said[1].annotator not in lacking or said[1].uid not in of_ours]
+    kind = KIND_OF[interface]
+    counted = (one for project, one in current if project == key or not alone)
+    said = {(one.annotator, one.uid) for one in counted if one.kind == kind}
     verdicts, handled = Counter(uid for _, uid in said), Counter(one.uid for one in unusable)
-    by_uid, submitted = _handled(found, unusable)
-    in_vain = Counter({uid: len({row["annotation_id"] for row in rows}) for uid, rows in _by_uid(held).items()})
-    submitted -= in_vain  # Label Studio counts them; the project has these tasks given to as many people more
+    by_uid = _handled(tasks)
     gone = {str(person.id) for person in people if person.removed}
     able = {str(person.id) for person in people if not person.removed}
     complete = bool(able)
     able |= {who for handlers in by_uid.values() for who in handlers if not who.startswith(UNKNOWN)} - gone
     wants = dict.fromkeys(asked, each) if isinstance(each, int) else {uid: each[uid] for uid in asked}
     most = max(wants.values(), default=1)
-    still = [uid for uid in asked if verdicts[uid] < wants[uid] and submitted[uid] < wants[uid]]
-    open_to = {uid: able - by_uid.get(uid, set()) for uid in still}
+    still = [uid for uid in asked if verdicts[uid] < wants[uid]]
+    open_to = {uid: able - by_uid.get(uid, frozenset()) for uid in still}
     coming = [
         uid
         for uid in still
@@ -158,50 +160,43 @@ def standing(
     ]
     names = {str(person.id): person.label for person in people}
     left = Counter(who for uid in coming for who in open_to[uid])
-    twice = {uid for uid in asked if verdicts[uid] < wants[uid] <= submitted[uid]} & _judged_twice(found)
+    twice = _judged_twice(found, set(still))
     return Standing(
         each=most,
         left={names.get(who, f"person {who}"): left[who] for who in sorted(left)} if complete or most > 1 else {},
-        doubled=[task.get("id") for task in tasks if uid_of(task) in twice],
+        doubled=[task.task for task in tasks if task.uid in twice],
         short_of_people=complete and len(able) < most,
         overlap="overlap.people" if most > min(wants.values(), default=1) else "",
         labelled=sum(verdicts[uid] >= wants[uid] for uid in asked),
         wanted=wanted,
         to_come=len(coming),
-        rows=current,
+        said=current,
         held=held,
         lacking={names.get(who, f"person {who}"): why for who, why in lacking.items()},
-        in_vain=dict(in_vain),
+        missing={uid: wants[uid] - verdicts[uid] for uid in still},
         unusable=unusable,
-        foreign=[task.get("id") for task in tasks if uid_of(task) is None],
+        foreign=[task.task for task in tasks if task.uid is None],
         num_gone=store.num_gone(present, key, hidden),
         broken=store.broken(),
         begun=sum(0 < verdicts[uid] < wants[uid] for uid in asked),
     )
 
 
-def _handled(found: list[Judgement], unusable: list[Unusable]) -> tuple[dict[str, set[str]], Counter[str]]:
-    """(uid -> who had it, uid -> how many annotations were submitted): of skips, no submission."""
-    by_uid: dict[str, set[str]] = {}
-    for one in found:
-        by_uid.setdefault(one.uid, set()).add(one.annotator)
-    for bad in unusable:
-        if (who := annotator_of(bad.raw)) is not None:
-            by_uid.setdefault(bad.uid, set()).add(who)
-    submitted = Counter(uid for uid, _ in {(one.uid, one.annotation_id) for one in found})
-    submitted.update(bad.uid for bad in unusable if bad.why != SKIPPED and bad.raw is not None)
-    return by_uid, submitted
+def _handled(tasks: Sequence[Seen]) -> dict[str, frozenset[str]]:
+    """uid -> who judged or skipped it, and so is not given it again."""
+    by_uid: dict[str, frozenset[str]] = {}
+    same: dict[frozenset[str], frozenset[str]] = {}  # of the same people one set is enough
+    for task in tasks:
+        who = {one.annotator for one in task.judgements}
+        who |= {one.annotator for one in task.unusable if one.annotator is not None}
+        if task.uid is not None and who:
+            both = by_uid.get(task.uid, frozenset()) | who
+            by_uid[task.uid] = same.setdefault(both, both)
+    return by_uid
 
 
-def _by_uid(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row["uid"], []).append(row)
-    return found
-
-
-def _judged_twice(found: list[Judgement]) -> set[str]:
-    made = {(one.uid, one.annotator, one.annotation_id) for one in found}
+def _judged_twice(found: Iterable[Judgement], among: Set[str]) -> set[str]:
+    made = {(one.uid, one.annotator, one.annotation_id) for one in found if one.uid in among}
     return {uid for (uid, _), number in Counter((uid, who) for uid, who, _ in made).items() if number > 1}
 
 

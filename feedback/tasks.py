@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 # NUL breaks PostgreSQL, lone surrogates the client, and bidirectional controls reorder what a person sees.
 UNSAFE = re.compile("[\x00\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
@@ -51,22 +53,32 @@ def uid_of(task: Any) -> str | None:
     return uid if isinstance(uid, str) else None
 
 
-def surplus(tasks: list[dict[str, Any]]) -> list[int]:
+class Counted(NamedTuple):
+    """A task as it is counted, without its texts."""
+
+    id: int
+    uid: str | None  # None of a task that trueup did not publish
+    touched: bool  # whether anybody judged or skipped it
+
+
+def counted(task: dict[str, Any]) -> Counted:
+    """What is kept of a task of a listing with its counts, whose `id` is a number."""
+    touched = any(task.get(name) for name in ("total_annotations", "cancelled_annotations"))
+    return Counted(task["id"], uid_of(task), touched)
+
+
+def surplus(tasks: Sequence[Counted]) -> list[int]:
     """The ids of tasks that show a completion once more than needed, and that nobody has touched.
 
-    `tasks` are those of a listing with its counts. Of several untouched ones the oldest stays, so that two who clean
-    up at once remove the same ones.
+    Of several untouched ones the oldest stays, so that two who clean up at once remove the same ones.
     """
-    seen: dict[str, list[dict[str, Any]]] = {}
+    several = {uid for uid, number in Counter(task.uid for task in tasks).items() if uid is not None and number > 1}
+    seen: dict[str, list[Counted]] = {}
     for task in tasks:
-        if (uid := uid_of(task)) is not None and isinstance(task.get("id"), int):
-            seen.setdefault(uid, []).append(task)
-    twice = [sorted(same, key=lambda task: (not _touched(task), task["id"])) for same in seen.values()]
-    return [task["id"] for same in twice for task in same[1:] if not _touched(task)]
-
-
-def _touched(task: dict[str, Any]) -> bool:
-    return any(task.get(name) for name in ("total_annotations", "cancelled_annotations"))
+        if task.uid in several:
+            seen.setdefault(task.uid, []).append(task)
+    twice = [sorted(same, key=lambda task: (not task.touched, task.id)) for same in seen.values()]
+    return [task.id for same in twice for task in same[1:] if not task.touched]
 
 
 def _shown(message: dict[str, Any]) -> str:

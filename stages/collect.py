@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from trueup.feedback.sources import Pulled, Source
 
 
-OF_QUESTIONS = ("overlap", "gold", "qualification", "repeated_share", "adjudicate")  # settings of what people are asked
+OF_QUESTIONS = (  # settings of what people are asked
+    "guidelines",
+    "annotations_per_completion",
+    "overlap",
+    "gold",
+    "qualification",
+    "repeated_share",
+    "adjudicate",
+)
 
 
 class Overlap(Section):
@@ -92,13 +100,13 @@ def run(config: Config, context: Context, completions: Completions | None = None
     from trueup.feedback.asking import asking
     from trueup.feedback.project import Project, open_project
     from trueup.feedback.questions import questions
-    from trueup.feedback.screens import read_guidelines, version
+    from trueup.feedback.screens import version
 
     if completions is None:
-        _refuse_questions(config, context)
+        foresee(config, context)
         return _ready_made(config, context) if context.run.data.preferences else _of_use(config, context)
-    gold = _refuse(config, context)
-    guidelines, rows = read_guidelines(config.guidelines, context.run_file_dir), completions.rows()
+    foresee(config, context)
+    gold, guidelines, rows = _gold(config, context), _guidelines(config, context), completions.rows()
     seed, settings, store = context.run.seed, context.run.labelstudio, context.run_dir / "store"
     found = questions(rows, config.interface, seed)
     if not found.tasks:
@@ -151,6 +159,29 @@ def run(config: Config, context: Context, completions: Completions | None = None
     }
 
 
+def foresee(config: Config, context: Context) -> None:
+    """Raises, all at once, what is wrong with the settings and the files that tell what people are asked."""
+    checks = (_refuse_questions,) if _nobody_is_asked(config, context) else (_refuse_method, _gold, _guidelines)
+    faults: list[TrueupError] = []
+    for check in checks:
+        try:
+            check(config, context)
+        except TrueupError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise ConfigError(
+            "collect",
+            found=f"{len(faults)} faults\n  " + "\n  ".join(str(error).replace("\n", "\n  ") for error in faults),
+            next_step="correct all of them, then run the same command again",
+        )
+
+
+def _nobody_is_asked(config: Config, context: Context) -> bool:
+    return config.interface == "use" or bool(context.run.data.preferences)
+
+
 def _refuse_questions(config: Config, context: Context) -> None:
     """Raises ConfigError where settings say what people are asked, and nobody is asked anything."""
     names = [name for name in OF_QUESTIONS if getattr(config, name) != Config.model_fields[name].default]
@@ -164,24 +195,28 @@ def _refuse_questions(config: Config, context: Context) -> None:
         )
 
 
-def _refuse(config: Config, context: Context) -> Gold:
-    """The gold questions. Raises ConfigError and DataError where these do not fit what people are asked.
-
-    And ConfigError where the method could learn nothing from that.
-    """
-    from trueup.feedback.gold import Gold
-
-    if context.run.method == "kto" and not context.run.data.preferences and config.interface in ("pairwise", "edit"):
+def _refuse_method(config: Config, context: Context) -> None:
+    """Raises ConfigError where the method could learn nothing from what people are asked."""
+    if context.run.method == "kto" and config.interface in ("pairwise", "edit"):
         raise ConfigError(
             "collect.interface",
             found=f"{config.interface}, and method kto, which learns from single judgements",
             expected="thumbs or rating",
             next_step="set collect.interface: thumbs, or method: dpo",
         )
-    run, needed = context.run, config.qualification
-    if run.data.preferences:
-        return Gold([], {})  # nobody is asked
-    gold = read_gold(config, context) if config.gold else Gold([], {})
+
+
+def _guidelines(config: Config, context: Context) -> str:
+    from trueup.feedback.screens import read_guidelines
+
+    return read_guidelines(config.guidelines, context.run_file_dir)
+
+
+def _gold(config: Config, context: Context) -> Gold:
+    """The gold questions. Raises ConfigError and DataError where these do not fit what people are asked."""
+    from trueup.feedback.gold import Gold
+
+    gold, needed = read_gold(config, context) if config.gold else Gold([], {}), config.qualification
     if needed is not None and len(gold.right) < needed.gold:
         raise ConfigError(
             "collect.qualification",
@@ -344,6 +379,6 @@ STAGE = Stage(
     how_far=how_far,
     says=says,
     since=since,
-    foresee=_refuse,
+    foresee=foresee,
     help="People judge in Label Studio; freeze what they said.",
 )

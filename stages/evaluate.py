@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,14 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trueup import ranks
 from trueup.evaluation import saying
+from trueup.evaluation.abilities import AbilitySettings
 from trueup.evaluation.baselines import Baseline
 from trueup.judges.settings import JudgeSettings
 from trueup.online.settings import RewardSettings, files_of_functions, unused_inputs
 from trueup.planning import loads
 from trueup.run.artifacts import Adapter, Feedback, Report, RewardModel
 from trueup.run.data_config import Shot
+from trueup.run.goal import ROUND_BEFORE
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
@@ -24,9 +27,11 @@ if TYPE_CHECKING:
 
 
 SAMPLED_BY = ("max_new_tokens", "temperature", "top_p", "batch_size", "engine")
+# Answers are sampled before anybody judges: another judge, or another rule for refusals, leaves them as they are.
+LATE = (*JudgeSettings.model_fields, "refusal_openings", "refusal_function", "reward function", "refusal function")
 
 
-class Config(JudgeSettings):
+class Config(JudgeSettings, AbilitySettings):
     """How the held-out prompts are answered, and who judges."""
 
     num_completions: PositiveInt = 2
@@ -59,11 +64,12 @@ def run(
     reward: RewardModel | None = None,
     feedback: Feedback | None = None,
 ) -> Metrics:
-    """Answer every held-out prompt with both adapters and each baseline; write answers, figures and the report.
+    """Answer every held-out prompt with each adapter and each baseline; write answers, figures and the report.
 
-    `reference` is what the round started from: in round 1, `sft` itself. `reward` is what the method optimized; without
-    it, its reward functions are. `feedback` has the judgements by which judges are made, and trusted. Raises Waiting
-    where people judge, until they have answered.
+    `reference` is what the round started from: in round 1, `sft` itself; in later ones the winner of the round before,
+    which the aligned model is compared with as well. `reward` is what the method optimized; without it, its reward
+    functions are. `feedback` has the judgements by which judges are made, and trusted. Raises Waiting where people
+    judge, until they have answered.
     """
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -75,13 +81,14 @@ def run(
     # After the data: what is wrong with it is said at once.
     from trueup.chat.template import Chat
     from trueup.evaluation import baselines
-    from trueup.judges import asking, contest, headline, needs, writing
+    from trueup.judges import abilities, asking, contest, headline, needs, writing
     from trueup.models import base
     from trueup.online import rewards
     from trueup.sampling.sample import refuse_beyond_context
     from trueup.sampling.types import Sampling
 
     needs.refuse(config, context.run_file_dir)
+    abilities.refuse(config, context.run_file_dir)
     method = context.run.section(context.run.method)
     parts: list[rewards.Part] = []
     if reward is None and isinstance(method, RewardSettings):  # `unused` leaves it out for no other method
@@ -99,6 +106,8 @@ def run(
         "sft": ("sft", prompts),
         "aligned": ("default", prompts),
     }
+    if reference.path != sft.path:
+        contestants[ROUND_BEFORE] = (contest.REFERENCE, prompts)
     contestants |= {label: (None, put) for label, put in framed.items()}  # the base, adapters off
     played = contest.Contest(
         run=context.run,
@@ -112,10 +121,14 @@ def run(
         reward=None if reward is None else reward.path,
         parts=parts,
         feedback=feedback,
+        abilities=partial(abilities.measure, config, context.run_file_dir),
     )
     found = contest.measured(played, context.out)
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
     figures = headline.report(config.judge, context.run, found, opinions, played.prompt_ids)
+    if ROUND_BEFORE in contestants:
+        figures["began_from"] = {"round": context.run.round - 1, "adapter": reference.path.name}
+    figures["abilities"] = abilities.figures(config, context.run_file_dir, found, prompts, played.prompt_ids)
     figures["data"] = data_counts
     writing.write(context, rows, found, opinions, figures)
     return figures
@@ -137,25 +150,31 @@ def how_far(run_dir: Path) -> str:
 
 
 def foresee(config: Config, context: Context) -> None:
-    """Raises ConfigError where the judge lacks what it is made of."""
-    from trueup.judges import needs
+    """Raises ConfigError where the judge, or what else is measured, lacks what it is made of."""
+    from trueup.judges import abilities, needs
 
     needs.refuse(config, context.run_file_dir)
+    abilities.refuse(config, context.run_file_dir)
 
 
 def code(config: Config, folder: Path) -> dict[str, Path]:
-    """The files of the functions that judge."""
-    return files_of_functions(RewardSettings(reward_functions=config.judge_functions), folder)
+    """The files of the functions that judge, and of what else is measured."""
+    from trueup.judges import abilities
+
+    judges = files_of_functions(RewardSettings(reward_functions=config.judge_functions), folder)
+    return judges | abilities.files(config, folder)
 
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
+    number, later = 2 + (run.round > 1) + len(values["baselines"]), int(run.round > 1)  # of contestants
     members = loads.adapters_of_reward(run)
-    load, once = loads.sampling(values, lengths, lengths.num_held_out or loads.FALLBACK_ROWS, num_adapters=2 + members)
-    both = once.read_tokens + once.sampled_tokens
-    read = 2 * once.read_tokens + (4 + 2 * members) * both  # prompts; KL, judge, rewards
+    prompts = lengths.num_held_out or loads.FALLBACK_ROWS
+    load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later)
+    whole = once.read_tokens + once.sampled_tokens
+    read = number * (once.read_tokens + (1 + members) * whole) + (1 + later) * 2 * whole  # prompts, judge, rewards; KL
     return load, loads.Work(
-        read_tokens=read, sampled_tokens=2 * once.sampled_tokens, sampled_at_once=once.sampled_at_once
+        read_tokens=read, sampled_tokens=number * once.sampled_tokens, sampled_at_once=once.sampled_at_once
     )
 
 
@@ -174,5 +193,6 @@ STAGE = Stage(
     help="Is it better, by how much.",
     batch="batch_size",
     fits_by=("batch_size",),
+    late=LATE,
     plan=plan,
 )

@@ -42,7 +42,8 @@ def rows_of(run: Path, others: list[Path], *, with_theirs: bool) -> list[Row]:
         rows = [
             (row, row["completion"], False) for row in (read_jsonl(sampled) if with_theirs or folder == run else ())
         ]
-        rows += [(row, row["sft"], True) for row in read_jsonl(folder / "round-1/evaluate/answers.jsonl")]
+        if (apart := folder / "round-1/evaluate/answers.jsonl").exists():  # or the run ends with its labels
+            rows += [(row, row["sft"], True) for row in read_jsonl(apart)]
         for row, text, held_out in rows:
             asked = row["messages"][-1]["content"]
             key = hashlib.sha256(f"{asked}\0{text}".encode()).hexdigest()[:20]

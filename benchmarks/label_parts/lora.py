@@ -11,13 +11,14 @@ from label_parts.people import told_apart, worth
 
 DEMO = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
 CASES: dict[str, dict[str, Any]] = {
-    "pairs, each weighing its margin": {},
-    "pairs, 3 epochs": {"num_train_epochs": 3},
-    "pairs, scaled margin": {"disputed_pairs": "scale"},
-    "pairs, two-sided soft": {"disputed_pairs": "soft"},
+    "pairs, each weighing its margin": {"thumbs_weight": 0.0},
+    "pairs, 3 epochs": {"num_train_epochs": 3, "thumbs_weight": 0.0},
+    "pairs, scaled margin": {"disputed_pairs": "scale", "thumbs_weight": 0.0},
+    "pairs, two-sided soft": {"disputed_pairs": "soft", "thumbs_weight": 0.0},
     "pairs and thumbs of weight 0.3": {"thumbs_weight": 0.3},
     "pairs and thumbs of weight 1": {"thumbs_weight": 1.0},
-    "head, pairs": {"kind": "head"},
+    "head, pairs": {"kind": "head", "thumbs_weight": 0.0},
+    "head, pairs and thumbs of weight 0.3": {"kind": "head", "thumbs_weight": 0.3},
     "head, pairs and thumbs of weight 1": {"kind": "head", "thumbs_weight": 1.0},
 }
 

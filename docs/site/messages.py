@@ -32,6 +32,7 @@ AREAS = {  # of the code -> the heading
     "evaluation": "Evaluation",
     "judges": "Judges",
     "export": "Export",
+    "report": "Report",
     "planning": "Plan",
     "demo": "Demo",
 }

@@ -13,6 +13,7 @@ import pytest
 from judged import judge, judged_pairs
 
 from trueup.errors import ConfigError
+from trueup.report import writing
 from trueup.run.pipeline import Pipeline
 from trueup.run.run_file import load
 from trueup.stages import STAGES
@@ -49,9 +50,9 @@ def test_it_is_trained_judged_and_exported_as_any_other(folder: Path, monkeypatc
     assert made["metrics"]["preflight"]["num_dropped"] == 0 and (run.path("orpo") / "probe.safetensors").exists()
     judged = run.artifact("evaluate", "test").record()
     assert judged["inputs"]["aligned"] == made["fingerprint"]
-    assert "SFT against orpo" in (run.path("evaluate") / "report.html").read_text()
-    assert 'href="../../curves.html"' in (run.path("evaluate") / "report.html").read_text()
-    assert "<h2>orpo, round 1</h2>" in (run.folder / "curves.html").read_text()
+    written = writing.write(run)
+    assert not written.not_shown
+    assert ">orpo, round 1</h3>" in written.page.read_text() and "it was aligned by orpo" in written.page.read_text()
     assert run.says("orpo")[0].startswith(f"{made['metrics']['num_pairs']} pairs trained")
     with pytest.raises(ConfigError, match=r"no argument of trl\.ORPOConfig"):
         opened(folder, "orpo.trainer={wieght: 1}")

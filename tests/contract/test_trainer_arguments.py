@@ -40,7 +40,7 @@ def test_the_section_s_own_keys_are_arguments_or_named_as_ours(name: str) -> Non
     known = trainer_arguments.names(TRAINED[name].arguments_of)
     ours = {
         "sft": {"held_out_fraction"},
-        "reward": {"kind", "disputed_pairs", "thumbs_weight"},
+        "reward": {"kind", "members", "disputed_pairs", "thumbs_weight"},
         "dpo": {"disputed_pairs"},
         "grpo": SECTIONS["ppo"].model_fields.keys() - known | {"num_reward_samples"},
     }

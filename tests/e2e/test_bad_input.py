@@ -54,6 +54,30 @@ def test_files_that_are_not_there_are_all_said_before_anyone_waits(tmp_path: Pat
     assert "warning: data.demonstrations" not in output
 
 
+@pytest.mark.parametrize("command", ["sft", "sample", "plan", "run"])
+def test_what_people_would_be_asked_wrongly_is_said_before_anything_trains(command: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "d.jsonl", [{"prompt": q, "response": "a"} for q in "qr"])
+    write_jsonl(tmp_path / "gold.jsonl", [{"prompt": "q", "completion": "a", "label": 1}])
+    (tmp_path / "empty.md").write_text(" \n")
+    (tmp_path / "HOWTO").write_text("Be kind.")
+    data = "name: x\nmodel: {base: nowhere}\ndata: {demonstrations: d.jsonl, prompts: d.jsonl, held_out: d.jsonl}\n"
+    text = data + "collect: {guidelines: empty.md, gold: gold.jsonl, qualification: {gold: 3, accuracy: 0.8}}\n"
+    output = said(tmp_path, text, command)
+    assert "collect: 2 faults" in output
+    assert "collect.qualification: 1 gold questions" in output and "3 or more" in output
+    assert f"collect.guidelines: {tmp_path / 'empty.md'}: an empty file" in output
+    for collect, found in (
+        ("guidelines: told.md", "told.md: no such file"),
+        ("guidelines: told.pdf", "told.pdf: another kind of file"),
+        ("guidelines: HOWTO", "HOWTO: another kind of file"),
+        ("gold: none.jsonl", "none.jsonl: no such file"),
+        ("gold: d.jsonl", "collect.gold"),
+        ("interface: use, gold: gold.jsonl", "nobody is asked here"),
+    ):
+        assert found in said(tmp_path, data + f"collect: {{{collect}}}\n", command)
+    assert not (tmp_path / "runs" / "x" / "sft").exists()
+
+
 def test_a_model_folder_without_weights_and_an_unknown_package(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")

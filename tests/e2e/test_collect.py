@@ -154,16 +154,16 @@ def test_a_watch_pulls_what_changed_and_shows_what_was_deleted(
     watch = Watch(connected, project)
     tasks = watch.look()
     assert len(tasks) == 80
-    newest = max(str(task["updated_at"]) for task in tasks)
+    newest = max(str(task["updated_at"]) for task in connected.pull(project))
     headers = {"Authorization": f"Token {admin.token}"}
     thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": ["up"]}}
     with httpx.Client(base_url=admin.url, headers=headers, trust_env=False, timeout=60) as person:
-        person.post(f"/api/tasks/{tasks[3]['id']}/annotations/", json={"result": [thumb]})
-        assert {task["id"] for task in connected.pull(project, newest)} == {tasks[3]["id"]}
-        assert {t["id"]: len(t["annotations"]) for t in watch.look() if t["annotations"]} == {tasks[3]["id"]: 1}
-        person.delete(f"/api/tasks/{tasks[5]['id']}/")
+        person.post(f"/api/tasks/{tasks[3].task}/annotations/", json={"result": [thumb]})
+        assert {task["id"] for task in connected.pull(project, newest)} == {tasks[3].task}
+        assert {t.task: len(t.judgements) for t in watch.look() if t.judgements} == {tasks[3].task: 1}
+        person.delete(f"/api/tasks/{tasks[5].task}/")
     assert len(watch.look()) == 80
-    assert {task["id"] for task in watch.look(whole=True)} == {task["id"] for task in tasks} - {tasks[5]["id"]}
+    assert {task.task for task in watch.look(whole=True)} == {task.task for task in tasks} - {tasks[5].task}
 
 
 def test_no_thumbs_and_a_dead_server_are_said(context: Context, tmp_path: Path) -> None:

@@ -386,7 +386,7 @@ def test_a_watch_sees_votes_behind_a_task_of_the_future(labelling: Labelling, mo
     monkeypatch.setattr(client, "pages", ahead)
     watch.look()
     labelling.judge_all()
-    looks = [sum(bool(task["annotations"]) for task in watch.look()) for _ in range(3)]
+    looks = [sum(bool(task.judgements) for task in watch.look()) for _ in range(3)]
     assert looks[-1] == 8
 
 

@@ -35,7 +35,12 @@ def test_it_is_complete_and_its_last_stages_are_built_on_it(run_file: Path) -> N
     for stage in BUILT:
         assert f"{stage}: complete already" in said(0, stage, str(run_file))
     assert f"next: trueup evaluate {run_file}\n" in status
+    page = run_file.parent / "runs/earlier/report.html"
+    report = said(0, "report", str(run_file))
+    assert f"report: {page}\n" in report and "warning" not in report
+    assert "There is no verdict yet" in page.read_text() and "trueup evaluate run.yaml" in page.read_text()
     assert "The aligned model is" in said(0, "evaluate", str(run_file))
+    assert "The aligned model is" in page.read_text()
     assert "next: nothing, all is complete" in said(0, "export", str(run_file))
     made = json.loads((run_file.parent / "runs/earlier/round-1/evaluate/record.json").read_text())
     before = json.loads((run_file.parent / "runs/earlier/round-1/dpo/record.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,28 @@ def test_a_place_that_will_not_do_is_refused(form: str, name: str, found: str, f
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
     assert found in done.output
+
+
+def test_rows_alone_go_to_standard_output(folder: Path, tmp_path: Path) -> None:
+    _export(folder, "trl-dpo", tmp_path / "out.jsonl")
+    words = ["labels", "export", str(folder / "run.yaml"), "--out", "-", "--format"]
+    done = CliRunner().invoke(main, [*words, "trl-dpo"])
+    assert done.exit_code == 0 and done.stdout == (tmp_path / "out.jsonl").read_text()
+    assert f"{len(done.stdout.splitlines())} rows (" in done.stderr
+    for more, found in (("parquet",), "Parquet is no text"), (("jsonl", "--json"), "--json writes its document there"):
+        refused = CliRunner().invoke(main, [*words, *more])
+        assert refused.exit_code == 2 and found in refused.stderr
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("name", ["pairs", "rows", "completions"])
+def test_a_frozen_file_that_somebody_changed_is_named(name: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    changed = tmp_path / "runs" / "x" / "round-1" / "collect" / f"{name}.jsonl"
+    changed.write_text(changed.read_text() + '{"split": "train"}\n')
+    number = len(changed.read_text().splitlines())
+    done = CliRunner().invoke(main, ["labels", "export", str(tmp_path / "run.yaml"), "--format", "jsonl", "--out", "-"])
+    assert done.exit_code == 2 and f"{name}.jsonl:{number}: no " in done.output
 
 
 def test_without_frozen_judgements_the_next_command_is_collect(tmp_path: Path) -> None:

@@ -246,21 +246,52 @@ def test_two_people_are_served_everything_and_collect_ends_by_itself(place: Path
 
 def test_collect_does_not_wait_for_people_who_are_not_there(place: Path, tmp_path: Path) -> None:
     ben, chris = only(place, "Ben", "Chris")
-    labelling = Labelling(tmp_path, place)
-    labelling.judge(ben, labelling.tasks["0a"], "up")
-    labelling.judge(ben, labelling.tasks["0a"], "down")
-    labelling.judge_what_is_served(ben)
-    given = labelling.judge_what_is_served(chris)
-    assert labelling.tasks["0a"] not in given  # two annotations are there, though of one person
-    said = labelling.waiting(wait=True)
-    assert "waiting 7/8" in said
-    assert "1 judged twice by one person, and so given to nobody else" in said
     people.remove(place, chris.email)
     other = tmp_path / "other"
     other.mkdir()
     again = Labelling(other, place)
     again.judge_what_is_served(ben)
     assert "2 people are asked about each, and fewer can judge: trueup people add NAME" in again.waiting(wait=True)
+
+
+def test_what_one_person_judged_twice_or_without_a_verdict_is_given_to_another(place: Path, tmp_path: Path) -> None:
+    ben, chris, dana = only(place, "Ben", "Chris", "Dana")
+    labelling = Labelling(tmp_path, place)
+    twice, without = labelling.tasks["0a"], labelling.tasks["1b"]
+    for verdict in ("up", "down", "up"):
+        labelling.judge(ben, twice, verdict)
+    empty = labelling.browser(ben).post(f"/api/tasks/{without}/annotations/", json={"result": []})
+    assert empty.status_code == 201, empty.text[:300]
+    assert len(labelling.judge_what_is_served(ben)) == 6  # neither of the two is given to ben once more
+    assert not {twice, without} <= set(
+        labelling.judge_what_is_served(chris)
+    )  # three annotations are there, of one person
+    said = labelling.waiting()
+    assert "1 judged twice by one person, whose later judgement counts: given to somebody else as well" in said
+    assert "1 not counted: submitted without a thumb" in said
+    assert f"person {dana.id}" in said
+    assert {twice, without} <= {*labelling.judge_what_is_served(chris), *labelling.judge_what_is_served(dana)}
+    metrics = labelling.collect(wait=False)  # two people have judged each answer
+    assert metrics["num_annotators"] == 3 and metrics["counts"]["votes"] == 16
+    for person in (ben, chris, dana):
+        assert labelling.judge_what_is_served(person) == []  # and no answer is given to a third one
+    overlaps = {task["data"]["uid"]: task["overlap"] for task in Client(connect(place)).pull(labelling.project)}
+    assert {uid: number for uid, number in overlaps.items() if number != 2} == {"0a": 4, "1b": 3}
+
+
+def test_a_second_person_is_asked_after_one_answer_was_given_to_two(place: Path, tmp_path: Path) -> None:
+    """Label Studio gives tasks to more people only where no task has a number of its own yet."""
+    ben, chris = only(place, "Ben", "Chris")
+    labelling = Labelling(tmp_path, place, annotations_per_completion=1)
+    empty = labelling.browser(ben).post(f"/api/tasks/{labelling.tasks['0a']}/annotations/", json={"result": []})
+    assert empty.status_code == 201
+    labelling.judge_what_is_served(ben)
+    labelling.waiting()
+    assert labelling.judge_what_is_served(chris) == [labelling.tasks["0a"]]
+    assert "waiting 0/8" in labelling.waiting(annotations_per_completion=2)
+    assert len(labelling.judge_what_is_served(chris)) == 7
+    labelling.judge_what_is_served(only(place, "Dana")[0])
+    assert labelling.collect(wait=False, annotations_per_completion=2)["counts"]["votes"] == 16
 
 
 def test_what_one_person_skips_is_given_to_the_others(place: Path, tmp_path: Path) -> None:

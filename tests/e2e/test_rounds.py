@@ -1,5 +1,6 @@
 """A later round starts from the winner of the one before: its reference is that adapter; KL to SFT is said as well."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tiny_ppo import LIKES_GEAR, QUICK, likes_gear, reward_model
 from trueup.cli.main import main
 from trueup.errors import StageError
 from trueup.models import adapters
+from trueup.report import writing
 from trueup.run.artifacts import Adapter, read_jsonl, write_json
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
@@ -90,8 +92,34 @@ def test_functions_alone_are_the_judge_and_nobody_is_asked(two_rounds: Pipeline)
     assert figures["win_rate_by_reward_functions"]["estimate"] == pytest.approx(sum(won) / len(won))
     assert len(set(won)) > 1
     assert "warning: the judge is what was optimized, 1 x gear:likes_gear" in "\n".join(first.says("evaluate"))
-    page = (first.path("evaluate") / "report.html").read_text()
+    written = writing.write(first)
+    page = written.page.read_text()
+    assert not written.not_shown
     assert "The judge is the functions that were optimized: gear:likes_gear (weight 1)" in page
+
+
+def test_round_2_is_compared_with_the_winner_of_round_1(two_rounds: Pipeline) -> None:
+    first, run_file = at(two_rounds, round=1), two_rounds.folder.parents[1] / "run.yaml"
+    first.execute("evaluate")
+    assert "began_from" not in first.stages["evaluate"].makes(first.path("evaluate")).record()["metrics"]
+    assert two_rounds.execute("evaluate")
+    figures = two_rounds.stages["evaluate"].makes(two_rounds.path("evaluate")).record()["metrics"]
+    answers = list(read_jsonl(two_rounds.path("evaluate") / "answers.jsonl"))
+    likes = {side: likes_gear([], [row[side] for row in answers]) for side in ("round_before", "aligned")}
+    pairs = zip(likes["aligned"], likes["round_before"], strict=True)
+    wins = sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(answers)
+    over = figures["win_rates_over"]
+    assert list(over) == ["sft", "round_before"] and over["round_before"]["estimate"] == pytest.approx(wins)
+    assert figures["win_rate"] == over["sft"]
+    first_sentence, second_sentence, *_ = two_rounds.says("evaluate")
+    assert "comparisons with SFT" in first_sentence
+    assert "the winner of round 1: " in second_sentence
+    assert f"it wins {wins:.1%} of the comparisons between the two" in second_sentence
+    page = (two_rounds.path("evaluate") / "report.html").read_text()
+    assert "round 1 (ppo)" in page and "the winner of round 1: " in page
+    said = CliRunner().invoke(main, ["status", str(run_file)], env={"COLUMNS": "80"}).output
+    assert "over last round" in said
+    assert re.search(rf"2 +│ ppo +│ 100\.0% \(\d+ to 100\) +│ {wins:.1%} \(\d+ to \d+\) +│", said), said
 
 
 def test_a_reward_model_of_some_weight_is_the_judge_and_people_are_asked(two_rounds: Pipeline) -> None:

@@ -46,7 +46,7 @@ def test_in_a_pipe_a_stage_is_quiet_and_its_figures_are_json(folder: Path) -> No
     assert [row["loss"] for row in rows] == [row["loss"] for row in history if "loss" in row]
     assert len(rows) == record["metrics"]["num_steps"]
     page = (folder / "runs" / "tiny" / "curves.html").read_text()
-    assert "<h2>sft</h2>" in page and "<h2>dpo, round 1</h2>" in page
+    assert ">sft</h2>" in page and ">dpo, round 1</h2>" in page
 
 
 def test_on_a_terminal_there_is_progress_with_time_left_and_no_color_means_none(folder: Path) -> None:

@@ -82,7 +82,8 @@ def test_a_variant_keeps_its_settings_which_are_named(folder: Path, said: dict[s
 
 def test_a_variant_may_be_of_another_method(folder: Path, said: dict[str, str]) -> None:
     next_line = said["kto"].splitlines()[-1]
-    assert next_line.startswith("next: trueup evaluate ") and next_line.count("variant=other") == 1
+    assert next_line.startswith("next: trueup evaluate ") and "variant=" not in next_line
+    assert next_line.count("--as other") == 1
     aligned = record(folder, "round-1/kto@other")["fingerprint"]
     assert record(folder, "round-1/evaluate@other")["inputs"]["aligned"] == aligned
 
@@ -183,6 +184,34 @@ def test_a_name_that_no_folder_may_bear_is_refused(folder: Path, name: str) -> N
 def test_a_winner_that_is_no_aligned_adapter_is_refused(folder: Path, winner: str) -> None:
     said = trueup(folder, "status", "--set", f"winner={{1: '{winner}'}}")
     assert said.exit_code == 2 and "such as dpo or dpo@beta-0.3" in said.output
+
+
+@pytest.mark.parametrize(
+    ("winner", "found"),
+    [
+        ("{0: dpo}", "winner.0: found '0'; expected: a whole number greater than 0"),
+        ("{one: dpo}", "winner.one: found 'one'; expected: a whole number greater than 0"),
+        ("{1:dpo}", "expected: a whole number greater than 0; put a space after the colon"),
+    ],
+)
+def test_a_winner_of_what_is_no_round_is_refused(folder: Path, winner: str, found: str) -> None:
+    said = trueup(folder, "status", "--set", f"winner={winner}")
+    assert said.exit_code == 2 and found in said.output
+
+
+@pytest.mark.usefixtures("said")
+def test_a_winner_that_is_not_there_is_named_with_those_that_are(folder: Path) -> None:
+    nobody = "winner={1: dpo@nobody, 4: kto}"
+    shown = good(trueup(folder, "status", "--set", nobody))
+    assert "winner of round 1: dpo@nobody is not complete; that round has dpo, dpo@beta-2, kto@other" in shown
+    assert "winner of round 4: kto, and nothing of that round is aligned yet" in shown
+    refused = trueup(folder, "sample", "--set", "round=2", "--set", nobody)
+    assert refused.exit_code == 2 and "sample, winner of round 1: dpo@nobody is not complete" in refused.output
+    assert "; round 1 has dpo, dpo@beta-2, kto@other" in refused.output
+    assert refused.output.count("round=") == 1 and "--as nobody --set round=1" in refused.output
+    missing = trueup(folder, "evaluate", "--as", "nobody")
+    assert "dpo@nobody; round 1 has dpo, dpo@beta-2, kto@other" in missing.output
+    assert "--as nobody" in missing.output.splitlines()[-1] and "variant=" not in missing.output
 
 
 @pytest.mark.usefixtures("said")

@@ -191,7 +191,7 @@ def import_everything() -> None:
         "training.steps",
         "training.lean",
         "sampling.sample",
-        "evaluation.report",
+        "report.writing",
         "chat.preflight",
         "online.rewards",
     )

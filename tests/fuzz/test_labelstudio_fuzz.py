@@ -18,9 +18,10 @@ from trueup.feedback.annotations import PARSERS, parse
 from trueup.feedback.client import Client
 from trueup.feedback.connection import Connection
 from trueup.feedback.judgement import from_row, to_row
+from trueup.feedback.seen import see
 from trueup.feedback.standing import standing
-from trueup.feedback.store import Store
-from trueup.feedback.tasks import surplus, to_task, uid_of
+from trueup.feedback.store import Store, to_line
+from trueup.feedback.tasks import counted, surplus, to_task, uid_of
 from trueup.run.artifacts import read_jsonl, write_jsonl
 
 NUM_TESTS = 3
@@ -96,14 +97,15 @@ def test_any_tasks_are_counted_and_stored(tasks: list[Any], tmp_path_factory: py
     store = Store(folder)
     tasks = [task for task in tasks if isinstance(task, dict) and isinstance(task.get("id"), int)]  # as Client has it
     for _ in range(2):
-        found = standing(tasks, ["u0", "u1"], store, "key", each=1, wanted=2)
+        found = standing([see(task) for task in tasks], ["u0", "u1"], store, "key", each=1, wanted=2)
     assert 0 <= found.labelled + found.to_come <= 2
     assert found.broken == []
     assert len(found.notes("http://a/projects/1", 2)) <= len(found.unusable) + 4
     json.dumps(found.counts(), ensure_ascii=False).encode()
-    write_jsonl(folder / "frozen.jsonl", found.rows)
-    assert list(read_jsonl(folder / "frozen.jsonl")) == found.rows
-    surplus(tasks)
+    rows = [to_line(said) for said in found.said]
+    write_jsonl(folder / "frozen.jsonl", rows)
+    assert list(read_jsonl(folder / "frozen.jsonl")) == rows
+    surplus([counted(task) for task in tasks])
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def use(url: str, store: Store) -> None:
     client.ask_for(number, 2)
     rows = [{"uid": uid, "messages": [{"role": "user", "content": "q"}], "completion": "a"} for uid in ("u0", "u1")]
     client.publish(number, [to_task(row) for row in rows])
-    standing(client.pull(number), ["u0", "u1"], store, "key", each=1, wanted=2)
+    standing([see(task) for task in client.pull(number)], ["u0", "u1"], store, "key", each=1, wanted=2)
 
 
 @often

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 STEP, ONLINE = "tests/wiring/test_first_step.py::test_", "tests/wiring/test_online_steps.py::test_"
 DISJOINT, ENSEMBLE = "tests/wiring/test_disjoint.py", "tests/wiring/test_ensemble.py::test_"
+REPORT = "tests/unit/test_report.py"
 VERDICT, SAMPLES = "tests/wiring/test_verdict.py", "tests/wiring/test_samples.py"
 RANKS = "tests/distributed/test_equal.py::"
 GPU = "tests/unit/test_gpu_decoder.py"
@@ -808,6 +809,38 @@ BUGS = [
         ("tests/unit/test_shipping.py",),
     ),
     Bug(
+        "a general text that is read by SFT twice",
+        "evaluation",
+        "src/trueup/evaluation/general.py",
+        '"aligned": "default"}',
+        '"aligned": "sft"}',
+        (VERDICT + "::test_a_general_text_is_read_under_each_adapter",),
+    ),
+    Bug(
+        "a loss below the noise floor is one too much",
+        "evaluation",
+        "src/trueup/evaluation/regressions.py",
+        'change["low"] > floor',
+        'change["low"] > 0',
+        ("tests/unit/test_shipping.py",),
+    ),
+    Bug(
+        "the other end of an interval is further out",
+        "evaluation",
+        "src/trueup/evaluation/intervals.py",
+        "inner if estimate > 0.5 else number",
+        "number",
+        ("tests/unit/test_intervals.py",),
+    ),
+    Bug(
+        "answers are sampled again for another judge",
+        "evaluation",
+        "src/trueup/run/building.py",
+        "strict=True, begun=True",
+        "strict=True",
+        (VERDICT + "::test_answers_that_are_sampled_are_kept_for_another_judge",),
+    ),
+    Bug(
         "a lineage that ends at the stage itself",
         "roles",
         "src/trueup/run/lineage.py",
@@ -828,8 +861,8 @@ BUGS = [
         "the first version of a verdict wins",
         "data",
         "feedback/store.py",
-        "version = latest.pop(name, [])",
-        "if name in latest:\n                continue\n            version = []",
+        "version = latest.pop(name, ())",
+        "if name in latest:\n        return\n    version = ()",
         (JUDGEMENTS + "::test_the_last_word_of_a_person_counts_and_no_secret_is_said",),
     ),
     Bug(
@@ -976,6 +1009,46 @@ BUGS = [
         "preference(mine, other) for mine, other in pairs",
         "preference(other, mine) for mine, other in pairs",
         (VERDICT + "::test_rewards_win_rate_and_verdict_follow_from_the_answers",),
+    ),
+    Bug(
+        "an interval of the report that ends where it begins",
+        "report",
+        "src/trueup/report/rows.py",
+        '"high": won["high"],',
+        '"high": won["low"],',
+        (REPORT + "::test_each_figure_of_the_page_is_that_of_its_record",),
+    ),
+    Bug(
+        "the optimized reward's win rates as the verdict's",
+        "report",
+        "src/trueup/report/rows.py",
+        'judge is None or kind == judge["kind"]',
+        'judge is None or kind != judge["kind"]',
+        (REPORT + "::test_each_figure_of_the_page_is_that_of_its_record",),
+    ),
+    Bug(
+        "losses left out of the answers",
+        "report",
+        "src/trueup/report/answers.py",
+        "range(len(ranked) - EACH, len(ranked))",
+        "range(0)",
+        (REPORT + "::test_answers_are_the_clearest_for_the_middle_and_the_clearest_against",),
+    ),
+    Bug(
+        "what a model wrote is markup",
+        "report",
+        "src/trueup/page.py",
+        "Environment(autoescape=True,",
+        "Environment(autoescape=False,",
+        (REPORT + "::test_what_others_wrote_is_text",),
+    ),
+    Bug(
+        "an annotator's time counted for each judgement of an annotation",
+        "report",
+        "src/trueup/report/rows.py",
+        'times[line.get("project"), line.get("annotation_id") or number]',
+        "times[number]",
+        (REPORT + "::test_people_s_minutes_are_counted_once_for_an_annotation",),
     ),
     Bug(
         "the verdict inverted",
@@ -1263,6 +1336,22 @@ BUGS = [
         "if len(totals) == 1 and",
         "if",
         ("tests/unit/test_api.py::test_a_task_that_moves_while_pages_are_read_is_found",),
+    ),
+    Bug(
+        "the texts of a project kept in memory",
+        "server",
+        "feedback/seen.py",
+        'Seen(task.get("id"),',
+        "Seen(task,",
+        ("tests/unit/test_watch.py::test_what_is_kept_of_a_task_is_less_than_its_answer",),
+    ),
+    Bug(
+        "a person who judged twice counted as two",
+        "server",
+        "feedback/giving.py",
+        "wanted = task.num_submitted + missing[task.uid]",
+        "wanted = self._people[task.uid]",
+        ("tests/e2e/test_people.py::test_what_one_person_judged_twice_or_without_a_verdict_is_given_to_another",),
     ),
     Bug(
         "a project made twice when the answer is lost",

@@ -7,7 +7,7 @@ import pytest
 
 from trueup.feedback.annotations import parse
 from trueup.feedback.judgement import Comparison, Edit, Rating, Thumb, from_row, to_row
-from trueup.feedback.tasks import CUT, num_cleaned, surplus, to_task, uid_of
+from trueup.feedback.tasks import CUT, counted, num_cleaned, surplus, to_task, uid_of
 
 
 def task(*results: dict[str, Any], **raw: Any) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_of_tasks_that_came_twice_the_untouched_younger_ones_go() -> None:
     tasks = [listed(9, "a"), listed(1, "a"), listed(3, "b"), listed(4, "b", total_annotations=1), listed(5, "c")]
     judged_twice = [listed(6, "d", cancelled_annotations=1), listed(7, "d", total_annotations=2), listed(8, "d")]
     foreign = [{"id": 10, "data": {"text": "t"}}, {"id": 11, "data": {"text": "t"}}]
-    assert sorted(surplus(tasks + judged_twice + foreign)) == [3, 8, 9]
+    assert sorted(surplus([counted(one) for one in tasks + judged_twice + foreign])) == [3, 8, 9]
 
 
 PAIR = {"uid": "pair", "uid_a": "x", "uid_b": "y"}

@@ -35,7 +35,8 @@ def test_all_stages_of_all_rounds_are_on_the_page_in_order(tmp_path: Path) -> No
     written = curves.write(tmp_path, "a <run>")
     assert written == tmp_path / "curves.html"
     page = written.read_text()
-    assert [page.index(f"<h2>{title}</h2>") for title in titles] == sorted(page.index(f"<h2>{t}</h2>") for t in titles)
+    places = [page.index(f">{title}</h2>") for title in titles]
+    assert places == sorted(places)
     # loss and norm of sft and dpo; loss, accuracy and norm of reward; reward, KL and ends of ppo
     assert page.count("<svg") == 2 + 3 + 2 + 3
     assert "4 steps; 0 warnings." in page and "2 steps; 1 warning." in page
@@ -43,7 +44,8 @@ def test_all_stages_of_all_rounds_are_on_the_page_in_order(tmp_path: Path) -> No
 
 
 def test_a_plot_shows_the_rows(tmp_path: Path) -> None:
-    figure = curves._figure({"training": [(1, 0.5), (2, 0.25)], "held out": [(2, 0.4)]})
+    ((figure, words),) = curves.plots([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "eval_loss": 0.4}])
+    assert words.startswith("Loss of each step")
     (axes,) = figure.axes
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 0.5], [2, 0.25]], [[2, 0.4]]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "held out"]

@@ -2,8 +2,9 @@
 
 import random
 
+import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, kurtosis, norm, t
 
 from trueup.evaluation.intervals import FEWEST, num_needed, win_rate, wins
 
@@ -89,3 +90,21 @@ def test_swapping_the_sides_mirrors_the_interval() -> None:
 
 def test_prompts_count_alike_whatever_their_number_of_comparisons() -> None:
     assert win_rate([1.0, 0.0, 0.0, 0.0], ["a", "b", "b", "b"])["estimate"] == 0.5
+
+
+def test_the_end_nearer_to_one_half_is_further_out_where_few_prompts_decide() -> None:
+    """Both are roots of (estimate - p)^2 = q^2 p (1 - p) / n, each with its own n; the kurtosis is scipy's."""
+    means = np.array([1.0] * 24 + [0.75] * 3 + [0.25, 0.0, 0.5])
+    found = win_rate([float(i < 4 * m) for m in means for i in range(4)], [str(i // 4) for i in range(4 * len(means))])
+    number, p = len(means), means.mean()
+    worth = p * (1 - p) / (means.var(ddof=1) / number)
+    freedom = 2 * number / (2 + 0.7 * kurtosis(means))
+    ratio = t.ppf(0.975, freedom) / t.ppf(0.975, number)
+    assert ratio > 1.05 and number < worth / ratio**2 < 4 * number
+
+    def ends(n: float) -> tuple[float, float]:
+        q = norm.ppf(0.975) ** 2 / n
+        low, high = sorted(np.roots([1 + q, -2 * p - q, p**2]))
+        return float(low), float(high)
+
+    assert (found["low"], found["high"]) == pytest.approx((ends(worth / ratio**2)[0], ends(worth)[1]))

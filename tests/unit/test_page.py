@@ -47,10 +47,15 @@ def test_text_from_anywhere_is_escaped_and_read_back_as_written(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
 
 
-def test_a_link_is_followed_by_a_click_alone() -> None:
-    html = Page("t").link(EVIL, "../curves.html").render()
-    tags = Tags(html)
-    assert (tags.fetched, tags.words.count(EVIL), "img" in tags.names) == (["href=../curves.html"], 1, False)
+def test_contents_lead_to_the_sections() -> None:
+    html = Page("t").contents().heading("one").heading("part of it", 3).heading("two").render()
+    assert re.findall(r'<a href="#([\w-]+)">(\w+)</a>', html) == re.findall(r'<h2 id="([\w-]+)">(\w+)</h2>', html)
+    assert Tags(html).fetched == [f"href=#{place}" for place in re.findall(r'<h2 id="([\w-]+)"', html)]
+
+
+def test_a_long_answer_is_folded_and_a_short_one_is_not() -> None:
+    html = Page("t").answers("p", "n", [("a", "x" * 701), ("b", "x" * 700)]).render()
+    assert (html.count("<details>"), html.count("x" * 701)) == (1, 1)
 
 
 def test_numbers_stand_on_the_right_and_none_is_a_dash() -> None:

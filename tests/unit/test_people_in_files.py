@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from sklearn.metrics import cohen_kappa_score
 
 from trueup.cli.main import main
-from trueup.data import read_preferences
+from trueup.data import names, read_preferences
+from trueup.data.report import ReadReport
 from trueup.errors import DataError
 from trueup.feedback.files import judgements_of
 from trueup.feedback.judgement import Judgement
@@ -186,3 +187,82 @@ def test_the_published_agreement_of_real_people_through_the_report(tmp_path: Pat
     assert found["alpha"]["estimate"] == pytest.approx(0.8642, abs=5e-5)
     assert found["alpha"]["num_units"] == 999
     assert sum(metrics["became"]["comparison"].values()) == 3 * 999
+
+
+def judged_by(*names: Any) -> list[dict[str, Any]]:
+    """One row of each name, about answers of their own."""
+    return [{"prompt": "q", "completion": f"a{n}", "label": n % 2, "annotator": who} for n, who in enumerate(names)]
+
+
+@pytest.mark.parametrize("other", ["ann", "ANN", "\uff21nn"])
+def test_names_that_may_be_one_persons_are_refused(tmp_path: Path, other: str) -> None:
+    with pytest.raises(DataError, match=r"Ann \(2 judgements\)") as raised:
+        said(tmp_path, judged_by("Ann", other, "Ann", "Bo"))
+    assert "write each person's name in one way" in str(raised.value) and "Bo" not in str(raised.value)
+
+
+def test_names_of_two_files_and_of_columns_are_compared_too(tmp_path: Path) -> None:
+    for name, who in (("a", "Zoë"), ("b", "Zoe\u0308")):  # one letter, or a letter and its dots
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judged_by(who)))
+    files = DataConfig.model_validate({"preferences": [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]})
+    with pytest.raises(DataError, match=r"data\.preferences: names of people"):
+        read_preferences(files)
+    (tmp_path / "run.yaml").write_text("name: x\nmodel: {base: nowhere}\ndata: {preferences: [a.jsonl, b.jsonl]}\n")
+    checked = CliRunner().invoke(main, ["data", "check", str(tmp_path / "run.yaml")])
+    assert checked.exit_code != 0 and "names of people that differ only" in checked.output
+    row = {"prompt": "q", "completion": "a", "rating_Ann": 5, "rating_ann": 1}
+    with pytest.raises(DataError, match="rating_Ann"):
+        said(tmp_path, [row])
+
+
+def test_a_name_that_is_written_for_a_missing_value_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in judged_by("nan", "None", None, "Nan", "NULL", "Ann"))
+    )
+    report = ReadReport()
+    rows, _ = read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.jsonl"}), report=report)
+    assert [one.annotator for one in judgements_of(rows)[0]] == [
+        *("unnamed 1.0", "unnamed 2.0", "unnamed 3.0", "Nan", "unnamed 5.0", "Ann"),  # Nan is a name that people have
+    ]
+    assert report.notes == {names.NAMES_NOBODY: 3}
+
+
+def test_characters_of_a_name_that_cannot_be_printed_are_left_out_and_counted(tmp_path: Path) -> None:
+    given = judged_by("An\x1b[31mn", "Bo\0", "Bo\tK", "\u202eCy", "x" * 201, "\x07")
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    report = ReadReport()
+    rows, left_out = read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.jsonl"}), report=report)
+    assert [one.annotator for one in judgements_of(rows)[0]] == ["An[31mn", "Bo", "Bo K", "Cy"]
+    assert report.notes == {names.NOT_PRINTABLE: 3} and left_out == {"no name": 2}
+
+
+def test_a_time_that_is_none_is_counted(tmp_path: Path) -> None:
+    given = [
+        row | {"updated_at": when} for row, when in zip(judged_by("a", "b"), ("yesterday", "2026-01-02"), strict=True)
+    ]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    report = ReadReport()
+    read_preferences(DataConfig.model_validate({"preferences": tmp_path / "d.jsonl"}), report=report)
+    assert list(report.notes.values()) == [1]
+
+
+def test_a_row_in_which_nobody_said_anything_is_no_tie(tmp_path: Path) -> None:
+    answer = {"prompt": "q", "completion": "a"}
+    rows: list[dict[str, Any]] = [
+        {"rating_ann": None, "rating_bo": ""} | answer,
+        {"rating_ann": 4, "rating_bo": None} | answer,
+    ]
+    counted = [{"up": 2, "down": 2} | answer, {"up": 0, "down": 0} | answer, {"up": None, "down": ""} | answer]
+    pairs = [
+        {"prompt": "q", "response1": "a", "response2": "b", "annotator1": first, "annotator2": None}
+        for first in (None, 1)
+    ]
+    for name, some, expected in (
+        ("ratings", rows, {"no verdict": 1}),
+        ("counted", [*counted, {"up": 2, "down": 0} | answer], {"no verdict": 2, "no preference": 1}),
+        ("pairs", pairs, {"no verdict": 1}),
+        ("rating", [{"rating": None} | answer, {"rating": 3} | answer], {"no verdict": 1}),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+        found = read_preferences(DataConfig.model_validate({"preferences": tmp_path / f"{name}.jsonl"}))
+        assert (len(found[0]), found[1]) == (1, expected), name

@@ -18,3 +18,19 @@ def test_a_name_that_is_the_id_of_somebody_else_ends_no_login(tmp_path: Path) ->
     with pytest.raises(ServerError, match="2 people of this name or id: "):
         people.remove(tmp_path, "2")
     assert not any(one.removed for one in people.everybody(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"people": {}}',
+        '{"people": [5]}',
+        '{"people": [{"id": "2", "name": "Ann", "email": "ann@trueup.local", "password": ""}]}',
+        '{"people": [{"id": 2, "name": "Ann", "email": null, "password": ""}]}',
+        '{"people": [{"id": 2, "name": "Ann", "email": "ann@trueup.local", "password": "", "named": "yes"}]}',
+    ],
+)
+def test_a_list_that_trueup_did_not_write_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / people.FILE).write_text(text)
+    with pytest.raises(ServerError, match="no list of people that can be read"):
+        people.everybody(tmp_path)

@@ -99,6 +99,18 @@ def test_the_command_draws_what_was_frozen(tmp_path: Path) -> None:
     assert "from files that do not say who gave which" in page and "Cohen" not in page
 
 
+def test_a_store_of_which_nothing_can_be_read_is_not_empty(tmp_path: Path) -> None:
+    run = tmp_path / "run.yaml"
+    run.write_text("name: x\nmodel: {base: nowhere}\n")
+    store = tmp_path / "runs" / "x" / "store"
+    store.mkdir(parents=True)
+    (store / "annotations.jsonl").write_text("garbage\n{}\n")
+    (store / "use.jsonl").write_text("[1]\n")
+    done = CliRunner().invoke(main, ["labels", "report", str(run)])
+    assert done.exit_code == 2 and "nobody has judged" not in done.output
+    assert "annotations.jsonl:1, annotations.jsonl:2, lines of use.jsonl, 1 of them" in done.output
+
+
 def test_people_who_agreed_are_named_and_the_others_are_ids(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": text, "label": up} for text, up in (("a", 1), ("b", 0))]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

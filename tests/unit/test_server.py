@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from trueup.errors import ServerError
-from trueup.feedback import reach, server
+from trueup.feedback import environment, people, reach, server
 from trueup.feedback.connection import connect
+from trueup.feedback.project import Project
+from trueup.run.run_file import LabelStudioConfig
 
 SLOW = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit()))\n"
 DEAF = "import signal,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -85,3 +87,32 @@ def test_our_token_goes_to_our_server_only(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "theirs")
     assert connect(tmp_path, "https://labels.example.org").token == "theirs"
     assert connect(tmp_path).token == "ours"
+
+
+def test_a_server_without_the_present_guard_gets_no_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "credentials.json").write_text(json.dumps({"url": "http://127.0.0.1:8123", "token": "t" * 40}))
+    assert server.is_guarded(tmp_path)  # of a server that does not run there is nothing to say
+    for guard in (None, "of another version"):
+        if guard is not None:
+            monkeypatch.setenv(environment.GUARDED, guard)
+        process = pretended(tmp_path, "import time\n")
+        assert not server.is_guarded(tmp_path)
+        with pytest.raises(ServerError, match="an earlier version of trueup started this server") as raised:
+            people.add(tmp_path, "Ann")
+        chosen = f"--data-dir {tmp_path}"
+        again = f"trueup labelstudio stop {chosen} && trueup labelstudio start {chosen} --port 8123"
+        assert again in str(raised.value)
+        project = Project(LabelStudioConfig(data_dir=tmp_path), tmp_path / "store")
+        assert project._unguarded() == []  # nobody has a login
+        ann = {"id": 2, "name": "Ann", "email": "ann@trueup.local", "password": "p"}
+        (tmp_path / people.FILE).write_text(json.dumps({"people": [ann]}))
+        (said,) = project._unguarded()
+        assert again in said
+        (tmp_path / people.FILE).unlink()
+        process.kill()
+        process.wait()
+    monkeypatch.setenv(environment.GUARDED, environment.guard())
+    process = pretended(tmp_path, "import time\n")
+    assert server.is_guarded(tmp_path)
+    process.kill()
+    process.wait()

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from trueup.evaluation import shipping
-from trueup.evaluation.shipping import Check
+from trueup.evaluation.regressions import Check, Limits
 
 GOAL = {"win_rate": 0.6, "kl": 0.5}
 NO_GOAL: dict[str, float | None] = {"win_rate": None, "kl": None}
@@ -18,7 +18,7 @@ def won(low: float, estimate: float, high: float) -> dict[str, float]:
 
 
 def metrics(over_sft: dict[str, float], **others: Any) -> dict[str, Any]:
-    judge = {"kind": "disjoint", "name": "a reward model on other labels", "can_tell": True}
+    judge = {"kind": "disjoint", "name": "a reward model on other labels", "trust": None, "can_tell": True}
     return {
         "win_rate": over_sft,
         "win_rate_by_reward_model": over_sft,
@@ -50,7 +50,7 @@ def outcome(found: list[Check], name: str) -> str:
 
 
 def decided(figures: dict[str, Any], rows: list[dict[str, Any]] = ALIKE, goal: Any = GOAL) -> str:
-    return shipping.decide(shipping.checks(figures, rows, goal, 0.5))
+    return shipping.decide(shipping.checks(figures, rows, goal, Limits()))
 
 
 def test_what_is_shown_to_meet_the_goal_ships() -> None:
@@ -68,16 +68,20 @@ def test_an_interval_below_the_goal_fails_and_one_around_it_asks_for_more(
 
 
 def test_how_many_prompts_would_tell_is_the_sample_size_of_fleiss() -> None:
-    check = next(c for c in shipping.checks(metrics(won(0.55, 0.7, 0.8)), ALIKE, GOAL, 0.5) if c.name.startswith("win"))
+    check = next(
+        c for c in shipping.checks(metrics(won(0.55, 0.7, 0.8)), ALIKE, GOAL, Limits()) if c.name.startswith("win")
+    )
     a, b = stats.norm.ppf(0.975) * np.sqrt(0.6 * 0.4), stats.norm.ppf(0.8) * np.sqrt(0.7 * 0.3)
     assert check.num_needed == int(np.ceil(((a + b) / 0.1) ** 2))
-    near = next(c for c in shipping.checks(metrics(won(0.5, 0.59, 0.7)), ALIKE, GOAL, 0.5) if c.name.startswith("win"))
+    near = next(
+        c for c in shipping.checks(metrics(won(0.5, 0.59, 0.7)), ALIKE, GOAL, Limits()) if c.name.startswith("win")
+    )
     assert near.num_needed is None  # the goal is above what was found: more prompts would not show it
 
 
 @pytest.mark.parametrize("kind", ["optimized", None])
 def test_what_was_optimized_never_decides(kind: str | None) -> None:
-    judge = None if kind is None else {"kind": kind, "name": "the reward", "can_tell": True}
+    judge = None if kind is None else {"kind": kind, "name": "the reward", "trust": None, "can_tell": True}
     figures = metrics(won(0.7, 0.8, 0.9), judge=judge)
     if kind is None:
         del figures["judge"], figures["win_rate"]  # a record of an earlier version
@@ -85,7 +89,7 @@ def test_what_was_optimized_never_decides(kind: str | None) -> None:
 
 
 def test_a_judge_that_cannot_tell_decides_nothing() -> None:
-    judge = {"kind": "disjoint", "name": "a reward model", "can_tell": False}
+    judge = {"kind": "disjoint", "name": "a reward model", "trust": None, "can_tell": False}
     assert decided(metrics(won(0.7, 0.8, 0.9), judge=judge)) == "ASK MORE"
 
 
@@ -98,6 +102,33 @@ def test_a_cheaper_way_that_wins_is_a_reason_not_to_ship() -> None:
     assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "SHIP"
 
 
+def later(over: dict[str, float], **judges: Any) -> dict[str, Any]:
+    """Figures of a second round, in which the verdict's judge, or others in its place, compared it with the first."""
+    good = won(0.7, 0.8, 0.9)
+    disjoint = {"name": "d", "trust": None, "can_tell": True, "win_rates_over": {"sft": good, "round_before": over}}
+    began = {"round": 1, "adapter": "dpo"}
+    return metrics(good, began_from=began, judges=judges or {"disjoint": disjoint})
+
+
+@pytest.mark.parametrize(
+    ("over", "decision"),
+    [((0.55, 0.6, 0.7), "SHIP"), ((0.4, 0.55, 0.7), "ASK MORE"), ((0.2, 0.3, 0.4), "DON'T SHIP")],
+)
+def test_a_later_round_has_to_be_better_than_the_one_before(over: tuple[float, float, float], decision: str) -> None:
+    figures = later(won(*over))
+    assert decided(figures) == decision
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over round 1") in ("passed", "undecided", "failed")
+
+
+def test_what_was_optimized_says_nothing_of_rounds() -> None:
+    """People are asked about SFT alone; the only other judge is what was optimized."""
+    people = {"name": "people", "trust": None, "can_tell": None, "win_rates_over": {"sft": won(0.7, 0.8, 0.9)}}
+    reward = {"name": "r", "trust": None, "can_tell": True, "win_rates_over": {"round_before": won(0.2, 0.3, 0.4)}}
+    figures = later(won(0.2, 0.3, 0.4), people=people, optimized=reward)
+    figures["judge"] = {"kind": "people", "name": "people", "trust": None, "can_tell": None}
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over round 1") == "not checked"
+
+
 def test_a_kl_above_the_goal_is_a_reason_not_to_ship() -> None:
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6)) == "DON'T SHIP"
     assert decided(metrics(won(0.7, 0.8, 0.9), kl_nats_per_token=0.6), goal=NO_GOAL) == "SHIP"
@@ -107,23 +138,86 @@ def test_fewer_endings_than_chance_explains_are_a_regression() -> None:
     rng = np.random.default_rng(0)
     ends = [(True, bool(rng.random() > 0.4)) for _ in range(40)]
     rows = answers(ends, [(10, 10)] * 40)
-    check = next(c for c in shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, 0.5) if c.name == "endings")
+    check = next(c for c in shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, Limits()) if c.name == "endings")
     differences = np.array([float(after) - float(before) for before, after in ends]).reshape(-1, 2).mean(1)
     interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
     assert check.outcome == "failed" and f"({interval.low:+.1%} to {interval.high:+.1%})" in check.says
     one_of_many = answers([(True, True)] * 39 + [(True, False)], [(10, 10)] * 40)
-    assert outcome(shipping.checks(metrics(won(0.7, 0.8, 0.9)), one_of_many, GOAL, 0.5), "endings") == "passed"
+    assert outcome(shipping.checks(metrics(won(0.7, 0.8, 0.9)), one_of_many, GOAL, Limits()), "endings") == "passed"
 
 
 @pytest.mark.parametrize(("after", "expected"), [((20, 21), "failed"), ((12, 13), "passed"), ((6, 24), "undecided")])
 def test_answers_may_grow_by_so_much(after: tuple[int, int], expected: str) -> None:
     lengths = [(10, number) for number in after for _ in range(2)] * 5  # the prompts differ, and not their answers
     rows = answers([(True, True)] * 20, lengths)
-    assert outcome(shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, 0.5), "length") == expected
+    assert outcome(shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, Limits()), "length") == expected
 
 
 def test_answers_of_an_earlier_version_are_not_checked() -> None:
     rows = [{"prompt_id": "a", "sft": "x", "aligned": "y"}, {"prompt_id": "b", "sft": "x", "aligned": "y"}]
-    found = shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, 0.5)
+    found = shipping.checks(metrics(won(0.7, 0.8, 0.9)), rows, GOAL, Limits())
     assert {outcome(found, "endings"), outcome(found, "length")} == {"not checked"}
     assert shipping.decide(found) == "SHIP"
+
+
+def measured(low: float, high: float, floor: float, refusals: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
+    """The abilities of an evaluation whose general text changed so, in nats per token."""
+    middle = (low + high) / 2
+    text = {
+        "text": "a text",
+        "num_documents": 48,
+        "change_from": {"sft": {"estimate": middle, "low": low, "high": high}},
+        "noise_floor": floor,
+    }
+    change = {"estimate": sum(refusals) / 2, "low": refusals[0], "high": refusals[1]}
+    share = {"sft": 0.1, "aligned": 0.1 + change["estimate"]}
+    return {"general_text": text, "refusals": {"rule": "a rule", "share": share, "change_from_sft": change}}
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [((0.11, 0.2), "failed"), ((0.05, 0.2), "undecided"), ((0.02, 0.09), "passed"), ((-0.4, -0.3), "passed")],
+)
+def test_a_text_is_predicted_worse_only_beyond_the_noise_floor(interval: tuple[float, float], expected: str) -> None:
+    figures = metrics(won(0.7, 0.8, 0.9), abilities=measured(*interval, floor=0.1))
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "general text") == expected
+    decisions = {"failed": "DON'T SHIP", "undecided": "ASK MORE", "passed": "SHIP"}
+    assert decided(figures) == decisions[expected]
+
+
+def test_more_refusals_are_a_regression_unless_they_are_wanted() -> None:
+    figures = metrics(won(0.7, 0.8, 0.9), abilities=measured(0, 0, 0.1, refusals=(0.02, 0.1)))
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "refusals") == "failed"
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits(more_refusals=0.03)), "refusals") == "passed"
+    fewer = metrics(won(0.7, 0.8, 0.9), abilities=measured(0, 0, 0.1, refusals=(-0.1, 0.02)))
+    assert outcome(shipping.checks(fewer, ALIKE, GOAL, Limits()), "refusals") == "passed"
+
+
+def test_what_an_earlier_version_did_not_measure_is_said() -> None:
+    found = {c.name: c for c in shipping.checks(metrics(won(0.7, 0.8, 0.9)), ALIKE, GOAL, Limits())}
+    for name in ("refusals", "general text"):
+        assert found[name].outcome == "not checked" and "trueup evaluate RUN.yaml --rebuild" in found[name].says
+
+
+@pytest.mark.parametrize("label", ["best_of_4", "sft, best of 4", "best-of-4 of sft"])
+def test_the_best_of_several_answers_costs_more_and_so_never_fails(label: str) -> None:
+    good = won(0.7, 0.8, 0.9)
+    for interval, expected in (
+        ((0.55, 0.6, 0.7), "passed"),
+        ((0.4, 0.5, 0.6), "passed"),
+        ((0.2, 0.3, 0.4), "undecided"),
+    ):
+        found = shipping.checks(
+            metrics(good, win_rates_over={"sft": good, label: won(*interval)}), ALIKE, GOAL, Limits()
+        )
+        check = next(c for c in found if "best" in c.name)
+        assert check.outcome == expected and "4 answers and a score of each for every request" in check.says
+
+
+def test_too_few_prompts_decide_nothing_unless_people_judged() -> None:
+    """Ten are needed for a claim; people's interval holds at every look, and so of few prompts."""
+    few = won(0.62, 0.8, 0.9) | {"num_prompts": 9}
+    check = next(c for c in shipping.checks(metrics(few), ALIKE, GOAL, Limits()) if c.name.startswith("win"))
+    assert (check.outcome, check.num_needed) == ("undecided", 10)
+    people = {"kind": "people", "name": "people", "trust": None, "can_tell": None}
+    assert decided(metrics(few, judge=people)) == "SHIP"

@@ -10,7 +10,7 @@ import pytest
 
 from trueup.errors import FeedbackError
 from trueup.feedback.judgement import Edit, Thumb, from_row
-from trueup.feedback.store import Store
+from trueup.feedback.store import Store, to_line
 from trueup.run.artifacts import read_jsonl, write_json
 
 
@@ -18,18 +18,22 @@ def verdict(number: int, up: bool, at: str, **more: Any) -> Thumb:
     return Thumb(uid=f"u{number}", annotator="8", annotation_id=number, updated_at=at, up=up, **more)
 
 
+def current(store: Store, present: set[int], key: str) -> list[dict[str, Any]]:
+    return [to_line(said) for said in store.current(present, key)]
+
+
 def test_a_changed_mind_is_the_current_one_and_the_old_line_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")], "p") == 2
     assert store.append([verdict(1, False, "10:05"), verdict(2, True, "10:00")], "p") == 1
-    assert {row["annotation_id"]: row["up"] for row in store.current({1, 2}, "p")} == {1: False, 2: True}
+    assert {row["annotation_id"]: row["up"] for row in current(store, {1, 2}, "p")} == {1: False, 2: True}
     assert len((tmp_path / "annotations.jsonl").read_text().splitlines()) == 3
 
 
 def test_an_annotation_deleted_on_the_server_is_not_current(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append([verdict(1, True, "10:00"), verdict(2, True, "10:00")], "p")
-    assert [row["annotation_id"] for row in store.current({2}, "p")] == [2]
+    assert [row["annotation_id"] for row in current(store, {2}, "p")] == [2]
 
 
 def test_a_comment_with_unicode_line_breaks_is_read_back(tmp_path: Path) -> None:
@@ -37,7 +41,7 @@ def test_a_comment_with_unicode_line_breaks_is_read_back(tmp_path: Path) -> None
     store = Store(tmp_path)
     assert store.append([verdict(1, True, "10:00", comment=comment)], "p") == 1
     assert store.append([verdict(1, True, "10:00", comment=comment)], "p") == 0
-    assert [row["comment"] for row in store.current({1}, "p")] == [comment]
+    assert [row["comment"] for row in current(store, {1}, "p")] == [comment]
 
 
 def edit(number: int, text: str, at: str) -> Edit:
@@ -45,7 +49,7 @@ def edit(number: int, text: str, at: str) -> Edit:
 
 
 def said(store: Store, present: set[int]) -> list[tuple[int, str, Any]]:
-    return [(row["annotation_id"], row["kind"], row.get("text", row.get("up"))) for row in store.current(present, "p")]
+    return [(row["annotation_id"], row["kind"], row.get("text", row.get("up"))) for row in current(store, present, "p")]
 
 
 def test_a_thumb_and_a_better_answer_of_one_annotation_change_together(tmp_path: Path) -> None:
@@ -81,14 +85,14 @@ def test_a_store_of_before_there_were_kinds_is_read_and_goes_on(tmp_path: Path) 
     assert store.broken() == []
     rows = list(read_jsonl(EARLIER))
     last = {row["annotation_id"]: row for row in rows}
-    current = store.current(set(last), rows[0]["project"])
-    assert {row["annotation_id"]: row["up"] for row in current if row["kind"] == "thumb"} == {
+    now = current(store, set(last), rows[0]["project"])
+    assert {row["annotation_id"]: row["up"] for row in now if row["kind"] == "thumb"} == {
         number: row["up"] for number, row in last.items()
     }
-    assert {row["annotation_id"]: row["text"] for row in current if row["kind"] == "edit"} == {
+    assert {row["annotation_id"]: row["text"] for row in now if row["kind"] == "edit"} == {
         number: row["edited"] for number, row in last.items() if row["edited"]
     }
-    again = [from_row({k: v for k, v in row.items() if k != "project"})[0] for row in current]
+    again = [from_row({k: v for k, v in row.items() if k != "project"})[0] for row in now]
     assert store.append(again, rows[0]["project"]) == 0
     assert store.path.read_bytes() == EARLIER.read_bytes()
 
@@ -101,7 +105,7 @@ def test_screens_have_projects_of_their_own_and_one_store(tmp_path: Path) -> Non
     assert (thumbs.project("http://a"), pairwise.project("http://a")) == ((4, "k"), (5, "l"))
     thumbs.append([verdict(1, True, "10:00")], "k")
     pairwise.append([verdict(1, False, "10:00")], "l")
-    assert [row["up"] for row in pairwise.current({1}, "l")] == [True, False]
+    assert [row["up"] for row in current(pairwise, {1}, "l")] == [True, False]
 
 
 def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:
     with (tmp_path / "annotations.jsonl").open("a") as out:
         out.write('{"annotation_id": 2, "upd')
     assert store.append([verdict(2, False, "10:01")], "p") == 1
-    assert [row["annotation_id"] for row in store.current({1, 2}, "p")] == [1, 2]
+    assert [row["annotation_id"] for row in current(store, {1, 2}, "p")] == [1, 2]
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe", b"{", b"[]", b'{"annotation_id": 2}', b"[" * 100_000, b""])
@@ -120,7 +124,7 @@ def test_a_broken_line_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Pat
     with (tmp_path / "annotations.jsonl").open("ab") as out:
         out.write(line + b"\n")
     store.append([verdict(3, False, "10:01")], "p")
-    assert [row["annotation_id"] for row in store.current({1, 2, 3}, "p")] == [1, 3]
+    assert [row["annotation_id"] for row in current(store, {1, 2, 3}, "p")] == [1, 3]
     assert store.broken() == ["annotations.jsonl:2"]
 
 
@@ -128,15 +132,15 @@ def test_a_vote_changed_after_the_servers_clock_went_back_is_the_current_one(tmp
     store = Store(tmp_path)
     store.append([verdict(1, True, "10:00")], "p")
     assert store.append([verdict(1, False, "09:00")], "p") == 1
-    assert [row["up"] for row in store.current({1}, "p")] == [False]
+    assert [row["up"] for row in current(store, {1}, "p")] == [False]
 
 
 def test_verdicts_come_in_the_order_in_which_they_were_given(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append([verdict(5, True, "10:02"), verdict(7, True, "10:01")], "p")
-    assert [row["annotation_id"] for row in store.current({5, 7}, "p")] == [7, 5]
+    assert [row["annotation_id"] for row in current(store, {5, 7}, "p")] == [7, 5]
     store.append([verdict(5, True, "10:02"), verdict(7, False, "10:03")], "p")
-    assert [row["annotation_id"] for row in store.current({5, 7}, "p")] == [5, 7]
+    assert [row["annotation_id"] for row in current(store, {5, 7}, "p")] == [5, 7]
 
 
 def test_what_is_no_longer_on_the_server_is_counted(tmp_path: Path) -> None:
@@ -174,8 +178,8 @@ def test_labels_of_a_lost_project_stay_beside_those_of_its_successor(tmp_path: P
     store = Store(tmp_path)
     store.append([verdict(1, True, "10:00")], "lost")
     store.append([verdict(1, False, "11:00")], "new")
-    assert [(row["project"], row["up"]) for row in store.current({1}, "new")] == [("lost", True), ("new", False)]
-    assert [row["project"] for row in store.current(set(), "new")] == ["lost"]
+    assert [(row["project"], row["up"]) for row in current(store, {1}, "new")] == [("lost", True), ("new", False)]
+    assert [row["project"] for row in current(store, set(), "new")] == ["lost"]
 
 
 def test_who_judged_stays_known_when_the_account_is_deleted(tmp_path: Path) -> None:
@@ -185,3 +189,11 @@ def test_who_judged_stays_known_when_the_account_is_deleted(tmp_path: Path) -> N
     changed = replace(known, annotator="unknown-1", up=False, updated_at="10:05")
     assert store.append([changed], "key") == 1
     assert [(row["annotator"], row["up"]) for row in store.latest()] == [(known.annotator, False)]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"right": []}', "null"])
+def test_what_was_asked_is_not_guessed(tmp_path: Path, text: str) -> None:
+    assert Store(tmp_path).asked() == {}
+    (tmp_path / "asked.json").write_text(text)
+    with pytest.raises(FeedbackError, match=r"asked\.json: not what trueup wrote there"):
+        Store(tmp_path).asked()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from trueup.data import read_preferences
+from trueup.data.names import NAMES_NOBODY
 from trueup.data.report import ReadReport
 from trueup.data.score_rows import pseudonym
 from trueup.errors import ConfigError, DataError
@@ -260,3 +261,37 @@ def test_a_request_that_was_not_answered_is_no_empty_answer(tmp_path: Path, resp
     answered = {"request": {"messages": [USER]}, "response": {"choices": [{"message": ANSWER}]}, "score": 0}
     found, report = read(tmp_path, [answered, answered | {"response": response}])
     assert (len(found), report.left_out) == (1, {"empty answer": 1})
+
+
+@pytest.mark.parametrize("without", ["output", "input"])
+def test_traces_whose_first_calls_failed_are_known_by_a_later_row(tmp_path: Path, without: str) -> None:
+    call = {"id": "o1", "trace_id": "t1", "type": "GENERATION", "input": "Hi", "output": "Two."}
+    scored = {"scores": [{"name": "thumb", "value": 0, "source": "API"}]}
+    failed = {name: value for name, value in (call | scored).items() if name != without}
+    found, report = read(tmp_path, [failed, failed | {"id": "o2"}, call | scored | {"id": "o3"}])
+    assert len(found) == 1
+    assert sum(report.left_out.values()) == 2 and "unknown fields" not in report.left_out
+
+
+def test_runs_and_logs_whose_first_row_has_no_answer_are_known_too(tmp_path: Path) -> None:
+    run = {
+        "id": "r1",
+        "run_type": "llm",
+        "inputs": {"messages": [USER]},
+        "feedback_stats": {"thumb": {"n": 1, "avg": 1}},
+    }
+    done = {"outputs": {"choices": [{"message": ANSWER}]}}
+    found, report = read(tmp_path, [run, run | done | {"id": "r2"}])
+    assert len(found) == 1 and sum(report.left_out.values()) == 1
+    asked = {"request": {"messages": [USER]}, "feedback": 1}
+    found, report = read(tmp_path, [asked, asked | {"response": {"choices": [{"message": ANSWER}]}}])
+    assert len(found) == 1 and sum(report.left_out.values()) == 1
+
+
+def test_users_whose_ids_differ_in_case_alone_are_not_guessed_about(tmp_path: Path) -> None:
+    rows = [{"messages": [USER, ANSWER], "feedback": {"score": 1, "user": who}} for who in ("ann@x", "Ann@x")]
+    with pytest.raises(DataError, match="differ only in upper and lower case"):
+        read(tmp_path, rows)
+    found, report = read(tmp_path, [rows[0], {"messages": [USER, ANSWER], "feedback": {"score": 0, "user": "None"}}])
+    assert [one[3] for one in found] == [pseudonym("ann@x"), "unnamed 2.0"]
+    assert report.notes == {NAMES_NOBODY: 1}

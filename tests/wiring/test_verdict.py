@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tiny import WORDS, copy_of, open_run
 from transformers import AutoModelForCausalLM
 
 from trueup.cli.main import main
+from trueup.errors import StageError
+from trueup.evaluation import general
 from trueup.run.artifacts import Adapter, RewardModel
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
@@ -279,13 +282,14 @@ def test_an_adapter_that_says_what_people_like_is_called_better_and_swapped_wors
         assert f"The aligned model is {word}: " in evaluate.says(known, run.run)[0]
 
 
-def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished: Path, tmp_path: Path) -> None:
+def test_a_later_round_is_compared_with_what_it_began_with_too(finished: Path, tmp_path: Path) -> None:
     run = opened(finished)
+    later = run.with_run(run.run.model_copy(update={"round": 2}))
     sft, began, aligned = run.path("sft"), run.path("dpo"), tmp_path / "aligned"
     tensors = {name: 1.3 * tensor for name, tensor in plain.saved(began).items()}
     shutil.copytree(began, aligned)
     save_file(tensors, aligned / "adapter_model.safetensors")
-    figures = judged_by(run, tmp_path / "out", sft, began, aligned)
+    figures = judged_by(later, tmp_path / "out", sft, began, aligned, run.path("reward"))
     base, answers = run.run.model.base, plain.rows(tmp_path / "out" / "answers.jsonl")
     tok, policy = plain.tokenizer(base), plain.model(base, aligned)
     for name, folder in (("kl_nats_per_token", sft), ("kl_to_reference_nats_per_token", began)):
@@ -293,6 +297,18 @@ def test_in_a_later_round_kl_is_to_sft_and_to_what_the_round_began_with(finished
         kl = [plain.answer_kl(policy, other, tok, row["messages"], row["ids"]["aligned"]) for row in answers]
         assert figures[name] == pytest.approx(float(torch.cat(kl).mean()), rel=0.07)
     assert figures["kl_nats_per_token"] > 1.15 * figures["kl_to_reference_nats_per_token"]
+    for label, folder in (("round_before", began), ("aligned", aligned)):
+        policy = plain.model(base, folder)
+        expected = [plain.greedy(policy, tok, row["messages"], 8) for row in answers]
+        assert sum(row[label] == text for row, text in zip(answers, expected, strict=True)) >= len(answers) - 2
+    scores = {label: scores_of_answers(run, run.path("reward"), answers, label) for label in ("round_before", "sft")}
+    assert [row["reward"]["round_before"] for row in answers] == pytest.approx(scores["round_before"], abs=0.05)
+    over = figures["judges"]["optimized"]["win_rates_over"]
+    for label in scores:
+        won = [(r["reward"]["aligned"] > r["reward"][label]) + 0.5 * (r[label] == r["aligned"]) for r in answers]
+        assert over[label]["estimate"] == pytest.approx(np.mean(won))
+    assert over["round_before"] != over["sft"] == figures["win_rate"]
+    assert figures["began_from"] == {"round": 1, "adapter": "dpo"}
 
 
 def test_the_interval_is_of_prompts_not_of_answers(finished: Path, tmp_path: Path) -> None:
@@ -341,3 +357,48 @@ def test_what_is_exported_is_the_aligned_adapter(finished: Path) -> None:
         )
     assert found == pytest.approx(aligned, abs=0.1 * abs(aligned - before))
     assert sft.keys() == dpo.keys()
+
+
+def test_answers_that_are_sampled_are_kept_for_another_judge(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    copy_of(opened(finished), folder)
+    (folder / "broken.py").write_text("def judge(prompts, completions):\n    raise ValueError('no')\n")
+    asked = {"evaluate__judge": "function", "evaluate__judge_functions": "{broken:judge: 1.0}"}
+    with pytest.raises(StageError, match=r"evaluate\.judge_functions broken:judge: it raised ValueError: no"):
+        opened(folder, **asked).execute("evaluate", rebuild=True)
+    kept = opened(folder).path("evaluate").with_name("evaluate.partial") / "measured.kept.jsonl"
+    before = json.loads(kept.read_text())["done"]
+    monkeypatch.setattr("trueup.judges.contest.measure", lambda *anything: pytest.fail("answers are sampled again"))
+    assert opened(folder, evaluate__judge="optimized").execute("evaluate", rebuild=True)
+    rows = plain.rows(opened(folder).path("evaluate") / "answers.jsonl")
+    assert [row["aligned"] for row in rows] == [one["text"] for one in before["aligned"]]
+    assert metrics(opened(folder), "evaluate")["abilities"]["refusals"]["share"]["sft"] == 0
+
+
+def test_other_answers_need_another_beginning_whoever_judges(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    copy_of(opened(finished), folder)
+    complete = opened(folder).path("evaluate")
+    complete.rename(complete.with_name("evaluate.partial"))
+    (complete.with_name("evaluate.partial") / "record.json").unlink()
+    with pytest.raises(StageError, match=r"evaluate.temperature 0.0 -> 0.5 since evaluate.partial was begun"):
+        opened(folder, evaluate__temperature=0.5, evaluate__judge="optimized").execute("evaluate")
+
+
+def test_a_general_text_is_read_under_each_adapter(finished: Path) -> None:
+    run = opened(finished)
+    found, text = metrics(run, "evaluate")["abilities"]["general_text"], general.read(None, finished)
+    assert text is not None
+    tok = plain.tokenizer(run.run.model.base)
+    documents = [torch.tensor([tok(one)["input_ids"][: text.max_tokens]]) for one in text.documents]
+    for label, adapter in (("base", None), ("sft", run.path("sft")), ("aligned", run.path("dpo"))):
+        model = plain.model(run.run.model.base, adapter or run.path("sft"))
+        with torch.no_grad(), nullcontext() if adapter else model.disable_adapter():
+            lost = sum(float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1) for ids in documents)
+        expected = lost / sum(ids.shape[1] - 1 for ids in documents)
+        assert found["nll_nats_per_token"][label] == pytest.approx(expected, rel=0.01), label
+    changes = {label: one["estimate"] for label, one in found["change_from"].items()}
+    assert all(abs(change) > 0.03 * found["nll_nats_per_token"]["sft"] for change in changes.values()), changes
+    assert any(line.startswith("general text: ") for line in run.says("evaluate"))

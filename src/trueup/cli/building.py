@@ -15,7 +15,9 @@ from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
 from trueup.cli.options import AS, DEVICE, RUN_FILE, SET, open_run
 from trueup.cli.out_of_memory import saying_what_fits
+from trueup.cli.report import draw
 from trueup.errors import ConfigError
+from trueup.run.artifacts import Completions, Export, Feedback, Report
 from trueup.run.chain import ALIGNED
 from trueup.run.stage import Stage
 
@@ -75,6 +77,8 @@ def command_of(stage: Stage) -> click.Command:
         pipeline = open_run(run_file, overrides, options)
         for line in pipeline.missing_files(besides=stage.name):
             click.echo(f"warning: {line}", err=True)
+        if stage.trains or stage.makes is Completions:
+            pipeline.foresee(Feedback)  # before hours of work for people who would be asked something wrong
         rebuild |= bool(given.keys() & set(stage.refreshed_by)) or (refresh and bool(pipeline.since(stage.name)))
         with saying_what_fits(pipeline, stage.name):
             built = pipeline.execute(stage.name, rebuild, use_stale=use_stale, discard_labels=discard_labels)
@@ -86,8 +90,8 @@ def command_of(stage: Stage) -> click.Command:
         afterwards = pipeline.afterwards(stage.name)
         for line in (*pipeline.says(stage.name), *afterwards):
             click.echo(f"  {line}")
-        if stage.trains and built:
-            _draw(pipeline)
+        if built:
+            _draw(pipeline, stage, run_file)
         passing = {option for option in options if _passes(stage, option)}
         kept = tuple(one for one in overrides if one not in passing)
         onward = open_run(run_file, kept) if passing else pipeline
@@ -172,8 +176,8 @@ def play(pipeline: Pipeline, run_file: Path) -> None:
         for line in (*(pipeline.says(stage.name) if built else []), *afterwards):
             click.echo(f"  {line}")
         done.append(_figures(pipeline, stage, built, afterwards))
-        if stage.trains and built:
-            _draw(pipeline)
+        if built:
+            _draw(pipeline, stage, run_file)
     if not ranks.is_first():
         return
     verdict = pipeline.verdict_lines()
@@ -188,11 +192,13 @@ def _say_built(pipeline: Pipeline, name: str, built: bool) -> None:
         click.echo(f"{name}: {news}")
 
 
-def _draw(pipeline: Pipeline) -> None:
-    """Bring the page with the curves of the run up to date."""
+def _draw(pipeline: Pipeline, stage: Stage, run_file: Path) -> None:
+    """Bring the page up to date that a stage which was just built changes: the curves of the run, or its report."""
     from trueup.training import curves
 
-    if page := curves.write(pipeline.folder, pipeline.run.name):
+    if stage.makes in (Report, Export):
+        draw(pipeline, run_file, indent="  ")
+    elif stage.trains and (page := curves.write(pipeline.folder, pipeline.run.name)):
         click.echo(f"  curves: {page}")
 
 

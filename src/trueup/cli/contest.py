@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trueup.run.artifacts import everything
 from trueup.run.candidates import candidates
-from trueup.run.goal import won_by
+from trueup.run.goal import over_round_before, won_by
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,7 @@ class Tried:
     overrides: tuple[str, ...]
     win_rate_over_sft: dict[str, float] | None  # estimate, low, high, num_prompts
     kl_nats_per_token: float | None
+    win_rate_over_round_before: dict[str, float] | None  # over the winner of that round; None in the first
     wins_its_round: bool  # what the next round starts from
 
 
@@ -36,6 +37,7 @@ def contest(pipeline: Pipeline) -> list[Tried]:
     for number in numbers:
         for one in candidates(pipeline.folder, number, methods):
             figures = one.figures or {}
+            before = over_round_before(figures)
             found.append(
                 Tried(
                     round=number,
@@ -43,6 +45,7 @@ def contest(pipeline: Pipeline) -> list[Tried]:
                     overrides=one.overrides,
                     win_rate_over_sft=won_by(figures) if figures else None,
                     kl_nats_per_token=figures.get("kl_nats_per_token"),
+                    win_rate_over_round_before=before[0] if before else None,
                     wins_its_round=pipeline.winner(number) == one.name,
                 )
             )
@@ -54,15 +57,21 @@ def contest_table(tried: list[Tried]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("round", "adapter", "wins over SFT", "95 % interval", "KL", "", title="what was aligned so far")
+    title = "what was aligned so far: comparisons won, in percent, with 95 % intervals"
+    table = Table("round", "adapter", "over SFT", title=title)
+    later = any(one.win_rate_over_round_before for one in tried)
+    if later:
+        table.add_column("over last round")
+    table.add_column("KL")
+    table.add_column("")
     for one in tried:
-        won, kl = one.win_rate_over_sft, one.kl_nats_per_token
-        table.add_row(
-            str(one.round),
-            Text(one.adapter),
-            "not evaluated" if won is None else f"{won['estimate']:.1%}",
-            "" if won is None else f"{won['low']:.1%} to {won['high']:.1%}",
-            "" if kl is None else f"{kl:.3f}",
-            "winner" if one.wins_its_round else "",
-        )
+        kl = "" if one.kl_nats_per_token is None else f"{one.kl_nats_per_token:.3f}"
+        over = [_share(one.win_rate_over_sft, "not evaluated")]
+        over += [_share(one.win_rate_over_round_before, "")] if later else []
+        table.add_row(str(one.round), Text(one.adapter), *over, kl, "winner" if one.wins_its_round else "")
     return table
+
+
+def _share(won: dict[str, float] | None, otherwise: str) -> str:
+    """A win rate with its interval, in words."""
+    return otherwise if won is None else f"{won['estimate']:.1%} ({100 * won['low']:.0f} to {100 * won['high']:.0f})"

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import click
 
-from trueup.cli.group import DOCUMENT
+from trueup.cli.group import DOCUMENT, filled
 from trueup.errors import TrueupError
 from trueup.run.stage import Waiting
 
@@ -47,7 +47,7 @@ def with_json(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             except TrueupError as error:
                 parts = ("where", "found", "expected", "next_step")
-                tell(error={"kind": type(error).__name__, **{part: getattr(error, part) for part in parts}})
+                tell(error={"kind": type(error).__name__, **{part: filled(getattr(error, part)) for part in parts}})
                 raise
             except Exception as error:
                 tell(error={"kind": type(error).__name__, "found": str(error)})

@@ -41,4 +41,4 @@ def _command(pipeline: Pipeline, run_file: Path, states: list[State]) -> str:
     if todo.state == "running":
         return f"next: wait for {todo.stage}, or stop it with Ctrl+C where it runs; the same command goes on"
     rebuild = " --rebuild" if todo.state in ("stale", "broken") else ""
-    return f"next: trueup {todo.stage} {typed(run_file, pipeline.overrides)}{rebuild}"
+    return f"next: trueup {todo.stage} {typed(run_file, pipeline.overrides, todo.stage)}{rebuild}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import sys
 import time
@@ -25,13 +26,55 @@ CURES = {  # of an error of the system that is no fault of ours
     errno.ENOTDIR: "move the file away that is where a folder should be",
     errno.EEXIST: "move the file away that is where a folder should be",
 }
+VARIANT_IS = "variant="  # begins the override that --as is
+COMMAND = re.compile(r"(?P<before>trueup (?P<command>\S+))? RUN\.yaml(?P<own>( --(as|set) \S+)*)")
 FOLDER = "trueup.run_folder"  # key of click's meta: the folder of the run, once it is known
 
 
 def remember_run_file(path: Path, overrides: Sequence[str] = ()) -> None:
     """Messages of the command that runs name its run file, and its overrides, as a shell reads them."""
-    typed = [shlex.quote(str(path)), *(f"--set {shlex.quote(override)}" for override in overrides)]
-    click.get_current_context().find_root().obj = " ".join(typed)
+    click.get_current_context().find_root().obj = (path, tuple(overrides))
+
+
+def typed(run_file: Path, overrides: Sequence[str], command: str = "") -> str:
+    """The run file and its overrides as a shell reads them; a variant by --as where `command` takes that."""
+    said = [f"--set {shlex.quote(one)}" for one in overrides]
+    if _takes_variant(command):
+        named = {one: f"--as {shlex.quote(one.removeprefix(VARIANT_IS))}" for one in overrides if one != VARIANT_IS}
+        said = [
+            named[one] if one in named and one.startswith(VARIANT_IS) else option
+            for one, option in zip(overrides, said, strict=True)
+        ]
+    return " ".join([shlex.quote(str(run_file)), *said])
+
+
+def filled(message: str) -> str:
+    """`message` with the run file of the command that runs, and its overrides, where it says RUN.yaml.
+
+    An option that stands behind RUN.yaml in the message replaces the override that was typed.
+    """
+    known = click.get_current_context().find_root().obj
+    if known is None:
+        return message
+    path, overrides = known
+
+    def put(found: re.Match[str]) -> str:
+        own = found["own"] or ""
+        besides = [
+            one
+            for one in overrides
+            if not (one.startswith(VARIANT_IS) and " --as " in own)
+            and not (one.startswith("round=") and " --set round=" in own)
+        ]
+        return f"{found['before'] or ''} {typed(path, besides, found['command'] or '')}{own}"
+
+    return COMMAND.sub(put, message)
+
+
+def _takes_variant(command: str) -> bool:
+    root = click.get_current_context().find_root().command
+    known = root.commands.get(command) if isinstance(root, click.Group) else None
+    return known is not None and any(option.name == "variant" for option in known.params)
 
 
 def remember_folder(folder: Path) -> None:
@@ -100,7 +143,7 @@ def _say(error: Exception, ctx: click.Context) -> int:
         time.sleep(ranks.PATIENCE_S)  # what every rank meets the first one says
     if ctx.meta.get(DEBUG):
         traceback.print_exception(error)
-    lines, code, logged = _lines(error, ctx.obj or "RUN.yaml")
+    lines, code, logged = _lines(error)
     if logged:
         from trueup.cli import fault_log
 
@@ -117,10 +160,10 @@ def _say(error: Exception, ctx: click.Context) -> int:
     return code
 
 
-def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
+def _lines(error: Exception) -> tuple[list[str], int, bool]:
     """(what to say, the exit code, whether the traceback is worth a log)."""
     if isinstance(error, TrueupError):
-        return [str(error).replace(" RUN.yaml", f" {run_file}")], 2, isinstance(error.__cause__, Exception)
+        return [filled(str(error))], 2, isinstance(error.__cause__, Exception)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or Path.cwd()  # a failed write does not name its file
         return [visible(f"{where}: the disk is full\n  next: free some space, then repeat the command")], 2, False
@@ -129,10 +172,14 @@ def _lines(error: Exception, run_file: str) -> tuple[list[str], int, bool]:
         cure = CURES.get(error.errno or 0)
         return [visible(found + (f"\n  next: {cure}, then repeat the command" if cure else ""))], 2, True
     if _is_lost_rank(error):
-        again = f"see what it said; the same command, {run_file} and all, goes on from the last checkpoint"
+        again = filled("see what it said; the same command, RUN.yaml and all, goes on from the last checkpoint")
         return ["another rank has ended, and this one stops with it", f"  next: {again}"], 2, False
     if is_out_of_memory(error):
-        return ["out of memory", f"  next: trueup plan {run_file} says what fits, and what would make it fit"], 2, True
+        return (
+            ["out of memory", filled("  next: trueup plan RUN.yaml says what fits, and what would make it fit")],
+            2,
+            True,
+        )
     return [f"a fault of trueup itself: {visible(_first_line(error))}"], 1, True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trueup.cli.document import tell, with_json
+from trueup.cli.group import DOCUMENT
 from trueup.cli.options import RUN_FILE, SET, open_run, typed
 from trueup.errors import ConfigError, DataError, StageError
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from trueup.run.artifacts import Feedback
     from trueup.run.pipeline import Pipeline
 
+STANDARD_OUTPUT = Path("-")
 FORMATS = ("trl-dpo", "trl-reward", "trl-kto", "jsonl", "parquet")
 
 
@@ -30,7 +33,12 @@ def labels() -> None:
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), required=True, help="Of jsonl and parquet, a row is a judgement."
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new file: FILE.jsonl or FILE.parquet.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A new file, FILE.jsonl or FILE.parquet; - writes JSON Lines to standard output.",
+)
 @click.option(
     "--split", type=click.Choice(("train", "held_out", "all")), default="all", help="Of the prompts.", show_default=True
 )
@@ -65,13 +73,17 @@ def export(run_file: Path, overrides: tuple[str, ...], form: str, out: Path, spl
         completions = judged_so_far(pipeline, typed(run_file, overrides))[1]
         rows = exporting.judgements(annotations, completions, {row["prompt_id"]: row["split"] for row in given})
         rows = [row for row in rows if split in ("all", row["split"])]
-    if out.suffix == ".parquet":
+    if out == STANDARD_OUTPUT:
+        for row in rows:
+            click.echo(json.dumps(row, ensure_ascii=False).encode())
+    elif out.suffix == ".parquet":
         _write_parquet(out, rows)
     else:
         write_jsonl(out, rows)
     counts = Counter(str(row["split"]) for row in rows)
     said = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
-    click.echo(f"{len(rows):,} rows ({said or 'none'}) in {out}")
+    where = "" if out == STANDARD_OUTPUT else f" in {out}"
+    click.echo(f"{len(rows):,} rows ({said or 'none'}){where}", err=out == STANDARD_OUTPUT)
     tell(file=str(out), format=form, num_rows=len(rows), by_split=dict(counts))
 
 
@@ -122,22 +134,33 @@ def _with_names(lines: list[dict[str, Any]], names: dict[str, str]) -> list[dict
 def judged_so_far(pipeline: Pipeline, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     """(judgements as lines, completions, how far) of this round. Raises StageError where nobody has judged yet."""
     from trueup.feedback import use
-    from trueup.run.artifacts import Completions, Feedback, read_jsonl
+    from trueup.run.artifacts import COMPLETION, Completions, Feedback, read_rows
 
     frozen, sampled = Feedback(pipeline.path("collect")), Completions(pipeline.path("sample"))
     if frozen.is_there():
         rows = {row["uid"]: row | {"messages": row["prompt"]} for row in _of_split(frozen, "rows", "all")}
         judged = frozen.path / "completions.jsonl"  # of files; before these wrote it, what was trained on is known
-        given = list(read_jsonl(judged)) if judged.is_file() else list(rows.values())
+        given = Completions(frozen.path).rows() if judged.is_file() else list(rows.values())
         completions = sampled.rows() if sampled.is_there() and not judged.is_file() else given
         if (used := frozen.path / use.FILE).exists():
-            completions = [*read_jsonl(used), *completions]
+            completions = [*read_rows(used, COMPLETION), *completions]
         return _annotations(frozen), completions, "as they were frozen"
     completions = sampled.rows() if sampled.is_there() else []
     asked = {row["uid"] for row in completions}
     pulled = _pulled(pipeline)[0]
+    broken = _broken(pipeline)
     if lines := [row for row in pulled if row["uid"] in asked or asked.issuperset((row.get("a"), row.get("b")))]:
-        return lines, completions, "as far as they were pulled"
+        state = "as far as they were pulled"
+        lost = f"; what cannot be read: {', '.join(broken[:5])}{_and_more(broken)}" if broken else ""
+        return lines, completions, state + lost
+    if broken:
+        raise DataError(
+            str(pipeline.folder / "store"),
+            found=f"no judgement that can be read; what cannot be read: {', '.join(broken[:5])}{_and_more(broken)}",
+            expected="lines as trueup wrote them",
+            next_step="restore the folder from a copy; or move it aside, and pull what Label Studio still has: "
+            f"trueup collect {run}",
+        )
     raise StageError(
         str(frozen.path), found="nobody has judged yet", expected="judgements", next_step=f"trueup collect {run}"
     )
@@ -175,6 +198,24 @@ def _pulled(pipeline: Pipeline) -> tuple[list[dict[str, Any]], list[dict[str, An
     return set_apart((row for row in store.latest() if row["project"] not in keys), store.asked())
 
 
+def _and_more(found: list[str]) -> str:
+    return f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+
+
+def _broken(pipeline: Pipeline) -> list[str]:
+    """The lines of the store that cannot be read, of Label Studio and of use."""
+    from trueup.feedback.store import Store
+    from trueup.feedback.use import Use
+
+    if not (pipeline.folder / "store").is_dir():
+        return []
+    store, used = Store(pipeline.folder / "store"), Use(pipeline.folder / "store")
+    return [
+        *store.broken(),
+        *([f"lines of {used.path.name}, {number:,} of them"] if (number := used.said()[1]) else []),
+    ]
+
+
 def _checks(pipeline: Pipeline) -> list[dict[str, Any]]:
     """What was said of gold questions and repetitions: as it was frozen, or, before that, as far as it was pulled."""
     from trueup.feedback.freezing import CHECKS
@@ -194,6 +235,12 @@ def _of_split(frozen: Feedback, kind: str, split: str) -> list[dict[str, Any]]:
 
 def _refuse_place(out: Path, form: str) -> None:
     """Raises ConfigError where the file cannot be written, or its name says something else than `form`."""
+    if out == STANDARD_OUTPUT:
+        taken = "--json writes its document there" if DOCUMENT in click.get_current_context().meta else ""
+        if why := taken or ("Parquet is no text" if form == "parquet" else ""):
+            cure = f"--out labels{'.parquet' if form == 'parquet' else '.jsonl'}"
+            raise ConfigError("--out -", found=f"standard output, and {why}", expected="a new file", next_step=cure)
+        return
     wanted = ".parquet" if form == "parquet" else ".jsonl"
     allowed = {".parquet", ".jsonl"} if form.startswith("trl-") else {wanted}
     if out.suffix not in allowed:

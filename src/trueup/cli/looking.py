@@ -43,11 +43,11 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     tried = contest(pipeline)
     if len(tried) > 1:
         console.print(contest_table(tried))
-    missing, verdict = pipeline.missing(), pipeline.verdict_lines(states)
+    missing, verdict = [*pipeline.missing(), *pipeline.unused_winners()], pipeline.verdict_lines(states)
     next_command = following(pipeline, run_file, states)
-    drawn = pipeline.folder / "curves.html"
-    curves = [f"curves: {drawn}"] if drawn.exists() else []
-    for line in (*missing, *verdict, *curves, next_command):
+    pages = {name: pipeline.folder / f"{name}.html" for name in ("report", "curves")}
+    there = {name: str(page) for name, page in pages.items() if page.exists()}
+    for line in (*missing, *verdict, *(f"{name}: {page}" for name, page in there.items()), next_command):
         console.print(Text(line), soft_wrap=True)
     tell(
         run=pipeline.run.name,
@@ -58,7 +58,8 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
         stages=[asdict(state) | {"path": str(pipeline.path(state.stage))} for state in states],
         missing=missing,
         verdict=verdict,
-        curves=str(drawn) if curves else None,
+        report=there.get("report"),
+        curves=there.get("curves"),
         next=next_command,
     )
 
@@ -78,11 +79,13 @@ def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -
     """
     from trueup.models.device import use_cpu
     from trueup.planning import devices, table
+    from trueup.run.artifacts import Feedback
 
     if device.lower() == "cpu":
         use_cpu()  # the probe's processes, too
     pipeline = open_run(run_file, overrides)
     chosen = devices.find(device)
+    pipeline.foresee(Feedback)  # what people are asked: files that are not read for long
     made = table.make(pipeline, chosen)
     if probe:
         from trueup.progress import spinner

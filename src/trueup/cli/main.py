@@ -18,6 +18,7 @@ from trueup.cli.labels import labels
 from trueup.cli.labelstudio import labelstudio
 from trueup.cli.options import DEVICE
 from trueup.cli.people import people
+from trueup.cli.report import report
 from trueup.cli.rounds import lineage, next_round
 from trueup.cli.run_files import init, schema
 from trueup.cli.ship import ship
@@ -73,6 +74,7 @@ for stage in STAGES:
 for command in (
     building.run,
     next_round,
+    report,
     ship,
     looking.status,
     looking.plan,

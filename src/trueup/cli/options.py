@@ -12,6 +12,7 @@ import click
 from trueup import ranks
 from trueup.cli.completion import complete_override
 from trueup.cli.group import remember_folder, remember_run_file
+from trueup.cli.group import typed as typed
 from trueup.stages import STAGES
 
 if TYPE_CHECKING:
@@ -106,8 +107,3 @@ def variant_overrides(run: RunFile, folder: Path) -> tuple[str, ...]:
     typed_then = [one for one in built[0].overrides if one.partition("=")[0] not in ("variant", "round", "method")]
     method = split(built[0].name)[0]
     return (*typed_then, *([f"method={method}"] if method != run.method else []))
-
-
-def typed(run_file: Path, overrides: tuple[str, ...]) -> str:
-    """The run file and its overrides as a shell reads them."""
-    return " ".join([shlex.quote(str(run_file)), *(f"--set {shlex.quote(override)}" for override in overrides)])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trueup.data.dialogue import Messages
 from trueup.data.faults import BROKEN
+from trueup.data.names import refuse_alike
 from trueup.data.report import ReadReport
 from trueup.data.sources import Reader, refuse, unusable, weighted
 from trueup.data.values import same_text
@@ -79,7 +81,7 @@ def read_preferences(
     no row says anything usable; other rows that say nothing usable are counted. `report` is filled.
     """
     rows: list[Row] = []
-    report = ReadReport() if report is None else report
+    report, people = ReadReport() if report is None else report, Counter[str]()
     for reader in _readers(data, "preferences", "preferences", keeps_barred=True):
         for place, example in weighted(reader, seed):
             if example.has_tools:
@@ -91,6 +93,8 @@ def read_preferences(
         refuse(reader, BROKEN)
         report.add(reader)
         report.left_out += unusable(reader)
+        people += reader.names
+    refuse_alike(people, "data.preferences")
     if not rows:
         reasons = ", ".join(f"{why}: {count}" for why, count in report.left_out.items())
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from trueup.data.closer import CountTokens
 from trueup.data.faults import NUM_SHOWN
 from trueup.data.leaks import WANTED
+from trueup.data.names import refuse_alike
 from trueup.data.report import ENOUGH, too_few
 from trueup.data.sources import Reader
 from trueup.data.survey import Survey, spread
-from trueup.errors import visible
+from trueup.errors import DataError, visible
 from trueup.run.data_config import DataConfig, Source
 
 ONLY_TEXT = ("prompts", "held_out", "preferences")
@@ -66,12 +68,23 @@ def check(
         last.too_few = too_few(
             field, last.num_examples_of(surveys[field]) if field == "demonstrations" else num_prompts
         )
+    _compare_names(surveys.get("preferences", []))
     held_out = surveys.get("held_out", [])
     for field, done in surveys.items():
         for survey in done:
             if held_out and field != "held_out":
                 survey.leaks_into(held_out)
     return [survey for done in surveys.values() for survey in done]
+
+
+def _compare_names(surveys: list[Survey]) -> None:
+    """Remember, with the last of them, names of several sources that may be one person's."""
+    if any(survey.error is not None for survey in surveys):
+        return  # of one source that is said already
+    try:
+        refuse_alike(sum((survey.reader.names for survey in surveys), Counter()), "data.preferences")
+    except DataError as error:
+        surveys[-1].error = error
 
 
 def findings(survey: Survey) -> list[Finding]:

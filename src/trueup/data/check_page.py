@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trueup import drawing
 from trueup.data.check import findings, summary
 from trueup.errors import visible
 
@@ -72,7 +73,6 @@ def _title(survey: Survey) -> str:
 
 def _lengths(survey: Survey) -> Figure:
     import numpy as np
-    from matplotlib.figure import Figure
 
     if survey.closer.tokens:
         parts = {"prompt + answer": np.asarray(survey.closer.tokens)}
@@ -81,22 +81,18 @@ def _lengths(survey: Survey) -> Figure:
     parts = {name: lengths for name, lengths in parts.items() if len(lengths)}
     longest = max(float(np.percentile(lengths, 99)) for lengths in parts.values())
     edges = np.linspace(0, max(longest, 1), 41)
-    figure = Figure(figsize=(7, 2.6))
-    axes = figure.subplots()
-    for name, lengths in parts.items():
-        axes.hist(np.minimum(lengths, edges[-1]), bins=list(edges), alpha=0.6, label=name)
-    axes.set_xlabel("tokens" if survey.closer.tokens else "characters")
-    axes.set_ylabel("rows")
-    axes.legend(frameon=False)
+    figure, axes = drawing.axes(2.4)
+    for (name, lengths), colour in zip(parts.items(), drawing.COLOURS, strict=False):
+        axes.hist(np.minimum(lengths, edges[-1]), bins=list(edges), alpha=0.6, label=name, color=colour)
+    axes.set(xlabel="tokens" if survey.closer.tokens else "characters", ylabel="rows")
+    drawing.legend(axes)
     return figure
 
 
 def _languages(survey: Survey) -> Figure:
-    from matplotlib.figure import Figure
-
     common = survey.closer.languages.most_common(8)[::-1]
-    figure = Figure(figsize=(7, 0.6 + 0.28 * len(common)))
-    axes = figure.subplots()
-    axes.barh([code for code, _ in common], [100 * count / survey.closer.num_rows for _, count in common])
+    figure, axes = drawing.axes(0.6 + 0.28 * len(common))
+    shares = [100 * count / survey.closer.num_rows for _, count in common]
+    axes.barh([code for code, _ in common], shares, color=drawing.MAIN)
     axes.set_xlabel("% of rows")
     return figure

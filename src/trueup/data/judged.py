@@ -9,9 +9,10 @@ from typing import Any
 from trueup.data.dialogue import Messages
 from trueup.data.example import Example, Record, Verdict
 from trueup.data.faults import RowFault
+from trueup.data.names import name_of
 from trueup.data.reading import instruction_of, prompt_of, spoken_of
 from trueup.data.values import is_missing, refuse_half_characters, text_of
-from trueup.data.verdicts import UNKNOWN, as_number, count_of, label_of, scores_differ, shown
+from trueup.data.verdicts import NO_VERDICT, UNKNOWN, as_number, count_of, label_of, scores_differ, shown
 
 ANNOTATOR = re.compile(r"annotator(\d+|[ _-].+)")  # columns that hold what one person said; the name is the person's
 RATED_BY = re.compile(r"rating[ _-].+")
@@ -56,8 +57,6 @@ def judged_pair(record: Record) -> list[Example]:
     said, unread = _of_each_person(record, ANNOTATOR, "comparison", _preferred)
     first, second = (sum(one.value == side for one in said) for side in ("a", "b"))
     asked = prompt_of(record["prompt"]) if "prompt" in record else instruction_of(record, record.get("input"))
-    if not said:
-        return []
     barred = "empty answer" if "" in answers else TIE if first == second else ""
     if not barred and answers[0] == answers[1]:
         raise RowFault("chosen and rejected are the same")
@@ -82,8 +81,6 @@ def thumbs_by_person(record: Record) -> list[Example]:
     asked, completion = _asked(record)
     ups = sum(one.value is True for one in said)
     downs = len(said) - ups
-    if not said:
-        return []
     barred = TIE if ups == downs else ""
     votes = (ups, downs)
     return [Example(asked, completion, label=ups > downs, votes=votes, verdicts=said, barred=barred, unread=unread)]
@@ -91,7 +88,11 @@ def thumbs_by_person(record: Record) -> list[Example]:
 
 def counted_thumbs(record: Record) -> list[Example]:
     """One answer, with the numbers of its thumbs."""
+    if is_missing(record["up"]) and is_missing(record["down"]):
+        raise RowFault(NO_VERDICT, "up and down are missing")
     up, down = count_of(record["up"], "up"), count_of(record["down"], "down")
+    if not up and not down:
+        raise RowFault(NO_VERDICT, "up and down are 0: nobody said anything")
     if up == down:
         return []
     asked, completion = _asked(record)
@@ -109,7 +110,7 @@ def ratings_by_person(record: Record) -> list[Example]:
     """One answer, and a column for each person's rating."""
     said, unread = _of_each_person(record, RATED_BY, "rating", rating_of)
     asked, completion = _asked(record)
-    return [Example(asked, completion, verdicts=said, unread=unread)] if said else []
+    return [Example(asked, completion, verdicts=said, unread=unread)]
 
 
 def _asked(record: Record) -> tuple[Messages, str]:
@@ -120,15 +121,17 @@ def _asked(record: Record) -> tuple[Messages, str]:
 def _of_each_person(
     record: Record, people: re.Pattern[str], kind: str, read: Callable[[Any, str], bool | int | str]
 ) -> tuple[list[Verdict], tuple[str, ...]]:
-    """(what each person said, the verdicts that cannot be read, in words). Raises RowFault where none can be read."""
+    """(what each person said, the verdicts that cannot be read, in words). Raises RowFault where nobody said any."""
     said, unread = [], []
     for name, value in _columns(record, people):
         try:
-            said.append(Verdict(kind, read(value, name), name))
+            said.append(Verdict(kind, read(value, name), name_of(name, "the name of a column")))
         except RowFault as fault:
             unread.append(str(fault))
     if unread and not said:
         raise RowFault(UNKNOWN, "; ".join(unread))
+    if not said:
+        raise RowFault(NO_VERDICT, "nobody said anything: the column of each person is empty")
     return said, tuple(unread)
 
 
@@ -164,20 +167,11 @@ def said_of(record: Record, kind: str, value: bool | int | str) -> list[Verdict]
     return [Verdict(kind, value, name_of(given.get("annotator")), lead_time=seconds, reasons=why, **texts)]
 
 
-def name_of(value: Any) -> str:
-    """A person's name or id; 3, "3" and the 3.0 that programs make of it in a column with gaps are one person."""
-    if is_missing(value):
-        return ""
-    return (
-        re.sub(r"(?<=\d)\.0+$", "", text_of(value, "annotator"))
-        if as_number(value) is not None
-        else text_of(value, "annotator")
-    )
-
-
 def rating_of(value: Any, name: str) -> int:
     """A whole number from 1 to 5. Raises RowFault on anything else."""
+    if is_missing(value):
+        raise RowFault(NO_VERDICT, f"{name} is missing")
     number = as_number(value)
     if number is None or number not in range(1, 6):
-        raise RowFault("unknown verdict", f"{name} is {shown(value)}, expected a whole number from 1 to 5")
+        raise RowFault(UNKNOWN, f"{name} is {shown(value)}, expected a whole number from 1 to 5")
     return int(number)

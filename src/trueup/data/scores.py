@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.data.example import Record, Verdict
+from trueup.data.names import counted, name_of, odd
 from trueup.data.score_rows import READ, Score, about, either, moment, plain, pseudonym
 from trueup.data.values import is_empty, is_missing
 from trueup.data.verdicts import as_number, spelling, thumb
@@ -28,7 +29,8 @@ class Scores:
     """Tells the scores of one source that count, and which of them are thumbs up.
 
     `left` counts those that do not count, by reason; `labels` the values that were read as thumbs without a threshold;
-    `unused` the fields of scores that say something and are not read.
+    `unused` the fields of scores that say something and are not read; `users` are those who gave them, by the ids of
+    the application, and `odd_names` what is odd about these.
     """
 
     def __init__(self, source: Source, rows: Callable[[Path], Iterable[Record]]) -> None:
@@ -37,6 +39,8 @@ class Scores:
         self.left: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
         self.unused: Counter[str] = Counter()
+        self.users: Counter[str] = Counter()
+        self.odd_names: Counter[str] = Counter()
         self._names: Counter[str] = Counter()
         self._beside: dict[str, list[Record]] | None = None
         self._last: dict[str, tuple[str, str]] | None = None  # trace -> (moment, id) of its last generation
@@ -52,7 +56,11 @@ class Scores:
             if self._source.score is not None and one.name != self._source.score:
                 self.left[f"another score: {one.name or 'without a name'}"] += 1
                 continue
-            said = functools.partial(Verdict, annotator=pseudonym(one.user), updated_at=one.when, comment=one.comment)
+            user = name_of(one.user, "user")
+            self.users.update(counted([user]))
+            if words := odd(one.user):
+                self.odd_names[words] += 1
+            said = functools.partial(Verdict, annotator=pseudonym(user), updated_at=one.when, comment=one.comment)
             if one.correction:
                 found.append(said("edit", one.correction))
             up = self._is_up(one.value)

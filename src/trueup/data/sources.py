@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from trueup.data import columns
+from trueup.data import columns, names
 from trueup.data.faults import Faults, RowFault
 from trueup.data.fields import reads_like_missing, unfolded, unused, with_system_and_tools
 from trueup.data.files import DataFile, files_of
@@ -16,6 +16,7 @@ from trueup.data.formats import TRACES, Example, Format, Record, detect, prompt_
 from trueup.data.judged import ONE_PERSON, TIE
 from trueup.data.kinds import AS_UTF8
 from trueup.data.scores import Scores
+from trueup.data.values import is_missing, is_moment
 from trueup.data.verdicts import doubt_in, doubt_in_ratings, spelling
 from trueup.errors import DataError
 from trueup.run.data_config import Source
@@ -44,6 +45,7 @@ class Reader:
         self.num_ties = 0  # judged rows without a preference
         self.num_other_turns = 0  # assistant turns before the last one
         self.unused: Counter[str] = Counter()
+        self.names = self.scores.users  # who judged -> how often
         self._labels = self.scores.labels
         self._ratings: Counter[str] = Counter()
         self._shapes: dict[tuple[str, ...], Format | None] = {}
@@ -66,6 +68,8 @@ class Reader:
             )
         self.scores.finish()
         self.unused += self.scores.unused
+        self.notes.counts += self.scores.odd_names
+        names.refuse_alike(self.names, str(self.source.path))
         if doubt := doubt_in(self._labels):
             traced = any(name in TRACES for name in self.formats.values())
             scale = f"{{path: {self.source.path.name}, thumbs_up_from: 4, thumbs_down_to: 2}}"
@@ -89,14 +93,18 @@ class Reader:
     def _of_file(self, file: DataFile) -> Iterator[tuple[Place, Example]]:
         faults, expected, unknown = self.faults, None, None
         given: set[str] = set()
+        traces: Format | None = None  # of a file whose first row fits no format: such as a call without an output
         for number, record in file.records(faults):
             if self.source.columns:
                 given |= record.keys()
                 record = columns.renamed(record, self.source.columns)
             self.num_rows += 1
             found = self._format(record)
-            if found is None and expected is not None and expected.trace is not None:
-                record = dict.fromkeys(expected.fields) | record  # such as a call that failed, and has no output
+            if found is None and expected is None and unknown is None:
+                traces = self._traces_in(file)
+            known = expected or traces
+            if found is None and known is not None and known.trace is not None and known.fields & record.keys():
+                record = dict.fromkeys(known.fields) | record  # such as a call that failed, and has no output
                 found = self._format(record)
             if expected is None and found is not None:
                 expected = found
@@ -123,6 +131,13 @@ class Reader:
             if expected is not None and ours in expected.more and theirs not in given:
                 self.notes.add(file.number, 0, "column not in the file", f"{file.path.name}: no {theirs} to be {ours}")
 
+    def _traces_in(self, file: DataFile) -> Format | None:
+        """The format of the first row of a file that is of any; None where that is none of traces."""
+        for _, record in file.records(Faults()):
+            if (found := self._format(columns.renamed(record, self.source.columns))) is not None:
+                return found if found.trace is not None else None
+        return None
+
     def _examples(self, file: DataFile, number: int, record: Record, found: Format) -> list[Example]:
         """What the row says; fills the counts of what is not read. Raises RowFault."""
         if len(self._labels) < MAX_LABELS:
@@ -137,6 +152,8 @@ class Reader:
             self.num_ties += 1
         if not self._keeps_barred:
             examples = [one for one in examples if not self._is_barred(file, number, one)]
+        self._note_people(file, number, record, found)
+        self.names.update(names.counted(one.annotator for example in examples for one in example.verdicts))
         left = unused(record, found, self.wanted)
         if {"prompt", "chosen"} <= found.fields and examples and not prompt_is_repeated(record, examples[0]):
             left.append("prompt (it differs from the turns in chosen)")
@@ -150,6 +167,17 @@ class Reader:
                 words = f"{file.at(number)}: a text is {word!r}, which programs write for a missing value"
                 self.notes.add(file.number, number, "reads like a missing value", words)
         return examples
+
+    def _note_people(self, file: DataFile, number: int, record: Record, found: Format) -> None:
+        """Note what is odd about the names of those who judged a row, and about when they did."""
+        given = [record.get("annotator")] if found.reads("annotator") else []
+        given += [name for name in record if found.people is not None and found.people.fullmatch(name)]
+        odd = [(words, name) for name in given if (words := names.odd(name))]
+        when = record.get("updated_at") if found.reads("updated_at") and found.trace is None else None
+        if not is_missing(when) and not is_moment(when):
+            odd.append(("updated_at that is no moment in ISO 8601: the order of the rows counts", when))
+        for words, value in odd:
+            self.notes.add(file.number, number, words, f"{file.at(number)}: {value!r}")
 
     def _is_barred(self, file: DataFile, number: int, example: Example) -> bool:
         """Whether nothing can be learned from it; counted where that is so."""

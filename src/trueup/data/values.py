@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 import warnings
+from datetime import datetime
 from typing import Any
 
 from trueup.data.faults import RowFault
@@ -25,6 +26,14 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip() or not value.strip().strip(ZERO_WIDTH).strip()
     return value is None or bool(value != value)  # NaN and NaT are not equal to themselves
+
+
+def is_moment(value: Any) -> bool:
+    """Whether it is a text that says a moment in ISO 8601."""
+    try:
+        return isinstance(value, str) and bool(datetime.fromisoformat(value.strip()))
+    except ValueError:
+        return False
 
 
 def is_empty(value: Any, depth: int = 0) -> bool:

@@ -26,6 +26,7 @@ SCORES = (  # of the chosen, of the rejected answer
     ("chosen-rating", "rejected-rating"),
 )
 UNKNOWN = "unknown verdict"
+NO_VERDICT = "no verdict"  # of a row in which nobody said anything
 
 
 def thumb(value: Any) -> bool | None:
@@ -82,7 +83,7 @@ def scores_differ(record: dict[str, Any]) -> bool:
 def label_of(value: Any, name: str = "label") -> bool:
     """The thumb that a label says. Raises RowFault where it says none."""
     if is_missing(value):
-        raise RowFault("no verdict", f"{name} is missing")
+        raise RowFault(NO_VERDICT, f"{name} is missing")
     up = thumb(value)
     if up is None:
         raise RowFault(UNKNOWN, f"{name} is {shown(value)}, expected such as true/false, 1/0, 1/-1, yes/no, good/bad")

@@ -25,9 +25,11 @@ def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dic
     from rich.console import Console
 
     from trueup.demo import summary
+    from trueup.report import writing
     from trueup.run.pipeline import Pipeline
     from trueup.run.run_file import load
     from trueup.stages import STAGES
+    from trueup.training import curves
 
     console, began = Console(highlight=False), time.monotonic()
     run_file = _lay_out(folder)
@@ -43,6 +45,8 @@ def play(folder: Path, *, human: bool, seed: int, method: str, port: int) -> dic
                 _collect(pipeline, human, seed, console)
             else:
                 pipeline.execute(stage.name)
+        writing.write(pipeline, run_file.name, overrides)
+        curves.write(pipeline.folder, name)
         found = summary.make(pipeline, simulated=not human, wall_s=time.monotonic() - began)
         summary.show(found, pipeline, console)
     finally:

@@ -118,7 +118,7 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
     console.rule("where it is", style="dim")
     for name in (found["method"], "export"):
         console.print(Text(f"{name:9} {pipeline.path(name)}"), soft_wrap=True)
-    console.print(Text(f"report    {pipeline.path('evaluate') / 'report.html'}"), soft_wrap=True)
+    console.print(Text(f"report    {pipeline.folder / 'report.html'}"), soft_wrap=True)
     console.print(Text(f"curves    {pipeline.folder / 'curves.html'}"), soft_wrap=True)
     console.print(Text(f"records   {pipeline.folder}/**/record.json"), soft_wrap=True)
     console.print(Text(f"summary   {pipeline.folder / 'summary.json'}"), soft_wrap=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trueup.evaluation import abilities
 from trueup.evaluation.intervals import num_needed
-from trueup.run.goal import answer_to_goal, goal_lines, judge_of, trusted, verdict, won_by
+from trueup.run.goal import answer_to_goal, goal_lines, judge_of, trusted, verdict, verdict_on_rounds, won_by
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Metrics
 
@@ -15,7 +16,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     won, judge = won_by(metrics), judge_of(metrics)
     wide = won["high"] - won["low"]
     functions = " + ".join(f"{weight:g} x {name}" for name, weight in metrics.get("reward_functions", {}).items())
-    lines = [verdict(won, judge=judge)]
+    lines = [verdict(won, judge=judge), *verdict_on_rounds(metrics)]
     if judge is not None:
         lines += [trusted(judge), *_beside(judge, metrics)]
     if functions and (judge is None or judge["kind"] == "optimized"):
@@ -23,6 +24,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     if wide > 0.2:
         enough = f"about {num_needed(won):,} held-out prompts narrow it to 20%"
         lines.append(f"warning: the interval is {wide:.0%} wide; {enough}")
+    lines += abilities.says(metrics)
     return [*lines, *goal_lines(answer_to_goal(run.goal.model_dump(), won, metrics["kl_nats_per_token"], judge))]
 
 
@@ -30,7 +32,7 @@ def _beside(judge: dict[str, Any], metrics: Metrics) -> list[str]:
     """What else there is to say of who judged: why it is not who was asked for, and what others say."""
     lines = []
     if instead := judge.get("instead_of"):
-        lines.append(f"warning: the judge is what was optimized, for {instead['why']}")
+        lines.append(f"warning: the judge is {judge['name']}, for {instead['why']}")
     notes = metrics["judges"][judge["kind"]]["notes"].get("sft", {})
     if asked := notes.get("requests"):
         order = notes["position"]

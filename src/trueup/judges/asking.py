@@ -79,8 +79,9 @@ def _how(opinion: Opinion, label: str) -> str:
 def _functions(config: JudgeSettings, context: Context) -> ByScore:
     """The weighted sum of the functions that the run file names."""
     weights: dict[str, float] = config.judge_functions
+    key = "evaluate.judge_functions"
     parts = [
-        rewards.Part(name, weight, rewards.of_function(name, context.run_file_dir, "evaluate.judge_functions"))
+        rewards.Part(name, weight, rewards.of_function(name, context.run_file_dir, key), where=key)
         for name, weight in weights.items()
     ]
 

@@ -22,7 +22,7 @@ from trueup.judges.protocol import Answer, Judge, Question, preference
 from trueup.judges.settings import Kind
 from trueup.models import adapters, base, scoring
 from trueup.online import rewards
-from trueup.online.settings import combination
+from trueup.online.settings import RewardSettings, combination
 from trueup.progress import bars
 from trueup.run.artifacts import Feedback
 from trueup.run.files import KEPT, append_jsonl, read_appended
@@ -33,7 +33,9 @@ from trueup.sampling.types import Sampled, Sampling
 
 Row = dict[str, Any]
 OPTIMIZED = "the reward model that was optimized"
+SAME_LABELS = "the reward model that learned from the same labels"
 FUNCTIONS = "the reward functions that were optimized"
+REFERENCE = "ref"  # the adapter that the round started from, in the model, where it is not SFT
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ class Contest:
     prompt_ids: list[str]
     sampling: Sampling
     sft: Path
-    reference: Path
+    reference: Path  # what the round started from: `sft` itself, or the winner of the round before
     aligned: Path
     reward: Path | None
     parts: list[rewards.Part]  # the functions that were optimized, where there is no reward model
     feedback: Feedback | None
+    abilities: Callable[..., Row] | None = None  # (model, tokenizer, bars) -> what else is measured
 
 
 def measured(contest: Contest, out: Path) -> Row:
@@ -75,7 +78,7 @@ def measure(contest: Contest, out: Path) -> Row:
     model = adapters.load_adapter(bare, contest.aligned, trainable=False)
     adapters.load_frozen(model, contest.sft, "sft")
     if contest.reference != contest.sft:
-        adapters.load_frozen(model, contest.reference, "ref")
+        adapters.load_frozen(model, contest.reference, REFERENCE)
     head = None if contest.reward is None else scoring.load_reward(model, contest.reward, combination(run))
     prompts, temperature = contest.prompts, contest.sampling.temperature
     done: dict[str, list[Sampled]] = {}
@@ -100,6 +103,7 @@ def measure(contest: Contest, out: Path) -> Row:
         kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], temperature, advance)
         asked = questions(contest, done)
         found, why = _disjoint(contest, model, tokenizer, asked, bar)
+        others = {} if contest.abilities is None else contest.abilities(model, tokenizer, shown)
     return {
         "metrics": metrics,
         "kl": kl,
@@ -109,6 +113,7 @@ def measure(contest: Contest, out: Path) -> Row:
         "temperature": temperature,
         "disjoint": found and to_row(found),
         "no_disjoint": why,
+        "abilities": others,
         "sampling": used(contest.sampling, tokenizer, model, ran),
         "linear4bit_layers": len(base.linear4bit_layers(model)),
         "weights_bytes": base.weights_bytes(model) + engine_bytes(model, contest.sampling.engine),
@@ -154,8 +159,12 @@ def questions(contest: Contest, done: dict[str, list[Sampled]]) -> dict[str, lis
 
 
 def by_optimized(contest: Contest, scores: dict[str, list[float]], trusted: Row | None) -> Opinion:
-    """What was optimized, as a judge. Its scores of each contestant's answers are `scores`."""
-    name = FUNCTIONS if contest.reward is None else OPTIMIZED
+    """What was optimized, as a judge; with a method that optimizes no reward, the reward model of the same labels.
+
+    Its scores of each contestant's answers are `scores`.
+    """
+    optimizes = isinstance(contest.run.section(contest.run.method), RewardSettings)
+    name = FUNCTIONS if contest.reward is None else OPTIMIZED if optimizes else SAME_LABELS
     answers: dict[str, list[float | None]] = {}
     for label, others in scores.items():
         if label != "aligned":

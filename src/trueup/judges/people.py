@@ -12,7 +12,7 @@ from typing import Any
 
 from trueup.evaluation import sequential
 from trueup.feedback import reach
-from trueup.feedback.judgement import Comparison, Judgement, from_row
+from trueup.feedback.judgement import Comparison, Judgement
 from trueup.feedback.project import Project, open_project
 from trueup.feedback.questions import questions
 from trueup.judges.protocol import Judged, Question
@@ -65,7 +65,7 @@ class People:
         project.client.publish(known[0], made.tasks)
         while True:
             found = project.labels(known, made.uids, each=self.each, wanted=0)  # whether it is enough is decided here
-            said = labels([one for row in found.rows for one in from_row(row)], whose)
+            said = labels([one for _, one in found.said], whose)
             reached = max((place[asked[i].prompt_id] for i, _ in said), default=-1)
             alone = {i for i in first if i not in same} <= {i for i, _ in said}
             ties = {i for i in same if alone or place[asked[i].prompt_id] < reached}  # each in its turn, as if asked

@@ -30,6 +30,7 @@ class Part:
     reward: Reward
     mean: float = 0.0
     spread: float = 1.0
+    where: str = "reward"  # what a message says before the name
 
     def __call__(
         self, prompts: list[Messages], completions: list[str], encoded: list[Encoded] | None = None
@@ -44,7 +45,9 @@ class Part:
             scores = self.reward(prompts, completions)
         for prompt, score in zip(prompts, scores, strict=True):
             if not math.isfinite(score):
-                raise _fault(self.name, f"a reward of {score}", "a finite number", prompt)
+                raise _fault(
+                    f"{self.where} {self.name}", f"a {_called(self.where)} of {score}", "a finite number", prompt
+                )
         return [self.weight * (score - self.mean) / self.spread for score in scores]
 
 
@@ -97,15 +100,17 @@ def of_function(name: str, folder: Path, key: str = "reward_functions") -> Rewar
     finally:
         sys.path.remove(str(folder))
 
+    where = f"{'reward' if key == 'reward_functions' else key} {name}"
+
     def reward(prompts: list[Messages], completions: list[str]) -> list[float]:
         try:
             scores = [float(score) for score in function(prompts=prompts, completions=completions)]
         except (Exception, SystemExit) as error:
             blamed = _first_that_raises(function, prompts, completions)
-            raise _fault(name, f"it raised {type(error).__name__}: {error}", "a reward", blamed) from error
+            raise _fault(where, f"it raised {type(error).__name__}: {error}", f"a {_called(where)}", blamed) from error
         if len(scores) != len(completions):
-            found = f"{len(scores)} rewards for {len(completions)} completions"
-            raise _fault(name, found, "one reward for each", prompts[0])
+            found = f"{len(scores)} {_called(where)}s for {len(completions)} completions"
+            raise _fault(where, found, f"one {_called(where)} for each", prompts[0])
         return scores
 
     return reward
@@ -190,6 +195,11 @@ def _first_that_raises(function: Callable[..., Any], prompts: list[Messages], co
     return prompts[0]
 
 
-def _fault(name: str, found: str, expected: str, prompt: Messages) -> StageError:
+def _called(where: str) -> str:
+    """What a function returns: a judge, and what else is no reward, gives scores."""
+    return "reward" if where.startswith("reward") else "score"
+
+
+def _fault(where: str, found: str, expected: str, prompt: Messages) -> StageError:
     text = prompt[-1]["content"]
-    return StageError(f"reward {name}", found=f"{found}, at the prompt {text[:80]!r}", expected=expected)
+    return StageError(where, found=f"{found}, at the prompt {text[:80]!r}", expected=expected)

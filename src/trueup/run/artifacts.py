@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trueup.errors import StageError
+from trueup.errors import DataError, StageError
 from trueup.run import naming
 from trueup.run.files import file_sha256, read_jsonl, write_json, write_jsonl
 from trueup.run.record import read_record
@@ -45,7 +45,16 @@ def records(run_dir: Path, number: int, before: str, variant: str = "") -> list[
 def everything(run_dir: Path) -> list[Artifact]:
     """Every complete stage of a run, in the order of `records`, the variants of a stage by name."""
     numbers = [int(path.name[6:]) for path in run_dir.glob("round-*") if path.name[6:].isdecimal()]
-    return [artifact for n in (0, *sorted(numbers)) for stage in ORDER for artifact in _at(run_dir, n, stage)]
+    return [
+        artifact for n in (0, *sorted(numbers)) for stage in _order(run_dir, n) for artifact in _at(run_dir, n, stage)
+    ]
+
+
+def _order(run_dir: Path, number: int) -> list[str]:
+    """The stages of a round: those of ORDER, and before `evaluate` the methods that somebody has added."""
+    folder, last = run_dir / (f"round-{number}" if number else ""), ORDER.index("evaluate")
+    added = {naming.stage_of(path.parent.name) for path in folder.glob("*/record.json")} - {*ORDER}
+    return [*ORDER[:last], *sorted(added), *ORDER[last:]]
 
 
 def _at(run_dir: Path, number: int, stage: str) -> list[Artifact]:
@@ -146,6 +155,25 @@ def member_folders(reward: Path) -> list[Path]:
     return sorted(reward.glob("member-*"), key=lambda path: int(path.name[7:]))
 
 
+# What every row of a file has, in every version of trueup.
+COMPLETION = {"uid": str, "prompt_id": str, "messages": list, "completion": str}
+PAIR = {"prompt_id": str, "split": str, "prompt": list, "chosen": str, "rejected": str}
+LABELLED = {"prompt_id": str, "split": str, "prompt": list, "completion": str, "label": bool}
+
+
+def read_rows(path: Path, shape: Mapping[str, type]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file that trueup wrote. Raises DataError on one that lacks what the `shape` names."""
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if lost := [name for name, kind in shape.items() if not isinstance(row.get(name), kind)]:
+            raise DataError(
+                f"{path}:{number}",
+                found=f"no {', '.join(lost)}",
+                expected="the file as trueup wrote it",
+                next_step="build the stage that wrote it again with --rebuild, or restore the file",
+            )
+        yield row
+
+
 class Completions(Artifact):
     """completions.jsonl: uid, prompt_id, messages, completion, num_tokens, logp (nats, sum), finish (eos|length), ids.
 
@@ -156,7 +184,7 @@ class Completions(Artifact):
     MADE_AGAIN = "the completions were sampled again"
 
     def rows(self) -> list[dict[str, Any]]:
-        return list(read_jsonl(self.path / "completions.jsonl"))
+        return list(read_rows(self.path / "completions.jsonl", COMPLETION))
 
 
 class Feedback(Artifact):
@@ -171,14 +199,14 @@ class Feedback(Artifact):
     MADE_AGAIN = "the judgements were frozen again"
 
     def pairs(self, split: str) -> list[dict[str, Any]]:
-        return [row for row in read_jsonl(self.path / "pairs.jsonl") if row["split"] == split]
+        return [row for row in read_rows(self.path / "pairs.jsonl", PAIR) if row["split"] == split]
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        return [row for row in read_jsonl(self.path / "rows.jsonl") if row["split"] == split]
+        return [row for row in read_rows(self.path / "rows.jsonl", LABELLED) if row["split"] == split]
 
 
 class Report(Artifact):
-    """report.json and answers.jsonl of an evaluation; report.html shows them."""
+    """report.json and answers.jsonl of an evaluation; `trueup report` shows them."""
 
     FILES = ("report.json", "answers.jsonl")
 

@@ -174,7 +174,7 @@ def _go_on(stage: Stage, standing: Standing, out: Path, now: MadeOf, *, anew: bo
         elif issubclass(stage.config, TrainerSection) and (number := before.get("num_ranks", 1)) != ranks.count():
             found = f"{out.name} was begun on {_ranks(number)}, this is {_ranks(ranks.count())}: its steps would differ"
         else:
-            found = "; ".join(standing.differences(stage, before, now, strict=True))
+            found = "; ".join(standing.differences(stage, before, now, strict=True, begun=True))
             found = found and f"{found} since {out.name} was begun"
         if found and not anew:
             raise StageError(

@@ -32,15 +32,23 @@ def candidates(run_dir: Path, number: int, methods: list[str]) -> list[Candidate
     here = [artifact.path for artifact in everything(run_dir) if artifact.path.parent.name == f"round-{number}"]
     records = {path.name: record for path in here if (record := read_record(path / "record.json")) is not None}
     verdicts = {
-        record.get("inputs", {}).get("aligned"): record.get("metrics")
+        record.get("inputs", {}).get("aligned"): record["metrics"]
         for name, record in records.items()
-        if naming.stage_of(name) == "evaluate"
+        if naming.stage_of(name) == "evaluate" and has_verdict(record)
     }
     return [
         Candidate(name, verdicts.get(record.get("fingerprint")), tuple(record.get("overrides", ())))
         for name, record in records.items()
         if naming.stage_of(name) in methods
     ]
+
+
+def has_verdict(record: dict[str, Any]) -> bool:
+    """Whether an evaluation's record has the win rate that its verdict is about; one that was edited may not."""
+    try:
+        return isinstance(won_by(record["metrics"])["low"], int | float)
+    except (KeyError, TypeError, StopIteration):
+        return False
 
 
 def best(found: list[Candidate]) -> Candidate | None:

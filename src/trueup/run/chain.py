@@ -8,7 +8,7 @@ from pathlib import Path
 from trueup.errors import StageError
 from trueup.run import naming
 from trueup.run.artifacts import Artifact
-from trueup.run.candidates import best, candidates
+from trueup.run.candidates import Candidate, best, candidates
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Stage
 
@@ -80,7 +80,7 @@ class Chain:
         """The aligned adapter that round `number` + 1 starts from, by the folder's name; see `RunFile.winner`."""
         if number in self.run.winner:
             return self.run.winner[number]
-        built = candidates(self.folder, number, [s.name for s in self.stages.values() if s.alignment])
+        built = self.aligned(number)
         won = best(built) or (built[0] if len(built) == 1 else None)
         return self.run.method if won is None else won.name
 
@@ -95,11 +95,13 @@ class Chain:
         artifact = self.find(source)
         if artifact is None:
             name, number = self.where(source)
+            named = source == "policy" and number in self.run.winner
+            command = self.command(name, number)
             raise StageError(
-                wanted_by,
+                f"{wanted_by}, winner of round {number}" if named else wanted_by,
                 found=f"{name} is not complete",
-                expected=str(self.path(name, number)),
-                next_step=self.command(name, number),
+                expected=f"{self.path(name, number)}{self._others(name, number)}",
+                next_step=f"correct winner in the run file, or: {command}" if named else command,
             )
         return artifact
 
@@ -109,3 +111,25 @@ class Chain:
         other_round = number != self.run.round and not self.stages[stage].per_run
         asked = f" --as {variant}" * bool(variant) + f" --set round={number}" * other_round
         return f"trueup {stage} RUN.yaml{asked}{options}"
+
+    def _others(self, name: str, number: int) -> str:
+        """What else of the same round is aligned, where `name` is such a stage that is missing."""
+        if not self.stage(name).alignment:
+            return ""
+        built = [one.name for one in self.aligned(number)]
+        return f"; round {number} has {', '.join(built)}" if built else ""
+
+    def aligned(self, number: int) -> list[Candidate]:
+        """The aligned adapters that round `number` has, each with the figures of its evaluation."""
+        return candidates(self.folder, number, [s.name for s in self.stages.values() if s.alignment])
+
+    def unused_winners(self) -> list[str]:
+        """A line for each entry of the run file's `winner` that names what is not there."""
+        said = []
+        for number, name in sorted(self.run.winner.items()):
+            built = [one.name for one in self.aligned(number)]
+            if not built:
+                said.append(f"winner of round {number}: {name}, and nothing of that round is aligned yet")
+            elif name not in built:
+                said.append(f"winner of round {number}: {name} is not complete; that round has {', '.join(built)}")
+        return said

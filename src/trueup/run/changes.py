@@ -29,20 +29,22 @@ def changes(
     made_again: MadeAgain,
     *,
     strict: bool = False,
+    begun: bool = False,
 ) -> list[str]:
     """Each difference between a record, or the plan of a half-built stage, and what the stage would be made of now.
 
     What a record of an earlier version does not hold is taken to be as it was. A setting that the user left to our
     default, then and now, is no difference, unless `strict`: a half-built stage goes on with the same values only, but
-    for those that fit the same steps into less memory.
+    for those that fit the same steps into less memory, and where it is only `begun` for those that it comes to later.
     """
+    late = stage.late if begun else ()
     then = earlier(record, stage)
     said: list[str] = []
     for part, section in sections(run, stage).items():
         if part in then:
             name = stage.name if part == "config" else part.removesuffix("_config")
             given = None if strict else {*then.get("given", {}).get(part, ()), *now["given"][part]}
-            alike = stage.same_steps(then[part], now[part]) if strict and part == "config" else set()
+            alike = {*stage.same_steps(then[part], now[part]), *late} if strict and part == "config" else set()
             wanted = {key: value for key, value in now[part].items() if key not in alike}
             said += _values(name, then[part], wanted, _defaults(section), given)
     for key, name in (("seed", "seed"), ("system", "data.system"), ("few_shot", "data.few_shot")):
@@ -55,7 +57,7 @@ def changes(
             said += _rows(name, before["sources"], rows["sources"])
     if "read" in then:
         known = now["read"] if record.get("version", 0) >= 1 else {k: v for k, v in now["read"].items() if k == START}
-        said += _read(then["read"], known)
+        said += _read(*({k: v for k, v in of.items() if not k.startswith(late)} for of in (then["read"], known)))
     for name, fingerprint in now["inputs"].items():
         before = then.get("inputs", {}).get(name)
         if before is not None and before != fingerprint:

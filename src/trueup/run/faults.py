@@ -68,9 +68,22 @@ def _fault(at: At, error: Any, written: Written, shape: type[BaseModel]) -> str:
         if isinstance(error["input"], dict):  # of a section whose keys do not go together: a whole sentence
             return f"{start}{name}: {expected}"
     found = shortened(error["input"])
+    if error["loc"][-1] == "[key]":  # the name itself, not what it is the name of
+        return f"{start}{name}: found {found}; expected: {_of_keys(shape, at)}{_no_space(error['input'])}"
     quotes = isinstance(error["input"], int | float) and expected.startswith("text")
     hint = f"; put it in quotes: '{error['input']}'" if quotes else ""
     return f"{start}{name}: found {found}; expected: {expected or 'another value'}{hint}"
+
+
+def _of_keys(shape: type[BaseModel], at: At) -> str:
+    """What the keys of the mapping that holds `at` are, in words."""
+    keys = [get_args(one)[0] for one in _flat(_field(shape, at[:-1])) if get_origin(one) is dict]
+    return words(keys[0]) if keys else "another name"
+
+
+def _no_space(key: object) -> str:
+    """YAML reads `{1:dpo}` as one name."""
+    return "; put a space after the colon" if isinstance(key, str) and ":" in key else ""
 
 
 def _instead(at: At, shape: type[BaseModel], shared: frozenset[str]) -> str:

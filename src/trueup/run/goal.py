@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 NOT_MET = "NOT met"
+ROUND_BEFORE = "round_before"  # the label of the round before's winner among the contestants of an evaluation
 FEWEST = 10  # prompts that a claim takes: see evaluation.intervals
 
 
@@ -12,18 +13,20 @@ def verdict(win_rate: dict[str, float], over: str = "SFT", judge: dict[str, Any]
     """One sentence from a win rate with its interval: better, worse, or not shown; and who says so, if known.
 
     `judge` is that of an evaluation's figures. One that is not shown to be right more often than not has no verdict,
-    and neither have too few prompts.
+    and neither have too few prompts. Anything but SFT that it is compared with is named at once.
     """
     number, low, high = win_rate["num_prompts"], win_rate["low"], win_rate["high"]
-    won = f"it wins {win_rate['estimate']:.1%} of its comparisons with {over} (95 % interval {low:.1%} to {high:.1%}"
+    than = "" if over == "SFT" else f" than {over}"
+    compared = "the comparisons between the two" if than else f"its comparisons with {over}"
+    won = f"it wins {win_rate['estimate']:.1%} of {compared} (95 % interval {low:.1%} to {high:.1%}"
     won += f", {number} held-out prompts)" + (f", judged by {judge['name']}" if judge else "")
     if judge and judge["can_tell"] is False:
-        return f"The aligned model is neither shown better nor worse, for this judge cannot tell: {won}."
+        return f"The aligned model is neither shown better nor worse{than}, for this judge cannot tell: {won}."
     if judge and _too_few(judge, win_rate):
         few = f"{number} held-out prompts are too few for a claim, and {FEWEST} at least are needed"
-        return f"The aligned model is neither shown better nor worse: {few}; {won}."
-    found = "better" if low > 0.5 else "worse" if high < 0.5 else "neither better nor worse, as far as this shows"
-    return f"The aligned model is {found}: {won}."
+        return f"The aligned model is neither shown better nor worse{than}: {few}; {won}."
+    found = "better" if low > 0.5 else "worse" if high < 0.5 else "neither better nor worse"
+    return f"The aligned model is {found}{than}{', as far as this shows' * (low <= 0.5 <= high)}: {won}."
 
 
 def trusted(judge: dict[str, Any]) -> str:
@@ -52,6 +55,28 @@ def won_by(figures: dict[str, Any]) -> dict[str, float]:
     names = ("win_rate", "win_rate_by_reward_model", "win_rate_by_reward_functions")
     found: dict[str, float] = next(figures[name] for name in names if name in figures)
     return found
+
+
+def over_round_before(figures: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]] | None:
+    """(win rate over the winner of the round before, the judge that says so); None where nobody compared the two.
+
+    The judge is the verdict's, where it compared them; people are asked about SFT alone, so that another one speaks.
+    """
+    judge = judge_of(figures)
+    for kind in () if judge is None else (judge["kind"], *figures["judges"]):
+        said = figures["judges"][kind]
+        if (won := said["win_rates_over"].get(ROUND_BEFORE)) is not None:
+            return won, judge if judge is not None and kind == judge["kind"] else said | {"kind": kind}
+    return None
+
+
+def verdict_on_rounds(figures: dict[str, Any]) -> list[str]:
+    """The verdict over the winner of the round before, a sentence; nothing in the first round."""
+    found = over_round_before(figures)
+    if found is None:
+        return []
+    won, judge = found
+    return [verdict(won, over=f"the winner of round {figures['began_from']['round']}", judge=judge)]
 
 
 def answer_to_goal(

@@ -149,14 +149,10 @@ class Pipeline(Chain):
         return Standing(self).since(self.stages[name])
 
     def verdict_lines(self, states: list[State] | None = None) -> list[str]:
-        """The verdict, the goal against it and the report's path; nothing while there is no evaluation of this run."""
+        """The verdict and the goal against it; nothing while there is no evaluation of this run."""
         complete = {state.stage for state in states or self.states() if state.state == "complete"}
         found = [stage for stage in self.order() if stage.makes is Report and stage.name in complete]
-        return [
-            line
-            for stage in found
-            for line in (*self.says(stage.name), f"report: {self.path(stage.name) / 'report.html'}")
-        ]
+        return [line for stage in found for line in self.says(stage.name)]
 
     def preflight(self) -> Iterator[tuple[str, Metrics | PreflightError | StageError]]:
         """Of each stage that trains or samples: what its preflight found, why it would stop, or what it waits for.
@@ -186,10 +182,12 @@ class Pipeline(Chain):
                     found, expected, next_step = error.found, error.expected, error.next_step
                     yield stage.name, PreflightError(error.where, found=found, expected=expected, next_step=next_step)
 
-    def foresee(self) -> None:
-        """Raise what a stage that is not built yet would be refused for once the others are."""
+    def foresee(self, makes: type[Artifact] = Artifact) -> None:
+        """Raise what a stage that is not built yet, and `makes` such, would be refused for once the others are."""
         for stage in self.order():
-            if stage.foresee is not None and not stage.makes(self.path(stage.name)).is_there():
+            if not issubclass(stage.makes, makes) or stage.foresee is None:
+                continue
+            if not stage.makes(self.path(stage.name)).is_there():
                 self._foresee(stage)
 
     def _foresee(self, stage: Stage) -> None:

@@ -102,6 +102,9 @@ class Stage:
     shorthands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # option -> (override, what it says of it)
     refreshed_by: tuple[str, ...] = ()  # of `flags`: those with which its command builds again what is complete
     apart: tuple[str, ...] = ()  # keys of its section that change nothing of what it makes
+    late: tuple[
+        str, ...
+    ] = ()  # keys, and beginnings of names in `code`, on which nothing half-built depends: see `Kept`
     afterwards: Callable[[Any, Context], list[str]] = lambda config, context: []  # at each call, once it is complete
     since: Callable[..., str] | None = (
         None  # (config, context, artifact, inputs) -> what is no longer up to date, in words

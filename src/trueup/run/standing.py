@@ -42,10 +42,13 @@ class Standing:
         """What a stage would be made of now."""
         return made_of(self.chain.run, stage, inputs, self.chain.run_file_dir, self.hashes)
 
-    def differences(self, stage: Stage, then: MadeOf, now: MadeOf, *, strict: bool = False) -> list[str]:
+    def differences(
+        self, stage: Stage, then: MadeOf, now: MadeOf, *, strict: bool = False, begun: bool = False
+    ) -> list[str]:
         """What changed between a record and now, in words; see `changes`."""
         folder = self.chain.run_file_dir
-        return changes(then, now, self.chain.run, stage, folder, self._made_again(stage), strict=strict)
+        made_again = self._made_again(stage)
+        return changes(then, now, self.chain.run, stage, folder, made_again, strict=strict, begun=begun)
 
     def stale_inputs(self, stage: Stage) -> Faults:
         """The stages before `stage` that are not as they should be, the earliest first."""

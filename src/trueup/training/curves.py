@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trueup import drawing
 from trueup.page import Page
 from trueup.run.files import read_appended
 
@@ -88,27 +89,18 @@ def _stage(page: Page, title: str, rows: list[Row]) -> None:
     )
     if said:
         page.table(("step", "what is off"), said)
-    for words, lines in (ONLINE if any("reward" in row for row in rows) else SUPERVISED).items():
+    page.plots(plots(rows))
+
+
+def plots(rows: list[Row], besides: tuple[str, ...] = ()) -> list[tuple[Figure, str]]:
+    """(figure, what it shows) of what a stage's rows hold; the keys `besides` are left out."""
+    found = []
+    for words, named in (ONLINE if any("reward" in row for row in rows) else SUPERVISED).items():
         points = {
             label: [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-            for key, label in lines.items()
+            for key, label in named.items()
+            if key not in besides
         }
-        if any(points.values()):
-            page.plot(_figure({label: some for label, some in points.items() if some}), f"{words}.")
-
-
-def _figure(lines: dict[str, list[tuple[int, float]]]) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(7, 2.4))
-    axes = figure.subplots()
-    for label, points in lines.items():
-        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 100 else "", linewidth=1.5, label=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("step")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(lines) > 1:
-        axes.legend(frameon=False)
-    return figure
+        if some := {label: one for label, one in points.items() if one}:
+            found.append((drawing.lines(some), f"{words}.{drawing.thinned(some)}"))
+    return found

@@ -49,10 +49,10 @@ class Members:
         """Scores as each member gives them, (members, answers), on the scale of all."""
         return (raw - self.mean[:, None]) / self.spread[:, None]
 
-    def sides(self, scores: Sequence[Scored]) -> list[list[list[float]]]:
+    def sides(self, scores: Sequence[Scored]) -> tuple[list[list[float]], list[list[float]]]:
         """The scores of the chosen and of the rejected side of held-out pairs, (members, pairs) each, on one scale."""
-        raw = ([one.chosen for one in scores], [one.rejected for one in scores])
-        return [self.one_scale(torch.tensor(side)).tolist() for side in raw]
+        chosen, rejected = [one.chosen for one in scores], [one.rejected for one in scores]
+        return self.one_scale(torch.tensor(chosen)).tolist(), self.one_scale(torch.tensor(rejected)).tolist()
 
 
 def members(weight: Tensor, raw: Tensor) -> Members:
