@@ -154,4 +154,4 @@ def test_commands_that_write_files(folder: Path) -> None:
     again = document(folder, "init", "new.yaml", code=2)
     assert again["error"]["found"] == "it exists already"
     nothing = document(folder, "curves", "run.yaml", code=2)
-    assert nothing["error"]["next_step"] == "trueup sft RUN.yaml"
+    assert nothing["error"]["next_step"] == "trueup sft run.yaml"
