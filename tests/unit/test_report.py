@@ -294,6 +294,23 @@ def test_a_report_of_a_variant_is_that_of_the_whole_run(run: Pipeline) -> None:
     assert pages[0] == pages[1] == pages[2] and "variant=k" not in pages[0]
 
 
+def test_whom_people_were_not_asked_about_another_judge_compares(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    path = evaluated(run, 1, "dpo", random.Random(7), "base")
+    record = json.loads((path / "record.json").read_text())
+    judges = record["metrics"]["judges"]
+    asked = won(random.Random(8))
+    judges["people"] = judges["disjoint"] | {"name": "people", "trust": None, "win_rates_over": {"sft": asked}}
+    record["metrics"] |= {"judge": {"kind": "people", "name": "people", "trust": None, "can_tell": None}}
+    record["metrics"] |= {"win_rate": asked, "win_rates_over": {"sft": asked}}
+    write_json(path / "record.json", record)
+    text = page_of(run)
+    table = {row[1]: row for row in Read(text).table("aligned model", "over")}
+    assert table["SFT (before)"][2::2] == [in_words(asked), "people"]
+    assert table["base, bare"][2::2] == [in_words(judges["disjoint"]["win_rates_over"]["base"]), JUDGED]
+    assert "Hollow: by another judge than that of the verdict." in text
+
+
 def test_where_only_a_variant_was_built_the_variant_goes_on(tmp_path: Path) -> None:
     run = opened(tmp_path)
     evaluated(run, 1, "dpo@b", random.Random(5))

@@ -10,7 +10,7 @@ from typing import Any
 from trueup.data.dialogue import Messages
 from trueup.evaluation import baselines
 from trueup.evaluation.baselines import Baseline
-from trueup.evaluation.drawing import NAMES
+from trueup.evaluation.names import NAMES
 from trueup.run.data_config import DataConfig, Shot
 from trueup.run.goal import ROUND_BEFORE
 

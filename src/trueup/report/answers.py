@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trueup.evaluation.drawing import NAMES
+from trueup.evaluation.names import NAMES
 from trueup.page import Page
 from trueup.report import rows, words
 from trueup.report.gathered import Built, Gathered, evenly

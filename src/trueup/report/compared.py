@@ -19,7 +19,7 @@ KNOWN = ("estimate", "low", "high", "num_prompts", *MORE)
 
 def add(page: Page, gathered: Gathered) -> None:
     """Every comparison of the judges that give the verdicts, and the answers of each contestant."""
-    found = [row for row in rows.contestants(gathered) if row["gives_the_verdict"]]
+    found = _shown(rows.contestants(gathered))
     several = len({(row["round"], row["adapter"]) for row in found}) > 1
     figures = {(one.built.round, one.built.name): one.evaluation.metrics for one in gathered.aligned if one.evaluation}
     drawn, table = [], []
@@ -27,13 +27,13 @@ def add(page: Page, gathered: Gathered) -> None:
         other = words.contestant(row["over"], figures[row["round"], row["adapter"]])
         own = f"{row['adapter']}, round {row['round']}"
         label = f"{own}, over {other}" if several else f"over {other}"
-        drawn.append(drawing.Interval(label, row["win_rate"], row["low"], row["high"]))
+        drawn.append(drawing.Interval(label, row["win_rate"], row["low"], row["high"], row["gives_the_verdict"]))
         more = [_figure(row, name) for name in MORE]
         table.append([own, other, _figure(row, "win_rate", ""), *more, f"{row['num_prompts']:,.0f}", row["judge"]])
     page.plot(
         drawing.forest(drawn),
         "Share of the comparisons that each aligned model wins, with 95 % intervals; even at the dashed line. Ties "
-        "count half.",
+        f"count half.{' Hollow: by another judge than that of the verdict.' if any(not d.main for d in drawn) else ''}",
     )
     header = ["aligned model", "over", "comparisons won", *MORE.values(), "prompts", "judge"]
     page.table(*_known(header, table), caption="The same in figures")
@@ -42,6 +42,18 @@ def add(page: Page, gathered: Gathered) -> None:
     for one in gathered.aligned:
         if one.evaluation is not None and (lost := abilities.says(one.evaluation.metrics)):
             page.heading(f"What {one.built.title} may have lost", 3).bullets(lost)
+
+
+def _shown(found: Sequence[Row]) -> list[Row]:
+    """The comparisons of the verdict's judge, and, of contestants that it did not compare, those of another.
+
+    People are asked about SFT alone. What was optimized comes last.
+    """
+    chosen: dict[tuple[object, ...], Row] = {}
+    for row in sorted(found, key=lambda row: (not row["gives_the_verdict"], row["judge_kind"] == "optimized")):
+        chosen.setdefault((row["round"], row["adapter"], row["over"]), row)
+    kept = set(map(id, chosen.values()))
+    return [row for row in found if id(row) in kept]
 
 
 def _figure(row: Row, name: str, prefix: str | None = None) -> str | None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trueup.evaluation.drawing import NAMES
+from trueup.evaluation.names import NAMES
 from trueup.feedback.freezing import CHECKS
 from trueup.feedback.store import Store
 from trueup.judges.people import FOLDER as AB

@@ -7,6 +7,7 @@ from typing import Any
 from trueup.evaluation import shipping
 from trueup.evaluation.intervals import num_needed
 from trueup.evaluation.regressions import Check, Limits
+from trueup.evaluation.standings import length_explains
 from trueup.page import Page, Tile, Tone
 from trueup.report import rows, words
 from trueup.report.gathered import Aligned, Built, Gathered
@@ -24,7 +25,7 @@ def add(page: Page, gathered: Gathered) -> None:
         return
     figures = headline.evaluation.metrics
     said = verdict(won_by(figures), judge=judge_of(figures))
-    page.verdict(" ".join([said, *verdict_on_rounds(figures)]), _tone(said))
+    page.verdict(" ".join([said, *verdict_on_rounds(figures), *length_explains(figures)]), _tone(said))
     page.text(f"{_about(gathered, headline)} {who(figures)}")
     decision, checks = _shipped(gathered, headline.evaluation)
     page.tiles(_tiles(gathered, headline, decision))
