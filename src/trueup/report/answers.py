@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trueup.evaluation.contestants import name_of
 from trueup.evaluation.names import NAMES
 from trueup.page import Page
 from trueup.report import rows, words
@@ -27,7 +28,7 @@ def add(page: Page, gathered: Gathered) -> None:
     for note, row in chosen:
         shown = [(NAMES["sft"], row["sft"]), (f"{headline.built.title} (after)", row["aligned"])]
         page.answers(row["messages"][-1]["content"], note, shown)
-        rest = [(words.contestant(label, metrics), row[label]) for label in others if isinstance(row.get(label), str)]
+        rest = [(name_of(label, metrics), row[label]) for label in others if isinstance(row.get(label), str)]
         if rest:
             with page.folded(f"what {words.counted(len(rest), 'other contestant')} answered to this"):
                 page.answers(row["messages"][-1]["content"], "the other contestants", rest)

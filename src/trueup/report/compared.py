@@ -7,6 +7,7 @@ from typing import Any
 
 from trueup import drawing
 from trueup.evaluation import abilities
+from trueup.evaluation.contestants import name_of
 from trueup.page import Page
 from trueup.report import rows, words
 from trueup.report.gathered import Aligned, Gathered
@@ -24,7 +25,7 @@ def add(page: Page, gathered: Gathered) -> None:
     figures = {(one.built.round, one.built.name): one.evaluation.metrics for one in gathered.aligned if one.evaluation}
     drawn, table = [], []
     for row in found:
-        other = words.contestant(row["over"], figures[row["round"], row["adapter"]])
+        other = name_of(row["over"], figures[row["round"], row["adapter"]])
         own = f"{row['adapter']}, round {row['round']}"
         label = f"{own}, over {other}" if several else f"over {other}"
         drawn.append(drawing.Interval(label, row["win_rate"], row["low"], row["high"], row["gives_the_verdict"]))
@@ -78,7 +79,7 @@ def _others(page: Page, gathered: Gathered) -> None:
     for one in gathered.aligned:
         metrics = one.evaluation.metrics if one.evaluation else {}
         for label, won in metrics.get("win_rates_over", {}).items():
-            over = f"over {words.contestant(label, metrics)}"
+            over = f"over {name_of(label, metrics)}"
             for name, value in won.items():
                 if name not in KNOWN:
                     said = words.share(value) if _is_share(value) else str(value)
@@ -90,7 +91,7 @@ def _others(page: Page, gathered: Gathered) -> None:
                 table.append([one.built.title, words.spoken(name), words.share(value)])
             elif isinstance(value, dict):
                 table += [
-                    [one.built.title, f"{words.spoken(name)}, {words.contestant(label, metrics)}", words.share(share)]
+                    [one.built.title, f"{words.spoken(name)}, {name_of(label, metrics)}", words.share(share)]
                     for label, share in value.items()
                     if _is_share(share)
                 ]
@@ -121,7 +122,7 @@ def _answer(one: Aligned, metrics: Row, label: str, scores: Sequence[Row]) -> li
     won = one.won if label == "aligned" else over_sft.get(label)
     read = sampled.get("prompt_tokens")
     return [
-        one.built.title if label == "aligned" else words.contestant(label, metrics),
+        one.built.title if label == "aligned" else name_of(label, metrics),
         words.share(won) if won else None,
         f"{sampled['mean_length_tokens']:.1f}",
         f"{sampled['eos_rate']:.1%}",

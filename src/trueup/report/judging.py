@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trueup import drawing
+from trueup.evaluation.contestants import name_of
 from trueup.evaluation.intervals import wilson
 from trueup.page import Page
 from trueup.report import words
@@ -39,7 +40,7 @@ def add(page: Page, gathered: Gathered) -> None:
             f"(prediction-powered inference; as if their number had been fixed before): {words.share(helped)}."
         )
     for label, notes in figures["judges"][judge["kind"]]["notes"].items():
-        page.text(f"Notes on {words.contestant(label, figures)}: {_noted(notes)}.")
+        page.text(f"Notes on {name_of(label, figures)}: {_noted(notes)}.")
     drawn = [
         (_calibration(bins), f"How often {one['name']} is right, by how sure it is; ideal at the dashed line.")
         for one in figures["judges"].values()

@@ -1,10 +1,8 @@
-"""Figures in words: shares with their intervals, counts, times, and the names of contestants."""
+"""Figures in words: shares with their intervals, counts, times."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from trueup.evaluation.contestants import name_of
 
 Row = dict[str, Any]
 
@@ -26,11 +24,6 @@ def minutes(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def contestant(label: str, figures: Row) -> str:
-    """What a contestant is called; one that this version does not know bears its own label."""
-    return name_of(label, figures)
 
 
 def spoken(name: str) -> str:
