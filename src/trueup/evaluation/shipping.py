@@ -115,6 +115,9 @@ def _baselines(metrics: Row) -> list[Check]:
 
 def _cheaper(label: str, won: dict[str, float], metrics: Row) -> Check:
     """Against what needs no training: where it is better, training was for nothing."""
+    if (judge := metrics.get("judge")) and judge["kind"] == "disjoint":
+        said = f"{won['estimate']:.1%}, by a judge that knows answers of SFT alone; functions or an endpoint may tell"
+        return Check(f"over {name_of(label, metrics)}", "not checked", said)
     cost = COSTS.get(label)
     named = "50.0%, where that is as good" + (f" and takes {cost}" if cost else "")
     return _above(f"over {name_of(label, metrics)}", won, 0.5, named)
