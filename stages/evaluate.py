@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,7 @@ def run(
     played = contest.Contest(
         run=context.run,
         contestants=playing,
+        rows={label: one.rows for label, one in playing.items()},
         prompts=prompts,
         prompt_ids=[row["id"] for row in rows],
         sampling=sampling,
@@ -125,6 +127,7 @@ def run(
         abilities=partial(abilities.measure, config, context.run_file_dir),
     )
     found = contest.measured(played, context.out)
+    played = replace(played, rows=found["rows"])  # what was sampled for another judge is not sampled again
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
     figures = headline.report(config.judge, context.run, found, opinions, played.prompt_ids)
     if ROUND_BEFORE in playing:
