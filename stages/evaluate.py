@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trueup.planning.lengths import Lengths
 
 
+OUTSIDE = ("function", "endpoint")  # judges that learned nothing from the run's answers
 SAMPLED_BY = ("max_new_tokens", "temperature", "top_p", "batch_size", "engine")
 # Answers are sampled before anybody judges: another judge, or another rule for refusals, leaves them as they are.
 LATE = (*JudgeSettings.model_fields, "refusal_openings", "refusal_function", "reward function", "refusal function")
@@ -51,8 +53,8 @@ class Config(JudgeSettings, AbilitySettings):
     our decoder on a copy of base plus adapter in 16 bits; `vllm` needs a GPU (see docs/sampling.md)."""
     baselines: tuple[Baseline, ...] | None = None
     """What the aligned model is compared with besides SFT: the bare `base`, the base under `data.system`
-    (`system_prompt`), the base shown examples (`few_shot`). By default the base, and each of the others that the run
-    file has a system prompt or examples for; `[]` for none."""
+    (`system_prompt`), the base shown examples (`few_shot`). By default, where functions or an endpoint judge, the base,
+    and each of the others that the run file has a system prompt or examples for; else none (see docs/verdict.md)."""
     best_of: int = 0
     """Answers to each prompt of which the one with the highest reward counts, for two further contestants, best-of-n of
     SFT and of the aligned model: 4, for instance. Off by default (0)."""
@@ -102,7 +104,8 @@ def run(
     parts = optimized.functions(context) if reward is None else []  # `unused` leaves it out for no other method
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
-    playing = _contestants(config, context.run, prompts, later=reference.path != sft.path)
+    learned = reward is not None and config.judge not in OUTSIDE
+    playing = _contestants(config, context.run, prompts, later=reference.path != sft.path, learned=learned)
     tokenizer = base.load_tokenizer(context.run.model)
     chat = Chat(tokenizer)
     asked = [chat.prompt(messages) for one in playing.values() for messages in one.prompts]
@@ -111,6 +114,7 @@ def run(
     played = contest.Contest(
         run=context.run,
         contestants=playing,
+        rows={label: one.rows for label, one in playing.items()},
         prompts=prompts,
         prompt_ids=[row["id"] for row in rows],
         sampling=sampling,
@@ -123,6 +127,7 @@ def run(
         abilities=partial(abilities.measure, config, context.run_file_dir),
     )
     found = contest.measured(played, context.out)
+    played = replace(played, rows=found["rows"])  # what was sampled for another judge is not sampled again
     opinions = ranks.from_first(lambda: asking.opinions(config, context, played, found, reward))
     figures = headline.report(config.judge, context.run, found, opinions, played.prompt_ids)
     if ROUND_BEFORE in playing:
@@ -136,14 +141,17 @@ def run(
 
 
 def _contestants(
-    config: Config, run: RunFile, prompts: list[Messages], *, later: bool
+    config: Config, run: RunFile, prompts: list[Messages], *, later: bool, learned: bool
 ) -> dict[str, contestants.Contestant]:
-    """Who answers `prompts`, by label; in a `later` round, the winner of the one before does, too."""
+    """Who answers `prompts`, by label; in a `later` round, the winner of the one before does, too.
+
+    `learned`: whether the judge learned from answers of this run.
+    """
     shots = config.few_shot or run.data.few_shot
     return contestants.all_of(
         prompts,
         later=later,
-        chosen=baselines.default(run.data, shots) if config.baselines is None else config.baselines,
+        chosen=baselines.default(run.data, shots, learned) if config.baselines is None else config.baselines,
         some=contestants.spread(
             len(prompts) // config.num_completions, config.num_completions, config.baseline_prompts
         ),
@@ -188,7 +196,8 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
     chosen, n, later = values["baselines"], values["best_of"], int(run.round > 1)
     if chosen is None:
-        chosen = baselines.default(run.data, values["few_shot"] or run.data.few_shot)
+        learned = values["judge"] not in OUTSIDE
+        chosen = baselines.default(run.data, values["few_shot"] or run.data.few_shot, learned)
     number, members = 2 + later + len(chosen) + 2 * n, loads.adapters_of_reward(run)  # answers to each prompt
     prompts = lengths.num_held_out or loads.FALLBACK_ROWS
     load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later)

@@ -69,13 +69,12 @@ def test_baselines_are_answered_by_the_bare_base(pipeline: Pipeline, context: Co
     assert any(row["base"] != row["sft"] for row in answers)
 
 
-def test_baselines_are_there_by_default_and_may_answer_fewer_prompts(
-    pipeline: Pipeline, context: Context, reward: RewardModel
-) -> None:
+def test_baselines_may_answer_fewer_prompts(pipeline: Pipeline, context: Context, reward: RewardModel) -> None:
     policy = Adapter(pipeline.path("sft"))
     run = pipeline.run.model_copy(update={"data": pipeline.run.data.model_copy(update={"system": "be glad"})})
     told = Context(run=run, run_dir=context.run_dir, out=context.out)
-    config = evaluate.Config(max_new_tokens=8, temperature=0, baseline_prompts=4)
+    chosen = {"baselines": ("base", "system_prompt"), "baseline_prompts": 4}
+    config = evaluate.Config(max_new_tokens=8, temperature=0, **chosen)
     metrics = evaluate.run(config, told, sft=policy, reference=policy, aligned=policy, reward=reward)
     answers = list(read_jsonl(context.out / "answers.jsonl"))
     asked = [i for i, row in enumerate(answers) if "base" in row]
@@ -90,7 +89,9 @@ def test_baselines_are_there_by_default_and_may_answer_fewer_prompts(
             1 - sum(wins) / 4
         )
     assert metrics["system_prompt"]["prompt_tokens"] > metrics["base"]["prompt_tokens"]
-    assert "On 4 prompts alone: base, bare; base, system prompt." in " ".join(evaluate.STAGE.says(metrics, run))
+    said = " ".join(evaluate.STAGE.says(metrics, run))
+    assert "On 4 prompts alone: base, bare; base, system prompt." in said
+    assert "Do not rely on the figures of base, bare; base, system prompt" in said
 
 
 def test_kl_between_two_adapters_is_positive(

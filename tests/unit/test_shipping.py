@@ -95,11 +95,15 @@ def test_a_judge_that_cannot_tell_decides_nothing() -> None:
 
 def test_a_cheaper_way_that_wins_is_a_reason_not_to_ship() -> None:
     over = {"sft": won(0.7, 0.8, 0.9), "system_prompt": won(0.2, 0.3, 0.4)}
-    assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "DON'T SHIP"
+    figures = metrics(won(0.7, 0.8, 0.9), win_rates_over=over)
+    assert decided(figures) == "SHIP"  # the judge knows answers of SFT alone
+    assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over base, system prompt") == "not checked"
+    figures["judge"] = figures["judge"] | {"kind": "endpoint"}
+    assert decided(figures) == "DON'T SHIP"
     over["system_prompt"] = won(0.4, 0.52, 0.6)
-    assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "ASK MORE"
+    assert decided(figures) == "ASK MORE"
     over["system_prompt"] = won(0.55, 0.6, 0.7)
-    assert decided(metrics(won(0.7, 0.8, 0.9), win_rates_over=over)) == "SHIP"
+    assert decided(figures) == "SHIP"
 
 
 def later(over: dict[str, float], **judges: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from trueup.evaluation import standings
+from trueup.evaluation import baselines, standings
+from trueup.run.data_config import DataConfig
 
 EVEN = {"estimate": 0.6123, "low": 0.51, "high": 0.71}
 WON = {"estimate": 0.7, "low": 0.6, "high": 0.8, "num_prompts": 84, "ties": 0.02, "length_controlled": EVEN}
@@ -56,6 +57,24 @@ def test_where_people_judged_another_judge_fills_the_table() -> None:
     every = [label for label in LABELS if label != "aligned"]
     found = figures(people=judge("people", "sft"), optimized=judge("r", *every), disjoint=judge("d", *every))
     assert standings.lines(found)[0] == "the contestants, judged by d:"
+
+
+def test_a_judge_that_knows_answers_of_sft_alone_is_not_relied_on_for_the_base() -> None:
+    found = figures(disjoint=judge("d", "sft", "base"))
+    for label in LABELS[2:]:
+        if label != "base":
+            del found[label]
+    assert any("Do not rely on the figures of base, bare:" in line for line in standings.explained(found))
+    found["judge"] = found["judge"] | {"kind": "endpoint"}
+    found["judges"] = {"endpoint": found["judges"]["disjoint"]}
+    assert not any("rely" in line for line in standings.explained(found))
+
+
+def test_baselines_by_default_are_those_that_can_be_made_and_judged() -> None:
+    data, shot = DataConfig(system="s"), [object()]
+    assert baselines.default(DataConfig(), [], learned=False) == ("base",)
+    assert baselines.default(data, shot, learned=False) == ("base", "system_prompt", "few_shot")
+    assert baselines.default(data, shot, learned=True) == ()
 
 
 def test_records_of_earlier_versions_have_none() -> None:

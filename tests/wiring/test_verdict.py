@@ -404,9 +404,9 @@ def test_answers_that_are_sampled_are_kept_for_another_judge(
 ) -> None:
     folder = tmp_path / "run"
     copy_of(opened(finished), folder)
-    (folder / "broken.py").write_text("def judge(prompts, completions):\n    raise ValueError('no')\n")
-    asked = {"evaluate__judge": "function", "evaluate__judge_functions": "{broken:judge: 1.0}"}
-    with pytest.raises(StageError, match=r"evaluate\.judge_functions broken:judge: it raised ValueError: no"):
+    (folder / "never_judges.py").write_text("def judge(prompts, completions):\n    raise ValueError('no')\n")
+    asked = {"evaluate__judge": "function", "evaluate__judge_functions": "{never_judges:judge: 1.0}"}
+    with pytest.raises(StageError, match=r"evaluate\.judge_functions never_judges:judge: it raised ValueError: no"):
         opened(folder, **asked).execute("evaluate", rebuild=True)
     kept = opened(folder).path("evaluate").with_name("evaluate.partial") / "measured.kept.jsonl"
     before = json.loads(kept.read_text())["done"]

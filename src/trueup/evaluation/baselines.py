@@ -12,8 +12,13 @@ Baseline = Literal["base", "system_prompt", "few_shot"]
 Messages = list[dict[str, str]]
 
 
-def default(data: DataConfig, examples: Sequence[object]) -> tuple[Baseline, ...]:
-    """The baselines that a run file has what it takes for."""
+def default(data: DataConfig, examples: Sequence[object], learned: bool) -> tuple[Baseline, ...]:
+    """The baselines that a run file has what it takes for; none where the judge `learned` from answers of the run.
+
+    Such a judge has seen answers of SFT alone, and may be wrong about those of the base: docs/verdict.md.
+    """
+    if learned:
+        return ()
     given: dict[Baseline, bool] = {"base": True, "system_prompt": bool(data.system), "few_shot": bool(examples)}
     return tuple(baseline for baseline, there in given.items() if there)
 

@@ -102,17 +102,23 @@ def _round_before(metrics: Row) -> list[Check]:
 
 def _baselines(metrics: Row) -> list[Check]:
     """The aligned model against each cheaper way that was evaluated."""
-    over, who = _compared(metrics)
+    over, kind, who = _compared(metrics)
     if not over:
         cheaper = "a system prompt, or examples in the prompt, may do as well: evaluate.baselines compares"
         return [Check("cheaper ways", "not checked", f"{cheaper}{who}")]
-    return [_dearer(label, won, metrics, who) or _cheaper(label, won, metrics, who) for label, won in over.items()]
+    return [
+        _dearer(label, won, metrics, who) or _cheaper(label, won, metrics, kind, who) for label, won in over.items()
+    ]
 
 
-def _cheaper(label: str, won: dict[str, float], metrics: Row, who: str) -> Check:
+def _cheaper(label: str, won: dict[str, float], metrics: Row, kind: str | None, who: str) -> Check:
     """Against what needs no training: where that is better, training was for nothing."""
+    name = f"over {name_of(label, metrics)}"
+    if kind == "disjoint":
+        said = f"{won['estimate']:.1%}, by a judge that knows answers of SFT alone; functions or an endpoint may tell"
+        return Check(name, "not checked", said)
     cost = f" and takes {COSTS[label]}" if label in COSTS else ""
-    return _above(f"over {name_of(label, metrics)}", won, 0.5, f"50.0%, where that is as good{cost}{who}")
+    return _above(name, won, 0.5, f"50.0%, where that is as good{cost}{who}")
 
 
 def _dearer(label: str, won: dict[str, float], metrics: Row, who: str) -> Check | None:
@@ -130,8 +136,8 @@ def _dearer(label: str, won: dict[str, float], metrics: Row, who: str) -> Check 
     return Check(f"over {name}", "undecided", weigh)
 
 
-def _compared(metrics: Row) -> tuple[dict[str, dict[str, float]], str]:
-    """(the win rate over each cheaper way, by whom, where it is not the verdict's judge).
+def _compared(metrics: Row) -> tuple[dict[str, dict[str, float]], str | None, str]:
+    """(the win rate over each cheaper way, the kind of judge, by whom, where it is not the verdict's judge).
 
     People are asked about SFT alone, so that another judge speaks, where one may.
     """
@@ -140,11 +146,12 @@ def _compared(metrics: Row) -> tuple[dict[str, dict[str, float]], str]:
         own = ("sft", ROUND_BEFORE)  # and the best of the aligned model's own answers
         return {label: one for label, one in won.items() if label not in own and not label.startswith("aligned")}
 
-    if (metrics.get("judge") or {}).get("kind") != "people" or (found := others(metrics["win_rates_over"])):
-        return others(metrics["win_rates_over"]), ""
+    chosen = (metrics.get("judge") or {}).get("kind")
+    if chosen != "people" or (found := others(metrics["win_rates_over"])):
+        return others(metrics["win_rates_over"]), chosen, ""
     judged = {kind: one for kind, one in metrics.get("judges", {}).items() if others(one["win_rates_over"])}
     for kind, one in judged.items():
         if kind in MAY_DECIDE and one["can_tell"] is not False:
-            return others(one["win_rates_over"]), f"; by {one['name']}"
+            return others(one["win_rates_over"]), kind, f"; by {one['name']}"
     named = " and ".join(one["name"] for one in judged.values())
-    return found, f"; only {named} compared, which cannot tell" if named else ""
+    return found, None, f"; only {named} compared, which cannot tell" if named else ""

@@ -99,6 +99,13 @@ def explained(figures: Figures) -> list[str]:
         "In brackets are 95 % intervals. LC is the win rate at equal length of answers.",
         "Cost is the tokens that are read and sampled for one answer.",
     ]
+    judge = judge_of(figures)
+    if judge and judge["kind"] not in ("function", "endpoint") and not figures.get("reward_functions"):
+        told = [one.name for one in standings(figures) if one.label in ("base", "system_prompt", "few_shot")]
+        said += [
+            f"Do not rely on the figures of {'; '.join(told)}: the judge learned from answers of SFT alone, and may be "
+            "wrong about others."
+        ] * bool(told)
     by_number: dict[int, list[str]] = {}
     for one in standings(figures):
         if one.over_it:

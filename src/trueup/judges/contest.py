@@ -46,6 +46,7 @@ class Contest:
 
     run: RunFile
     contestants: dict[str, Contestant]
+    rows: dict[str, list[int]]  # of each: the places of the prompts that it answered
     prompts: list[Messages]
     prompt_ids: list[str]
     sampling: Sampling
@@ -114,7 +115,7 @@ def measure(contest: Contest, out: Path) -> Row:
         alike: dict[tuple[int, ...], dict[str, list[Sampled]]] = {}  # who answered the same prompts, scored in one pass
         for label, answers in done.items():
             if label not in scores:
-                alike.setdefault(tuple(contest.contestants[label].rows), {})[label] = answers
+                alike.setdefault(tuple(contest.rows[label]), {})[label] = answers
         for rows, some in alike.items():
             advance = shown("rewards", len(some) * len(rows))
             scores |= optimized.scores([prompts[i] for i in rows], some, advance)
@@ -125,7 +126,7 @@ def measure(contest: Contest, out: Path) -> Row:
     return {
         "metrics": metrics,
         "kl": kl,
-        "rows": {label: one.rows for label, one in contest.contestants.items()},
+        "rows": contest.rows,
         "done": {label: [_row(one) for one in found] for label, found in done.items()},
         "scores": {label: scores[label] for label in done},
         "reward_functions": {part.name: part.weight for part in contest.parts},
@@ -183,7 +184,7 @@ def questions(contest: Contest, done: dict[str, list[Sampled]], beside: str = "a
         return Question(contest.prompt_ids[i], contest.prompts[i], *map(_answer, both))
 
     return {
-        label: [question(i, other) for i, other in zip(contest.contestants[label].rows, done[label], strict=True)]
+        label: [question(i, other) for i, other in zip(contest.rows[label], done[label], strict=True)]
         for label in done
         if label not in ("aligned", beside)
     }
@@ -198,7 +199,7 @@ def by_optimized(contest: Contest, scores: dict[str, list[float]], trusted: Row 
     name = FUNCTIONS if contest.reward is None else OPTIMIZED if optimizes else SAME_LABELS
 
     def beside(other: str, label: str) -> list[tuple[float, float]]:
-        return [(scores[other][i], own) for i, own in zip(contest.contestants[label].rows, scores[label], strict=True)]
+        return [(scores[other][i], own) for i, own in zip(contest.rows[label], scores[label], strict=True)]
 
     others = [label for label in scores if label != "aligned"]
     answers: dict[str, list[float | None]] = {
