@@ -23,7 +23,8 @@ dataset_path: json
 dataset_kwargs: {data_files: {test: questions.jsonl}}
 test_split: test
 output_type: multiple_choice
-doc_to_text: "{{q}}"
+doc_to_text: "<|im_start|>user\\n{{q}}<|im_end|>\\n<|im_start|>assistant\\n"
+target_delimiter: ""
 doc_to_choice: [glad, sorry]
 doc_to_target: label
 metric_list: [{metric: acc}]
@@ -48,9 +49,10 @@ def right(folder: Path, adapter: Path) -> list[float]:
     model = PeftModel.from_pretrained(model, str(adapter))
     found = []
     for row in QUESTIONS:
-        asked, scores = tokenizer(row["q"])["input_ids"], []
+        before = f"<|im_start|>user\n{row['q']}<|im_end|>\n<|im_start|>assistant\n"
+        asked, scores = tokenizer(before)["input_ids"], []
         for choice in ("glad", "sorry"):
-            ids = tokenizer(f"{row['q']} {choice}")["input_ids"]
+            ids = tokenizer(before + choice)["input_ids"]
             with torch.no_grad():
                 logps = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
             scores.append(sum(float(logps[i - 1, ids[i]]) for i in range(len(asked), len(ids))))
@@ -79,7 +81,7 @@ def test_a_task_of_ones_own_is_answered_as_transformers_would(
     near = 1.5 / len(QUESTIONS)  # bf16 may turn a question whose answers are as good as alike
     assert found["sft"] == pytest.approx(sum(before) / len(before), abs=near)
     assert found["aligned"] == pytest.approx(sum(after) / len(after), abs=near)
-    assert found["sft"] != found["aligned"]
+    assert abs(found["sft"] - found["aligned"]) > 0.1
     exact = stats.ttest_rel(after, before).confidence_interval(0.95)
     assert found["gain_over_sft"]["low"] == pytest.approx(exact.low, abs=2 * near)
     with pytest.raises(ConfigError, match="lm-eval knows no task no_such_task"):
