@@ -56,7 +56,8 @@ def begin(with_labels: Pipeline, name: str) -> None:
     for stage in ("sft", "round-1/sample", "round-1/collect"):
         place = with_labels.folder.with_name(name) / stage
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(with_labels.folder / stage)
+        if not place.exists():
+            place.symlink_to(with_labels.folder / stage)
 
 
 def members(run: Pipeline) -> Any:
