@@ -66,7 +66,8 @@ def best_of_n(rows: list[Row], out: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    print("| thumbs | reward | " + " | ".join(f"n = {n}" for n in sorted({row["n"] for row in rows} - {1})) + " |")
+    heads = ["thumbs", "reward", *(f"n = {n}" for n in sorted({row["n"] for row in rows} - {1}))]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for axis, labels in zip(figure.subplots(1, 2, sharey=True), ("clean", "flipped"), strict=True):
         for reward, colour in BEST_OF.items():
             some = [row for row in rows if (row["labels"], row["reward"]) == (labels, reward)]
