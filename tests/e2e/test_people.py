@@ -279,6 +279,7 @@ def test_what_one_person_judged_twice_or_without_a_verdict_is_given_to_another(p
     assert {uid: number for uid, number in overlaps.items() if number != 2} == {"0a": 4, "1b": 3}
 
 
+@pytest.mark.slow
 def test_a_second_person_is_asked_after_one_answer_was_given_to_two(place: Path, tmp_path: Path) -> None:
     """Label Studio gives tasks to more people only where no task has a number of its own yet."""
     ben, chris = only(place, "Ben", "Chris")
