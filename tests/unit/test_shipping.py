@@ -216,19 +216,23 @@ def test_where_people_judged_another_judge_that_can_tell_compares_with_cheaper_w
     good = won(0.7, 0.8, 0.9)
     judges = {
         "optimized": {"name": "r", "can_tell": True, "win_rates_over": {"sft": good, "base": won(0.7, 0.8, 0.9)}},
-        "disjoint": {"name": "d", "can_tell": True, "win_rates_over": {"sft": good, "base": won(0.2, 0.3, 0.4)}},
+        "endpoint": {"name": "e", "can_tell": True, "win_rates_over": {"sft": good, "base": won(0.2, 0.3, 0.4)}},
     }
     people = {"kind": "people", "name": "people", "trust": None, "can_tell": None}
     figures = metrics(good, judge=people, judges=judges)
     assert outcome(shipping.checks(figures, ALIKE, GOAL, Limits()), "over base, bare") == "failed"
+    judges["disjoint"] = judges.pop("endpoint")
+    found = next(c for c in shipping.checks(figures, ALIKE, GOAL, Limits()) if c.name == "over base, bare")
+    assert found.outcome == "not checked" and "a judge that knows answers of SFT alone" in found.says
     judges["disjoint"]["can_tell"] = False
     check = next(c for c in shipping.checks(figures, ALIKE, GOAL, Limits()) if c.name == "cheaper ways")
-    assert check.outcome == "not checked" and "only r and d compared, which cannot tell" in check.says
+    assert check.outcome == "not checked" and "only r and e compared, which cannot tell" in check.says
 
 
 def test_what_a_cheaper_way_takes_is_said() -> None:
     over = {"sft": won(0.7, 0.8, 0.9), "few_shot": won(0.4, 0.5, 0.6), "another": won(0.4, 0.5, 0.6)}
-    found = {c.name: c.says for c in shipping.checks(metrics(over["sft"], win_rates_over=over), ALIKE, GOAL, Limits())}
+    figures = metrics(over["sft"], win_rates_over=over, judge={"kind": "function", "name": "f", "can_tell": True})
+    found = {c.name: c.says for c in shipping.checks(figures, ALIKE, GOAL, Limits())}
     assert "takes no training, but a much longer prompt at each request" in found["over base, few-shot"]
     assert "where that is as good" in found["over another"]
 
