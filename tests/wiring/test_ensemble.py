@@ -204,6 +204,7 @@ def test_what_is_optimized(
     assert min(abs((normalized(other) - expected).mean()) for other in others) > 0.01  # another would be seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("built", ["lora"], indirect=True)
 def test_a_member_is_what_its_seed_alone_makes_and_a_killed_stage_goes_on(
     built: tuple[Path, tuple[str, ...]], with_labels: Pipeline, monkeypatch: pytest.MonkeyPatch
