@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Contest:
     reward: Path | None
     parts: list[rewards.Part]  # the functions that were optimized, where there is no reward model
     feedback: Feedback | None
+    earlier: tuple[Feedback, ...] = ()  # of the rounds before, the first of them first
     abilities: Callable[..., Row] | None = None  # (model, tokenizer, bars) -> what else is measured
 
 
@@ -126,7 +127,7 @@ def _disjoint(
     """(the disjoint judge's opinion, why there is none)."""
     if contest.feedback is None:
         return None, "nobody judged answers in this run"
-    learned = disjoint.examples(contest.feedback.rows("held_out"), contest.feedback.pairs("held_out"))
+    learned = disjoint.examples([*contest.earlier, contest.feedback])
     if why := learned.too_few():
         return None, why
     task = bar.add_task("disjoint judge", total=None)
@@ -134,7 +135,7 @@ def _disjoint(
     chat = Chat(tokenizer)
     judge = disjoint.train(learned, chat, states, disjoint.encoder(chat))
     trusted = trust.measure(judge, contest.feedback.pairs("train"), "pairs that the aligned model learned from")
-    return opinion("disjoint", judge, asked, trusted), ""
+    return replace(opinion("disjoint", judge, asked, trusted), learned_from=learned.counts), ""
 
 
 def opinion(kind: Kind, judge: Judge, asked: dict[str, list[Question]], trusted: Row | None) -> Opinion:
