@@ -77,13 +77,14 @@ def run(
     aligned: Adapter,
     reward: RewardModel | None = None,
     feedback: Feedback | None = None,
+    **earlier: Feedback,
 ) -> Metrics:
     """Answer every held-out prompt with each adapter and each baseline; write answers, figures and the report.
 
     `reference` is what the round started from: in round 1, `sft` itself; in later ones the winner of the round before,
     which the aligned model is compared with as well. `reward` is what the method optimized; without it, its reward
-    functions are. `feedback` has the judgements by which judges are made, and trusted. Raises Waiting where people
-    judge, until they have answered.
+    functions are. `feedback` has the judgements by which judges are made, and trusted, and `earlier` those of the
+    rounds before. Raises Waiting where people judge, until they have answered.
     """
     from trueup.data import read_prompts
     from trueup.data.leaks import leaks
@@ -124,6 +125,7 @@ def run(
         reward=None if reward is None else reward.path,
         parts=parts,
         feedback=feedback,
+        earlier=tuple(earlier.values()),
         abilities=partial(abilities.measure, config, context.run_file_dir),
     )
     found = contest.measured(played, context.out)
@@ -215,6 +217,7 @@ STAGE = Stage(
     run=run,
     needs={"sft": "sft", "reference": "policy", "aligned": "aligned", "reward": "reward", "feedback": "collect"},
     unused=unused,
+    all_rounds=("feedback",),
     code=code,
     foresee=foresee,
     how_far=how_far,

@@ -44,9 +44,13 @@ def test_run_takes_what_the_stage_needs_and_the_docstring_says_so(stage: Stage) 
     parameters = list(inspect.signature(stage.run).parameters)
     assert parameters[:2] == ["config", "context"]
     assert (types["config"], types["context"], types["return"]) == (stage.config, Context, Metrics)
-    assert set(parameters[2:]) == set(stage.needs)
     made_by = {other.name: other.makes for other in STAGES} | {"policy": Adapter, "aligned": Adapter}
     made_by |= {EARLIER_REWARD: RewardModel}
+    assert set(parameters[2:]) == {*stage.needs, *(["earlier"] if stage.all_rounds else [])}
+    assert set(stage.all_rounds) <= set(stage.needs)
+    for parameter in stage.all_rounds:
+        assert types["earlier"] == made_by[stage.needs[parameter]]
+        assert inspect.signature(stage.run).parameters["earlier"].kind is inspect.Parameter.VAR_KEYWORD
     inputs = (module.__doc__ or "").partition("(")[2].partition(")")[0]
     for parameter, source in stage.needs.items():
         kinds = [kind for kind in (typing.get_args(types[parameter]) or (types[parameter],)) if kind is not type(None)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from sklearn.preprocessing import StandardScaler
 from tiny import WORDS, copy_of, open_run
 
 from trueup.errors import ConfigError, StageError
-from trueup.run.artifacts import Adapter, Feedback, RewardModel
+from trueup.run.artifacts import Adapter, Feedback, Report, RewardModel, write_json
+from trueup.run.files import read_json
+from trueup.run.lineage import Family
 from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
 from trueup.stages import evaluate
 from trueup.training import common
 
+ROUND_2 = ("round=2", "method=dpo", "evaluate.num_completions=4")
 PROMPTS = [f"{one} {other} rope" for one in WORDS[:6] for other in WORDS[:6]]
 
 
@@ -86,6 +90,24 @@ def flipped(asked: Path, folder: Path, split: str) -> Path:
     return folder
 
 
+def scikit_learns(run: Pipeline, rows: list[dict[str, Any]]) -> Callable[[list[tuple[Any, str]]], Any]:
+    """The scores of (prompt, answer) by scikit-learn's own regression on plain states of judged answers."""
+    tok, model = plain.tokenizer(run.run.model.base), plain.model(run.run.model.base, run.path("sft"))
+
+    def states(asked: list[tuple[Any, str]]) -> Any:
+        found = []
+        for prompt, text in asked:
+            before, after = plain.encode_templated(tok, prompt, text)
+            with torch.no_grad():
+                out = model(input_ids=torch.tensor([[*before, *after]]), output_hidden_states=True)
+            found.append(out.hidden_states[-1][0, -1].float().numpy())
+        return np.array(found)
+
+    expected = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3))
+    expected.fit(states([(row["prompt"], row["completion"]) for row in rows]), [row["label"] for row in rows])
+    return lambda asked: expected.decision_function(states(asked))
+
+
 def preferred(out: Path) -> list[float]:
     return [row["preferred"]["disjoint"] for row in plain.rows(out / "answers.jsonl")]
 
@@ -94,24 +116,9 @@ def test_it_is_scikit_learns_regression_on_plain_transformers_states_of_what_is_
     asked: Path, tmp_path: Path
 ) -> None:
     found, run = figures(asked, tmp_path / "out"), open_run(asked)
-    tok, model = plain.tokenizer(run.run.model.base), plain.model(run.run.model.base, run.path("sft"))
-
-    def state(ids: list[int]) -> Any:
-        with torch.no_grad():
-            out = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
-        return out.hidden_states[-1][0, -1].float().numpy()
-
-    def conversation(prompt: list[dict[str, str]], text: str) -> list[int]:
-        before, after = plain.encode_templated(tok, prompt, text)
-        return [*before, *after]
-
-    held_out = [row for row in plain.rows(run.path("collect") / "rows.jsonl") if row["split"] == "held_out"]
-    states = np.array([state(conversation(row["prompt"], row["completion"])) for row in held_out])
-    expected = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3))
-    expected.fit(states, [row["label"] for row in held_out])
+    scores = scikit_learns(run, [r for r in plain.rows(run.path("collect") / "rows.jsonl") if r["split"] == "held_out"])
     train = [row for row in plain.rows(run.path("collect") / "pairs.jsonl") if row["split"] == "train"]
-    sides = [np.array([state(conversation(r["prompt"], r[side])) for r in train]) for side in ("chosen", "rejected")]
-    better, worse = (expected.decision_function(some) for some in sides)
+    better, worse = (scores([(row["prompt"], row[side]) for row in train]) for side in ("chosen", "rejected"))
     trust = found["judge"]["trust"]
     assert trust["estimate"] == pytest.approx(np.mean(better > worse), abs=0.05)
     assert (trust["num_pairs"], trust["num_prompts"]) == (len(train), len({row["prompt_id"] for row in train}))
@@ -147,6 +154,107 @@ def test_what_is_held_out_is_what_it_learns(asked: Path, tmp_path: Path) -> None
     one, other = preferred(tmp_path / "a"), preferred(tmp_path / "b")
     assert [1 - a for a in one] == pytest.approx(other, abs=1e-3)
     assert any(a != 0.5 for a in one)
+
+
+@pytest.fixture(scope="module")
+def second(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second round of thumbs, evaluated: on other answers, and on one prompt the opposite of the same answers.
+
+    A prompt that round 1 held out is trained on in round 2, and one that it trained on is held out; both weigh much.
+    """
+    folder = copy_of(open_run(asked), tmp_path_factory.mktemp("second") / "run")
+    run = open_run(folder, *ROUND_2)
+    first, then = run.path("collect", 1), run.path("collect", 2)
+    for place, made in (("dpo", "other"), ("reward", "reward")):
+        for number in (1, 2):
+            shutil.copytree(asked / made, run.path(place, number))
+            write_json(run.path(place, number) / "record.json", {"fingerprint": f"{place} of round {number}"})
+    shutil.copytree(first, then)
+    trained, changed, *_ = prompts_of(first, "held_out")
+    held_out, *_ = prompts_of(first, "train")
+    for name in ("rows.jsonl", "pairs.jsonl"):
+        rows = [row | {"kind": "thumb"} for row in plain.rows(first / name)]
+        for row in rows:
+            row["weight"] *= 50 if row["prompt_id"] in (trained, held_out) else 1
+        (first / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for row in rows:
+            row["split"] = {trained: "train", held_out: "held_out"}.get(row["prompt_id"], row["split"])
+            if "label" in row and row["prompt_id"] == changed:
+                row["label"] = not row["label"]
+            elif "label" in row:
+                row["completion"] += " rope"
+        (then / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for number, place in ((1, first), (2, then)):
+        (place / "annotations.jsonl").write_text(json.dumps({"annotator": f"of round {number}"}) + "\n")
+        freeze(place)
+    assert run.execute("evaluate")
+    return folder
+
+
+def prompts_of(collected: Path, split: str) -> list[str]:
+    return sorted({row["prompt_id"] for row in plain.rows(collected / "rows.jsonl") if row["split"] == split})
+
+
+def freeze(collected: Path) -> None:
+    """Give judgements that were changed the record that `collect` would give them."""
+    made, path = Feedback(collected), collected / "record.json"
+    write_json(path, read_json(path) | {"files": made.hashes(), "fingerprint": made.fingerprint()})
+
+
+def test_in_a_later_round_it_learns_what_all_rounds_held_out_and_none_trained_on(second: Path) -> None:
+    run = open_run(second, *ROUND_2)
+    first, then = (plain.rows(run.path("collect", number) / "rows.jsonl") for number in (1, 2))
+    _, changed, *others = prompts_of(run.path("collect", 1), "held_out")
+    learned = [row for row in first if row["prompt_id"] in others]
+    learned += [row for row in then if row["prompt_id"] in (changed, *others)]
+    scores = scikit_learns(run, learned)
+    answers = plain.rows(run.path("evaluate") / "answers.jsonl")
+    tok, labels = plain.tokenizer(run.run.model.base), ("aligned", "sft")
+
+    def as_tokenized(row: dict[str, Any], label: str) -> bool:
+        ids, text = row["ids"][label], plain.encode_templated(tok, row["messages"], row[label])[1]
+        return row["finish"][label] == "eos" and text[: len(ids)] == ids
+
+    ended = [row for row in answers if all(as_tokenized(row, label) for label in labels)]
+    mine, other = (scores([(row["messages"], row[label]) for row in ended]) for label in labels)
+    said = np.array([row["preferred"]["disjoint"] for row in ended])
+    assert len(said) > 9
+    assert np.log(said / (1 - said)) == pytest.approx(mine - other, abs=0.1 * float(np.ptp(mine - other)))
+    counts = {"num_judgements": len(learned), "num_prompts": 1 + len(others), "num_rounds": 2}
+    counts |= {"num_left_out": 4, "num_said_again": 2}
+    assert Report(run.path("evaluate")).record()["metrics"]["judges"]["disjoint"]["learned_from"] == counts
+    words = f"It learned from {len(learned)} held-out judgements of 2 rounds, on {1 + len(others)} prompts; "
+    words += "without 4 on prompts that a round trained on; without 2 that were given again in a later round."
+    assert words in run.says("evaluate")
+
+
+def test_an_evaluation_is_made_of_the_judgements_of_earlier_rounds(second: Path, tmp_path: Path) -> None:
+    run = open_run(copy_of(open_run(second), tmp_path / "run"), *ROUND_2)
+    collected, evaluation = run.path("collect", 1), run.path("evaluate")
+
+    def state() -> tuple[str, str]:
+        return next((one.state, one.why) for one in run.states() if one.stage == "evaluate")
+
+    assert state() == ("complete", "")
+    family = Family(run.folder)
+    assert {"round-1/collect", "round-2/collect"} <= set(family.members["round-2/evaluate"].made_from)
+    assert [one.name for one in family.of_person("of round 1")] == ["round-1/collect", "round-2/evaluate"]
+    with (collected / "rows.jsonl").open("a") as out:
+        out.write("\n")
+    assert state() == ("stale", "built on a stale collect of round 1")
+    freeze(collected)
+    assert state() == ("stale", "round 1: the judgements were frozen again")
+    shutil.rmtree(collected)
+    assert state() == ("stale", "collect of round 1, which it should be made from, is missing")
+    record = read_json(evaluation / "record.json")
+    half_built = evaluation.rename(evaluation.with_name("evaluate.partial"))
+    (half_built / "record.json").unlink()
+    with pytest.raises(StageError, match="feedback_of_round_1, which it was made from, is missing"):
+        run.execute("evaluate")
+    half_built.rename(evaluation)
+    del record["inputs"]["feedback_of_round_1"]  # as it is in records of earlier versions
+    write_json(evaluation / "record.json", record)
+    assert state() == ("complete", "")
 
 
 def test_functions_judge_and_are_measured_on_all_that_people_judged(asked: Path, tmp_path: Path) -> None:

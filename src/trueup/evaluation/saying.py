@@ -6,7 +6,7 @@ from typing import Any
 
 from trueup.evaluation import abilities, standings
 from trueup.evaluation.intervals import num_needed
-from trueup.run.goal import answer_to_goal, goal_lines, judge_of, trusted, verdict, verdict_on_rounds, won_by
+from trueup.run.goal import answer_to_goal, goal_lines, judge_of, learned, trusted, verdict, verdict_on_rounds, won_by
 from trueup.run.run_file import RunFile
 from trueup.run.stage import Metrics
 
@@ -18,7 +18,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     functions = " + ".join(f"{weight:g} x {name}" for name, weight in metrics.get("reward_functions", {}).items())
     lines = [verdict(won, judge=judge), *verdict_on_rounds(metrics), *standings.length_explains(metrics)]
     if judge is not None:
-        lines += [trusted(judge), *_beside(judge, metrics)]
+        lines += [trusted(judge), *filter(None, [learned(metrics)]), *_beside(judge, metrics)]
     lines += standings.lines(metrics)
     if functions and (judge is None or judge["kind"] == "optimized"):
         lines.append(f"warning: the judge is what was optimized, {functions}; nobody else was asked")

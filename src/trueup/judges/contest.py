@@ -56,6 +56,7 @@ class Contest:
     reward: Path | None
     parts: list[rewards.Part]  # the functions that were optimized, where there is no reward model
     feedback: Feedback | None
+    earlier: tuple[Feedback, ...] = ()  # of the rounds before, the first of them first
     abilities: Callable[..., Row] | None = None  # (model, tokenizer, bars) -> what else is measured
 
 
@@ -146,7 +147,7 @@ def _disjoint(
     """(the disjoint judge's opinion, why there is none)."""
     if contest.feedback is None:
         return None, "nobody judged answers in this run"
-    learned = disjoint.examples(contest.feedback.rows("held_out"), contest.feedback.pairs("held_out"))
+    learned = disjoint.examples([*contest.earlier, contest.feedback])
     if why := learned.too_few():
         return None, why
     task = bar.add_task("disjoint judge", total=None)
@@ -154,7 +155,7 @@ def _disjoint(
     chat = Chat(tokenizer)
     judge = disjoint.train(learned, chat, states, disjoint.encoder(chat))
     trusted = trust.measure(judge, contest.feedback.pairs("train"), "pairs that the aligned model learned from")
-    return by_score("disjoint", judge, contest, done, trusted), ""
+    return replace(by_score("disjoint", judge, contest, done, trusted), learned_from=learned.counts), ""
 
 
 def opinion(kind: Kind, judge: Judge, asked: dict[str, list[Question]], trusted: Row | None) -> Opinion:

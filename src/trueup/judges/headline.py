@@ -22,7 +22,7 @@ class Opinion:
 
     `answers` are those of `Judged`, in the order of the prompts. `trust` is what `trust.measure` found; None where
     there was nothing to measure it on. `interval` replaces the win rate's over SFT, where another one belongs to how
-    the answers were asked for.
+    the answers were asked for. `learned_from` counts the judgements that it learned from, as `disjoint.Examples` does.
     """
 
     kind: Kind
@@ -32,6 +32,7 @@ class Opinion:
     notes: dict[str, Any] = field(default_factory=dict)
     interval: dict[str, float] | None = None
     over_sft: dict[str, list[float | None]] = field(default_factory=dict)  # of each other contestant against SFT
+    learned_from: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def figures(opinion: Opinion, prompt_ids: Sequence[str], answered: Mapping[str, 
         "trust": opinion.trust,
         "can_tell": None if opinion.trust is None else trust.can_tell(opinion.trust),
         "notes": opinion.notes,
+        **({} if opinion.learned_from is None else {"learned_from": opinion.learned_from}),
     }
 
 

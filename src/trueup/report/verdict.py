@@ -11,7 +11,7 @@ from trueup.evaluation.standings import length_explains
 from trueup.page import Page, Tile, Tone
 from trueup.report import rows, words
 from trueup.report.gathered import Aligned, Built, Gathered
-from trueup.run.goal import FEWEST, judge_of, trusted, verdict, verdict_on_rounds, won_by
+from trueup.run.goal import FEWEST, judge_of, learned, trusted, verdict, verdict_on_rounds, won_by
 
 Row = dict[str, Any]
 WIDE = 0.2  # an interval that is wider says little
@@ -40,7 +40,8 @@ def who(figures: Row) -> str:
     """Who judged, and how far that is to be trusted."""
     judge, functions = judge_of(figures), figures.get("reward_functions")
     if judge is not None and judge["kind"] != "optimized":
-        return trusted(judge).replace("It is right", "The judge is right", 1)
+        right = trusted(judge).replace("It is right", "The judge is right", 1)
+        return f"{right} {learned(figures)}".rstrip()
     if functions:
         named = ", ".join(f"{name} (weight {weight:g})" for name, weight in functions.items())
         return (

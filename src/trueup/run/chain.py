@@ -62,17 +62,31 @@ class Chain:
             chosen = kept  # what was wanted by a stage that is left out may be wanted by nobody
 
     def needs(self, stage: Stage) -> Mapping[str, str]:
-        """What the stage needs under this run file: less what a data file replaces, or its config does without."""
+        """What the stage needs under this run file: less what a data file replaces, or its config does without.
+
+        Of `Stage.all_rounds` also what the earlier rounds made, the first of them first: `feedback_of_round_1` is
+        `collect/1`.
+        """
         if stage.unless and getattr(self.run.data, stage.unless):
             return {}
         unused = stage.unused(self.run.section(stage.name), self.run)
-        return {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
+        found = {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
+        earlier = {
+            f"{parameter}_of_round_{number}": f"{found[parameter]}/{number}"
+            for parameter in stage.all_rounds
+            if parameter in found
+            for number in range(1, self.run.round)
+        }
+        return found | earlier
 
     def where(self, source: str) -> tuple[str, int]:
         """(stage, round) that a source names: "policy" is what this round starts from, "aligned" what it ends with.
 
-        "earlier reward" is the reward model of the round before.
+        "earlier reward" is the reward model of the round before, and "collect/1" that stage of round 1.
         """
+        name, _, earlier = source.partition("/")
+        if earlier:
+            return name, int(earlier)
         number = self.run.round
         if source == EARLIER_REWARD:
             return "reward", number - 1
@@ -95,6 +109,19 @@ class Chain:
         name, number = self.where(source)
         artifact = self.stage(name).makes(self.path(name, number))
         return artifact if artifact.is_there() else None
+
+    def inputs(self, stage: Stage) -> dict[str, Artifact]:
+        """What `run` of the stage is given; an earlier round may lack its own. Raises StageError as `artifact` does."""
+        return {
+            parameter: self.artifact(source, stage.name)
+            for parameter, source in self.needs(stage).items()
+            if parameter in stage.needs or self.find(source) is not None
+        }
+
+    def named(self, name: str, number: int) -> str:
+        """A stage as messages name it: with its round, where that is another than the run file's."""
+        other_round = number != self.run.round and not self.stage(name).per_run
+        return f"{name} of round {number}" if other_round else name
 
     def artifact(self, source: str, wanted_by: str) -> Artifact:
         """What a source names. Raises StageError, with the command that makes it, when it is not there."""

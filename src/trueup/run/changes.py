@@ -58,6 +58,9 @@ def changes(
     if "read" in then:
         known = now["read"] if record.get("version", 0) >= 1 else {k: v for k, v in now["read"].items() if k == START}
         said += _read(*({k: v for k, v in of.items() if not k.startswith(late)} for of in (then["read"], known)))
+    if strict:
+        gone = [name for name in then.get("inputs", {}) if name not in now["inputs"]]
+        said += [f"{name}, which it was made from, is missing" for name in gone]
     for name, fingerprint in now["inputs"].items():
         before = then.get("inputs", {}).get(name)
         if before is not None and before != fingerprint:

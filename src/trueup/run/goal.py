@@ -47,6 +47,23 @@ def trusted(judge: dict[str, Any]) -> str:
     return f"{right}{'' if judge['can_tell'] else ', which chance may do as well'}."
 
 
+def learned(figures: dict[str, Any]) -> str:
+    """What the verdict's judge learned from, a sentence; empty where it learned from nothing, or no record says so."""
+    judge = judge_of(figures)
+    found = None if judge is None else figures["judges"][judge["kind"]].get("learned_from")
+    if found is None:
+        return ""
+    rounds = f"{found['num_rounds']} round{'s' * (found['num_rounds'] != 1)}"
+    said = f"It learned from {found['num_judgements']:,} held-out judgements of {rounds}, "
+    said += f"on {found['num_prompts']} prompts"
+    for name, why in (
+        ("num_left_out", "on prompts that a round trained on"),
+        ("num_said_again", "that were given again in a later round"),
+    ):
+        said += f"; without {found[name]:,} {why}" * bool(found[name])
+    return f"{said}."
+
+
 def judge_of(figures: dict[str, Any]) -> dict[str, Any] | None:
     """Who judged, by `kind` and `name`, with `trust` and `can_tell`; None in records of earlier versions."""
     found: dict[str, Any] | None = figures.get("judge")

@@ -68,7 +68,7 @@ class Pipeline(Chain):
     ) -> tuple[Mapping[str, Artifact], dict[str, Any]] | None:
         """(inputs, what to say in the record) of a stage that is to be built; None when it is complete already."""
         name, final = stage.name, self.path(stage.name)
-        inputs = {parameter: self.artifact(source, name) for parameter, source in self.needs(stage).items()}
+        inputs = self.inputs(stage)
         if stage.on_base and (fault := base.fault(self.run.model.base)):
             raise fault
         stale = standing.stale_inputs(stage)
@@ -99,7 +99,7 @@ class Pipeline(Chain):
         return StageError(
             name,
             found="\n  ".join(
-                f"it builds on a stale {other}: {'; '.join(found)}" for (other, _), found in stale.items()
+                f"it builds on a stale {self.named(*at)}: {'; '.join(found)}" for at, found in stale.items()
             ),
             next_step=f"{self.command(first, number, ' --rebuild')}\n"
             f"  or, on the old one: {self.command(name, self.run.round, ' --use-stale')}",
@@ -163,7 +163,7 @@ class Pipeline(Chain):
             if not (stage.trains or stage.makes is Completions):
                 continue
             try:
-                inputs = {k: self.artifact(source, stage.name) for k, source in self.needs(stage).items()}
+                inputs = self.inputs(stage)
                 with tempfile.TemporaryDirectory() as scratch:
                     out = Path(scratch) / stage.name
                     out.mkdir()

@@ -83,6 +83,7 @@ class Stage:
     needs: Mapping[str, str] = field(default_factory=dict)
     unused: Callable[[Any, RunFile], tuple[str, ...]] = lambda config, run: ()  # of `needs`: what it does without
     unless: str = ""  # a field of the `data` section that, when set, replaces `needs`
+    all_rounds: tuple[str, ...] = ()  # of `needs`: `run` takes those of the earlier rounds, too; see `Chain.needs`
     reads: tuple[str, ...] = ()  # files of the `data` section this stage depends on
     batch: str = ""  # the key of its section that says how many rows are in memory at once
     smallest_batch: Callable[[dict[str, Any]], int] = lambda values: 1  # of the section's values: `batch` at its least

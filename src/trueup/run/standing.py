@@ -118,7 +118,7 @@ class Standing:
         before = self.stale_inputs(stage)
         if not own and not before:
             return State(name, "complete", self.since(stage))
-        why = [*own, *([f"built on a stale {', '.join(other for other, _ in before)}"] if before else [])]
+        why = [*own, *([f"built on a stale {', '.join(self.chain.named(*at) for at in before)}"] if before else [])]
         return State(name, "stale", "; ".join(why), self.remembered(name, own))
 
     def since(self, stage: Stage) -> str:
@@ -138,15 +138,16 @@ class Standing:
 
     def _made_again(self, stage: Stage) -> MadeAgain:
         def words(parameter: str, then: str, now: str) -> str:
-            name, _ = self.chain.where(self.chain.needs(stage)[parameter])
+            name, number = self.chain.where(self.chain.needs(stage)[parameter])
             other = next(
                 (s.name for s in self.chain.stages.values() if s.alignment and self._made(self._of(s)) == then), None
             )
             if other is not None and other != name:
                 return f"it was made from {other}, and the run file's method is {name}"
             if not now:
-                return f"{name}, which it should be made from, is missing"
-            return self.chain.stage(name).makes.MADE_AGAIN.format(stage=name)
+                return f"{self.chain.named(name, number)}, which it should be made from, is missing"
+            said = self.chain.stage(name).makes.MADE_AGAIN.format(stage=name)
+            return said if self.chain.named(name, number) == name else f"round {number}: {said}"
 
         return words
 
