@@ -60,7 +60,7 @@ def _rate(won: NDArray[np.float64], term: NDArray[np.float64], weights: NDArray[
     if not term.any():
         return float(np.average(won, weights=weights))
     features = np.column_stack([np.ones_like(term), term])
-    model = LogisticRegression(C=STRENGTH, fit_intercept=False, solver="newton-cholesky", max_iter=200)
+    model = LogisticRegression(C=STRENGTH, fit_intercept=False, tol=1e-8, max_iter=1000)
     both = np.concatenate([weights * won, weights * (1 - won)])
     model.fit(np.tile(features, (2, 1)), np.repeat([1, 0], len(won)), sample_weight=both)
     return float(1 / (1 + np.exp(-model.coef_[0, 0])))

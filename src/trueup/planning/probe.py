@@ -133,7 +133,10 @@ class _Texts:
         write_jsonl(folder / "prompts.jsonl", [{"prompt": self._filling([])} for _ in range(count)])
 
     def completions(self, count: int) -> list[Row]:
-        return [{"messages": self._messages(), "completion": self._words(4 + i)} for i in range(count)]
+        return [
+            {"uid": str(i), "prompt_id": str(i), "messages": self._messages(), "completion": self._words(4 + i)}
+            for i in range(count)
+        ]
 
     def feedback(self, count: int) -> dict[str, list[Row]]:
         shared = [{"prompt_id": str(i), "split": "train", "prompt": self._messages()} for i in range(count)]
