@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Policy:
             kept = Kept(Path(scratch), "answers")
             return compare.answers(
                 self.model, self.tokenizer, name, self.prompts, self.sampling, lambda done: None, kept
-            )[0]
+            )
 
     def states(self, conversations: list[list[int]]) -> list[list[float]]:
         """The last hidden state of each conversation under SFT; what was read before is kept in `cache`."""
@@ -111,7 +112,7 @@ def measure(pipeline: Pipeline, aligned: Path, rewards: dict[int, Path], kept: P
     policy = Policy(pipeline, aligned, kept / "states.jsonl")
     sft = kept / "sft.json"
     if not sft.exists():
-        write_json(sft, {"answers": [vars(one) for one in policy.answers("sft")]})
+        write_json(sft, {"answers": [asdict(one) for one in policy.answers("sft")]})
     before = [Sampled(**row) for row in (read_json(sft) or {})["answers"]]
     after = policy.answers("default")
     answers = [(policy.chat.prompt(p), one.ids) for p, one in zip(policy.prompts, after, strict=True)]
