@@ -42,7 +42,7 @@ class Pool:
         self.prompts = [prompt for prompt in policy.prompts for _ in range(POOL)]
         many = replace(policy.sampling, seed=policy.sampling.seed + 1)
         kept = Kept(work, "pool")
-        done = compare.answers(policy.model, policy.tokenizer, "sft", self.prompts, many, lambda done: None, kept)[0]
+        done = compare.answers(policy.model, policy.tokenizer, "sft", self.prompts, many, lambda done: None, kept)
         pairs = zip(self.prompts, done, strict=True)
         ids = [policy.chat.sampled(prompt, one.ids, finished=one.finish == "eos").ids for prompt, one in pairs]
         self.length = sum(one.num_tokens for one in done) / len(done)
