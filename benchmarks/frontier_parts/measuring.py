@@ -154,7 +154,7 @@ def _rewards(folders: dict[int, Path]) -> dict[str, Any]:
 
 
 def _judge(policy: Policy, feedback: Feedback) -> Any:
-    learned = disjoint.examples(feedback.rows("held_out"), feedback.pairs("held_out"))
+    learned = disjoint.examples([feedback])
     judge = disjoint.train(learned, policy.chat, policy.states, disjoint.encoder(policy.chat))
     return lambda answers: judge.scores(policy.prompts, answers)
 
