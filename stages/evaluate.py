@@ -184,6 +184,8 @@ def foresee(config: Config, context: Context) -> None:
 
     needs.refuse(config, context.run_file_dir)
     abilities.refuse(config, context.run_file_dir)
+    for baseline in config.baselines or ():
+        baselines.need(baseline, context.run.data.system, config.few_shot or context.run.data.few_shot)
 
 
 def code(config: Config, folder: Path) -> dict[str, Path]:

@@ -168,8 +168,7 @@ def foresee(config: Config, context: Context) -> None:
             "sample.best_of",
             found=f"{config.best_of}, and no reward to choose by: that of round 1 learns from what people say of these",
             expected="round 2 or later, or a method that reward functions alone reward",
-            next_step="trueup sample RUN.yaml, without it; from round 2 on: trueup next-round RUN.yaml "
-            f"--set sample.best_of={config.best_of}",
+            next_step="leave sample.best_of out in round 1, and set it from round 2 on",
         )
 
 

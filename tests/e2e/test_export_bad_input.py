@@ -135,3 +135,10 @@ def test_a_model_that_gguf_cannot_hold_is_said_before_training(
     open_run(folder, base).foresee()
     said = refused(folder, "preflight", "--set", base, "--set", "export.to=gguf")
     assert "export.to: gguf" in said and "olmo" in said
+
+
+@pytest.mark.parametrize("missing", ["system_prompt", "few_shot"])
+def test_a_baseline_without_what_it_is_made_of_is_said_before_training(folder: Path, missing: str) -> None:
+    with pytest.raises(ConfigError, match=rf"evaluate.baselines: {missing}, and n"):
+        open_run(folder, f"evaluate.baselines=[{missing}]").foresee()
+    open_run(folder, "evaluate.baselines=[base]").foresee()

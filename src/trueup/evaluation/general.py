@@ -21,6 +21,7 @@ MOST_TOKENS = 512  # of each
 OWN_DOCUMENTS, OWN_TOKENS = 32, 48  # of the text that every run has: seconds on two CPU cores
 BATCH_TOKENS = 2048
 WHO = {"base": None, "sft": "sft", "aligned": "default"}  # adapters by label; None is the bare base
+CORRECT = "correct the file or its name, or leave the key out for a text that every Python has"
 SPLITS = 1000  # random halves, of which the noise floor is the median
 
 
@@ -74,17 +75,21 @@ def _documents(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         what = "not UTF-8" if isinstance(error, ValueError) else getattr(error, "strerror", None) or str(error)
-        raise ConfigError(KEY, found=f"{path}: {what}", expected="a .txt or .jsonl file in UTF-8") from None
+        raise ConfigError(
+            KEY, found=f"{path}: {what}", expected="a .txt or .jsonl file in UTF-8", next_step=CORRECT
+        ) from None
     if path.suffix == ".txt":
         return [paragraph.strip() for paragraph in text.replace("\r\n", "\n").split("\n\n")]
     if path.suffix != ".jsonl":
-        raise ConfigError(KEY, found=f"{path}", expected="a file whose name ends in .txt or .jsonl")
+        raise ConfigError(KEY, found=f"{path}", expected="a file whose name ends in .txt or .jsonl", next_step=CORRECT)
     rows, num_broken = read_appended(path)
     wrong = [number for number, row in enumerate(rows, start=1) if not isinstance(row.get("text"), str)]
     if wrong or num_broken:
         lines = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else "")
         faults = [f"no text in rows {lines}"] * bool(wrong) + [f"{num_broken} lines are no JSON"] * bool(num_broken)
-        raise ConfigError(KEY, found=f"{path}: {'; '.join(faults)}", expected='lines of the form {"text": "..."}')
+        raise ConfigError(
+            KEY, found=f"{path}: {'; '.join(faults)}", expected='lines of the form {"text": "..."}', next_step=CORRECT
+        )
     return [row["text"].strip() for row in rows]
 
 

@@ -96,6 +96,7 @@ def of_function(name: str, folder: Path, key: str = "reward_functions") -> Rewar
             f"{key}: {name}",
             found=f"{type(error).__name__}: {error}",
             expected=f"module:function, importable from {folder}",
+            next_step="correct the module, or the name in the run file",
         ) from None
     finally:
         sys.path.remove(str(folder))
