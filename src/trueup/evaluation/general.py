@@ -107,7 +107,7 @@ def measure(
     `who` maps a label to the name of an adapter, None for the bare base. Every token after a document's first is
     predicted; documents are text as it is, without a chat template. `advance` hears of each document.
     """
-    whole = [tokenizer(document)["input_ids"] for document in text.documents]
+    whole = [tokenizer(document, verbose=False)["input_ids"] for document in text.documents]
     ids = [row[: text.max_tokens] for row in whole]
     order = [i for i in sorted(range(len(ids)), key=lambda i: len(ids[i])) if len(ids[i]) > 1]
     rows = max(1, BATCH_TOKENS // text.max_tokens)
