@@ -88,7 +88,7 @@ def pairs(out: Path, asked: argparse.Namespace) -> Row:
         "kappa": found["kappa"]["pairs"] if found.get("kappa") else None,
         "margins": dict(Counter(round(p["margin"], 2) for p in [*frozen.pairs("train"), *apart])),
         "held_out_prompts": len({p["prompt_id"] for p in apart}),
-        **{name: metrics[name] for name in ("num_pairs", "num_dropped_too_long", "num_held_out", "train_loss")},
+        **{name: metrics.get(name) for name in ("num_pairs", "num_dropped_too_long", "num_held_out", "train_loss")},
         "held_out_left_out": metrics["num_held_out_left_out"],
         "right": metrics["held_out_accuracy_by_prompt"],
         "longer_is_right": intervals.win_rate(longer, [p["prompt_id"] for p in apart]),
