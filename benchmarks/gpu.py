@@ -56,6 +56,8 @@ USUAL = [name for name in PARTS if name != "t4_dpo"]
 
 def main() -> None:
     asked = options()
+    if asked.table and asked.out:
+        sys.exit(f"--out {asked.out}: --table reads every folder in {RESULTS}, and no other: move it there")
     if asked.table:
         from gpu_parts import table
 

@@ -37,6 +37,15 @@ class Asked:
         again = {uid: self.people[of] for uid, of in self.repeated.items() if of in self.people}
         return dict.fromkeys(self.right, EVERYBODY) | again | self.people
 
+    def counts(self, each: int) -> dict[str, int]:
+        """How many questions, how many of them more than `each` people judge, and how many are gold or come again."""
+        return {
+            "questions": len(self.people),
+            "of_several_people": sum(number > each for number in self.people.values()),
+            "gold": len(self.right),
+            "repeated": len(self.repeated),
+        }
+
 
 def drawn(
     names: Iterable[str], share: float, seed: int, *, kept: Iterable[str] = (), rather: Iterable[str] = ()

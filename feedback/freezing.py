@@ -76,6 +76,31 @@ def of_people(context: Context, pulled: Pulled, dataset: Dataset, asked: set[str
     }
 
 
+def of_files(context: Context, pulled: Pulled, dataset: Dataset) -> Metrics:
+    """Figures of judgements that existed already."""
+    return {
+        "num_prompts": dataset.num_prompts,
+        "counts": dataset.counts,
+        "became": dataset.became,
+        "not_trained_on": dataset.not_trained_on,
+        "num_annotators": len({one.annotator for one in pulled.judgements if one.is_named}),
+        **pulled.notes,
+        "better_answers": better_answers(context, dataset),
+        **quality.figures(pulled.judgements, pulled.completions),
+    }
+
+
+def of_use(context: Context, pulled: Pulled, dataset: Dataset) -> Metrics:
+    """Figures of what people said in use, where nobody was asked."""
+    return {
+        "num_prompts": dataset.num_prompts,
+        "counts": dataset.counts,
+        "became": dataset.became,
+        **pulled.notes,
+        "better_answers": better_answers(context, dataset),
+    }
+
+
 def better_answers(context: Context, dataset: Dataset) -> dict[str, Any]:
     """Write the answers that people wrote themselves as demonstrations; `sft` does not use them by itself."""
     if not dataset.demonstrations:

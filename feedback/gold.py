@@ -26,6 +26,17 @@ class Gold:
     right: dict[str, str]
 
 
+def refuse(interface: str) -> None:
+    """Raises ConfigError where the answers of an interface are neither right nor wrong."""
+    if interface not in WANTED:
+        raise ConfigError(
+            "collect.gold",
+            found=f"collect.interface: {interface}, to which there is no right answer",
+            expected=f"one of {', '.join(WANTED)}",
+            next_step="leave out collect.gold, or set another collect.interface",
+        )
+
+
 def gold_of(rows: list[Row], unusable: Mapping[str, int], path: Path, interface: str, seed: int) -> Gold:
     """The gold questions of the preferences that `path` holds: thumbs, or pairs for the screen `pairwise`.
 

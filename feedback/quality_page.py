@@ -68,7 +68,7 @@ def _agreement(page: Page, found: dict[str, Any], level: Literal[2, 3]) -> None:
         page.text("Krippendorff's alpha, which takes chance away, is not defined: everybody gave the same verdict.")
     else:
         page.text(
-            f"Krippendorff's alpha, which takes chance away, is {alpha['estimate']:.2f} (95 % interval "
+            f"Krippendorff's alpha, which takes chance away, is {alpha['estimate']:.2f} (95% interval "
             f"{alpha['low']:.2f} to {alpha['high']:.2f}, {_counted(alpha['num_units'], 'thing')} judged by two people "
             f"or more). {_in_words(alpha)}"
         )
@@ -113,7 +113,7 @@ def _people(page: Page, people: dict[str, dict[str, Any]], level: Literal[2, 3])
     if up:
         page.plot(
             _shares(up),
-            "Share of thumbs up by person, with 95 % intervals. Who is far from the others is stricter or milder.",
+            "Share of thumbs up by person, with 95% intervals. Who is far from the others is stricter or milder.",
         )
 
 
@@ -126,7 +126,7 @@ def _leanings(page: Page, found: dict[str, Any], level: Literal[2, 3] = 2) -> No
         return
     page.text(_lean(found["prefers_longer"], "the longer of two answers to a prompt was liked better"))
     if longer:
-        page.plot(_shares(longer), "Share in which the longer answer was liked better, by person, with 95 % intervals.")
+        page.plot(_shares(longer), "Share in which the longer answer was liked better, by person, with 95% intervals.")
     if found["prefers_side_a"]:
         page.text(_lean(found["prefers_side_a"], "the answer on side A was chosen"))
 
@@ -135,7 +135,7 @@ def _lean(share: dict[str, Any], what: str) -> str:
     even = share["low"] <= 0.5 <= share["high"]
     end = "That is no more than chance." if even else "That is more than chance explains."
     return (
-        f"In {share['estimate']:.0%} of {_counted(share['num'], 'case')} {what} (95 % interval {share['low']:.0%} to "
+        f"In {share['estimate']:.0%} of {_counted(share['num'], 'case')} {what} (95% interval {share['low']:.0%} to "
         f"{share['high']:.0%}). {end}"
     )
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from trueup.errors import ConfigError, DataError, FeedbackError, TrueupError
-from trueup.run.artifacts import Completions, Feedback, read_jsonl
+from trueup.run.artifacts import Completions, Feedback
 from trueup.run.run_file import RunFile
 from trueup.run.section import Section
 from trueup.run.stage import Context, Metrics, Stage
@@ -96,27 +95,42 @@ def run(config: Config, context: Context, completions: Completions | None = None
 
     Without `completions` the preferences of `data.preferences` are frozen: there is nothing to ask anybody.
     """
-    from trueup.feedback import freezing, qualification, sources
+    foresee(config, context)
+    if completions is not None:
+        return _of_people(config, context, completions.rows())
+    return _of_files(config, context) if context.run.data.preferences else _of_use(config, context)
+
+
+def foresee(config: Config, context: Context) -> None:
+    """Raises, all at once, what is wrong with the settings and the files that tell what people are asked."""
+    from trueup.feedback import refusals
+
+    of_files = bool(context.run.data.preferences)
+    if of_files or config.interface == "use":
+        names = [name for name in OF_QUESTIONS if getattr(config, name) != Config.model_fields[name].default]
+        return refusals.questions_to_nobody(names, of_files=of_files)
+    return refusals.all_at_once(
+        (
+            lambda: refusals.nothing_to_learn(context.run.method, config.interface),
+            lambda: _gold(config, context),
+            lambda: _guidelines(config, context),
+        )
+    )
+
+
+def _of_people(config: Config, context: Context, rows: list[dict[str, Any]]) -> Metrics:
+    """People judge the completions `rows` in Label Studio."""
+    from trueup.feedback import freezing, qualification, refusals, sources
     from trueup.feedback.asking import asking
     from trueup.feedback.project import Project, open_project
     from trueup.feedback.questions import questions
     from trueup.feedback.screens import version
 
-    if completions is None:
-        foresee(config, context)
-        return _ready_made(config, context) if context.run.data.preferences else _of_use(config, context)
-    foresee(config, context)
-    gold, guidelines, rows = _gold(config, context), _guidelines(config, context), completions.rows()
+    gold, guidelines, needed = _gold(config, context), _guidelines(config, context), config.qualification
     seed, settings, store = context.run.seed, context.run.labelstudio, context.run_dir / "store"
     found = questions(rows, config.interface, seed)
-    if not found.tasks:
-        raise FeedbackError(
-            "collect",
-            found="no prompt with two different answers",
-            expected="pairs of answers for people to compare",
-            next_step="sample more of them (sample.num_completions), or set collect.interface: rating",
-        )
-    project, needed = open_project(settings, store, config.interface), config.qualification
+    refusals.nothing_to_ask(found.tasks)
+    project = open_project(settings, store, config.interface)
     asked = asking(
         found,
         config.annotations_per_completion,
@@ -149,61 +163,39 @@ def run(config: Config, context: Context, completions: Completions | None = None
         "interface": config.interface,
         "guidelines": version(guidelines),  # on the screen now; the judgements may be of earlier ones
         "completions_not_asked_about": found.not_asked,
-        "asked": {
-            "questions": len(asked.people),
-            "of_several_people": sum(n > config.annotations_per_completion for n in asked.people.values()),
-            "gold": len(asked.right),
-            "repeated": len(asked.repeated),
-        },
+        "asked": asked.counts(config.annotations_per_completion),
         **freezing.of_people(context, pulled, dataset, set(asked.people)),
     }
 
 
-def foresee(config: Config, context: Context) -> None:
-    """Raises, all at once, what is wrong with the settings and the files that tell what people are asked."""
-    checks = (_refuse_questions,) if _nobody_is_asked(config, context) else (_refuse_method, _gold, _guidelines)
-    faults: list[TrueupError] = []
-    for check in checks:
-        try:
-            check(config, context)
-        except TrueupError as error:
-            faults.append(error)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise ConfigError(
-            "collect",
-            found=f"{len(faults)} faults\n  " + "\n  ".join(str(error).replace("\n", "\n  ") for error in faults),
-            next_step="correct all of them, then run the same command again",
-        )
+def _of_files(config: Config, context: Context) -> Metrics:
+    """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
+    from trueup.data import read_preferences
+    from trueup.data.report import ReadReport, tell
+    from trueup.feedback import freezing, sources
+
+    judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
+    notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
+    next_step = "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
+    _, pulled, dataset = _frozen(config, context, sources.Files(judged, notes), next_step)
+    return freezing.of_files(context, pulled, dataset)
 
 
-def _nobody_is_asked(config: Config, context: Context) -> bool:
-    return config.interface == "use" or bool(context.run.data.preferences)
+def _of_use(config: Config, context: Context) -> Metrics:
+    """What people said in use, where nobody is asked for more. Raises FeedbackError where nobody said anything."""
+    from trueup.feedback import freezing, refusals, sources
+
+    refusals.nothing_said(context.run_dir / "store")
+    next_step = "say what you think of more answers (trueup chat RUN.yaml), then run the same command again"
+    _, pulled, dataset = _frozen(config, context, sources.Files([], {}), next_step)
+    return freezing.of_use(context, pulled, dataset)
 
 
-def _refuse_questions(config: Config, context: Context) -> None:
-    """Raises ConfigError where settings say what people are asked, and nobody is asked anything."""
-    names = [name for name in OF_QUESTIONS if getattr(config, name) != Config.model_fields[name].default]
-    if names:
-        of_files = bool(context.run.data.preferences)
-        raise ConfigError(
-            ", ".join(f"collect.{name}" for name in names),
-            found="judgements of data.preferences" if of_files else "collect.interface: use",
-            expected="judgements in Label Studio: nobody is asked here",
-            next_step="leave it out" if len(names) == 1 else "leave them out",
-        )
+def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
+    from trueup.data.leaks import of_held_out
+    from trueup.feedback import freezing
 
-
-def _refuse_method(config: Config, context: Context) -> None:
-    """Raises ConfigError where the method could learn nothing from what people are asked."""
-    if context.run.method == "kto" and config.interface in ("pairwise", "edit"):
-        raise ConfigError(
-            "collect.interface",
-            found=f"{config.interface}, and method kto, which learns from single judgements",
-            expected="thumbs or rating",
-            next_step="set collect.interface: thumbs, or method: dpo",
-        )
+    return freezing.frozen(context, source, config.held_out_fraction, of_held_out(context.run.data), next_step)
 
 
 def _guidelines(config: Config, context: Context) -> str:
@@ -214,93 +206,24 @@ def _guidelines(config: Config, context: Context) -> str:
 
 def _gold(config: Config, context: Context) -> Gold:
     """The gold questions. Raises ConfigError and DataError where these do not fit what people are asked."""
+    from trueup.feedback import refusals
     from trueup.feedback.gold import Gold
 
-    gold, needed = read_gold(config, context) if config.gold else Gold([], {}), config.qualification
-    if needed is not None and len(gold.right) < needed.gold:
-        raise ConfigError(
-            "collect.qualification",
-            found=f"{len(gold.right)} gold questions",
-            expected=f"{needed.gold} or more in the file of collect.gold",
-            next_step="add some to it, or set collect.qualification.gold to less",
-        )
+    gold = read_gold(config, context) if config.gold else Gold([], {})
+    if config.qualification is not None:
+        refusals.too_little_gold(len(gold.right), config.qualification.gold)
     return gold
 
 
 def read_gold(config: Config, context: Context) -> Gold:
     """The questions of the file `collect.gold`. Raises ConfigError and DataError where they are not usable."""
-    from trueup.data import read_preferences
+    from trueup.data.one_file import read_judged
     from trueup.feedback import gold
-    from trueup.run.data_config import Source
 
+    gold.refuse(config.interface)
     path, seed = context.run_file_dir / Path(config.gold or "").expanduser(), context.run.seed
-    if config.interface not in gold.WANTED:
-        raise ConfigError(
-            "collect.gold",
-            found=f"collect.interface: {config.interface}, to which there is no right answer",
-            expected=f"one of {', '.join(gold.WANTED)}",
-            next_step="leave out collect.gold, or set another collect.interface",
-        )
-    try:
-        rows, unusable = read_preferences(
-            context.run.data.model_copy(update={"preferences": (Source(path=path),)}), seed
-        )
-    except DataError as error:
-        where = "collect.gold" if error.where == "data.preferences" else f"collect.gold: {error.where}"
-        next_step = f"correct the rows of {path}" if path.exists() else "correct the path"
-        raise DataError(where, found=error.found, expected=error.expected, next_step=next_step) from None
+    rows, unusable = read_judged(path, "collect.gold", context.run.data, seed)
     return gold.gold_of(rows, unusable, path, config.interface, seed)
-
-
-def _frozen(config: Config, context: Context, source: Source, next_step: str) -> tuple[int, Pulled, Dataset]:
-    from trueup.data.leaks import of_held_out
-    from trueup.feedback import freezing
-
-    return freezing.frozen(context, source, config.held_out_fraction, of_held_out(context.run.data), next_step)
-
-
-def _ready_made(config: Config, context: Context) -> Metrics:
-    """Pairs and thumbs the user already has become the same snapshot as judgements from Label Studio."""
-    from trueup.data import read_preferences
-    from trueup.data.report import ReadReport, tell
-    from trueup.feedback import freezing, quality, sources
-
-    judged, unusable = read_preferences(context.run.data, context.run.seed, report := ReadReport())
-    notes = {"num_judged": len(judged), "unusable_rows": unusable, "data": tell(report)}
-    next_step = "look at the label column: trueup data check RUN.yaml; or add thumbs of the other kind"
-    _, pulled, dataset = _frozen(config, context, sources.Files(judged, notes), next_step)
-    return {
-        "num_prompts": dataset.num_prompts,
-        "counts": dataset.counts,
-        "became": dataset.became,
-        "not_trained_on": dataset.not_trained_on,
-        "num_annotators": len({one.annotator for one in pulled.judgements if one.is_named}),
-        **pulled.notes,
-        "better_answers": freezing.better_answers(context, dataset),
-        **quality.figures(pulled.judgements, pulled.completions),
-    }
-
-
-def _of_use(config: Config, context: Context) -> Metrics:
-    """What people said in use, where nobody is asked for more. Raises FeedbackError where nobody said anything."""
-    from trueup.feedback import freezing, sources, use
-
-    if not use.Use(context.run_dir / "store").num_judgements():
-        raise FeedbackError(
-            "collect.interface: use",
-            found="nobody has said anything of an answer yet",
-            expected="judgements given in use",
-            next_step="trueup chat RUN.yaml, or trueup serve RUN.yaml",
-        )
-    next_step = "say what you think of more answers (trueup chat RUN.yaml), then run the same command again"
-    _, pulled, dataset = _frozen(config, context, sources.Files([], {}), next_step)
-    return {
-        "num_prompts": dataset.num_prompts,
-        "counts": dataset.counts,
-        "became": dataset.became,
-        **pulled.notes,
-        "better_answers": freezing.better_answers(context, dataset),
-    }
 
 
 def unused(config: Config, run: RunFile) -> tuple[str, ...]:
@@ -310,42 +233,9 @@ def unused(config: Config, run: RunFile) -> tuple[str, ...]:
 
 def since(config: Config, context: Context, made: Feedback, completions: Completions | None = None) -> str:
     """What people said or changed since the snapshot `made`, in sentences; empty when nothing."""
-    from trueup.feedback import use
+    from trueup.feedback import newer
 
-    new = use.since(use.Use(context.run_dir / "store"), made.record().get("metrics", {}))
-    return "; ".join(filter(None, [new, _since_in_label_studio(config, context, made, completions)]))
-
-
-def _since_in_label_studio(config: Config, context: Context, made: Feedback, completions: Completions | None) -> str:
-    from trueup.feedback import freezing, server
-    from trueup.feedback.project import Project
-    from trueup.feedback.questions import questions
-
-    settings = context.run.labelstudio
-    if completions is None:
-        return ""
-    if settings.url is None and not server.is_running(settings.data_dir):
-        return "Label Studio is not running, and so was not asked for newer verdicts"
-    try:
-        asked = questions(completions.rows(), config.interface, context.run.seed).uids
-        frozen = [row for name in ("annotations.jsonl", freezing.CHECKS) for row in _lines(made.path / name)]
-        store = context.run_dir / "store"
-        if settings.url is not None and Project(settings, store, config.interface).known is None:
-            if any(row.get("annotation_id") is not None for row in frozen):
-                return f"{settings.url} was not asked for newer verdicts: nothing was published at this address"
-            return ""
-        changes = ", of disputes ".join(
-            found
-            for adjudicates in (False, True)
-            if (found := Project(settings, store, config.interface, adjudicates=adjudicates).changes(asked, frozen))
-        )
-    except TrueupError as error:
-        return f"Label Studio could not be asked for newer verdicts: {error.found}"
-    return f"Label Studio holds newer verdicts ({changes}); to take them: --refresh" if changes else ""
-
-
-def _lines(path: Path) -> list[Metrics]:
-    return list(read_jsonl(path)) if path.exists() else []
+    return newer.since(config.interface, context, made, completions)
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:

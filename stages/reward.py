@@ -176,7 +176,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     chance = [f"warning: {number:,} held-out pairs do not show that it is better than chance"] if low <= 0.5 else []
     return [
         f"{trained}; right on {accuracy:.1%} of {number:,} held-out pairs "
-        f"(95 % interval {low:.1%} to {high:.1%}, by prompt)",
+        f"(95% interval {low:.1%} to {high:.1%}, by prompt)",
         *without,
         *chance,
     ]

@@ -1,4 +1,4 @@
-"""Plant the bugs of bugs.py one at a time, in a copy of this tree, and see which tests fail. Run by hand:
+"""Plant the bugs of the package bugs one at a time, in a copy of this tree, and see which tests fail. Run by hand:
 
     .venv/bin/python tests/planted/plant.py [--only WORD] [--part 1/3] [--table FILE] [--seen-to-pass]
 

@@ -201,7 +201,7 @@ def test_the_verdict_is_that_of_these_weights_with_its_judge() -> None:
     }
     record = {"stage": "evaluate", "inputs": {"aligned": "abc"}, "metrics": figures}
     found = story.verdict([record], "abc")
-    assert "wins 80.0% of its comparisons with SFT (95 % interval 70.0% to 90.0%, 84 held-out prompts)" in found
+    assert "wins 80.0% of its comparisons with SFT (95% interval 70.0% to 90.0%, 84 held-out prompts)" in found
     assert "The judge is the run's reward model, which learned from the same judgements" in found
     assert "0.123 nats per token; mean length 30.0 tokens before, 40.0 after" in found
     assert story.verdict([record], "another").startswith("These weights were not evaluated")

@@ -6,10 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 
 from trueup.cli import capacity, machine
 from trueup.models import device
@@ -152,6 +155,31 @@ def test_a_driver_without_a_gpu_shows_none(tmp_path: Path, monkeypatch: pytest.M
     assert machine.ask_driver() == []
     assert devices.find("auto", timed=False).name.startswith("this CPU")
     assert device.signs(tmp_path) == ""
+
+
+def test_a_gpu_without_nvidia_smi_is_described_by_torch_or_said_to_be_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in many containers: the driver's other signs are there, and the tool is not."""
+    card = types.SimpleNamespace(name="Tesla T4", total_memory=15 * 2**30, major=7, minor=5)
+    seen = "/dev/nvidia0 shows an NVIDIA GPU"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(device.VISIBLE, raising=False)
+    monkeypatch.setattr(device, "signs", lambda: seen)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine.ask_driver() is None
+    assert ("GPU", f"{seen}, and nvidia-smi does not answer") in machine.hardware(None)
+    told = dict(islice(capacity.facts(None), 3))
+    assert told["device"].startswith("this CPU")
+    assert told["GPU"] == f"{seen}, and neither nvidia-smi nor torch says what it is"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: card)
+    found = devices.find("auto", timed=False)
+    assert (found.name, found.memory_bytes, found.capability) == ("Tesla T4", 15 * 2**30, (7, 5))
+    told = dict(islice(capacity.facts(None), 3))
+    assert told["device"].startswith("Tesla T4") and told["computes in"].startswith("fp16") and "GPU" not in told
+    monkeypatch.setenv(device.VISIBLE, "")
+    assert not devices.find("auto", timed=False).is_gpu
 
 
 def test_a_gpu_whose_memory_the_driver_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

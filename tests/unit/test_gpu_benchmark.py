@@ -52,6 +52,13 @@ def test_an_unknown_part_is_named() -> None:
     assert done.stderr.startswith("--parts: unknown: sfd; known: base, env, sft")
 
 
+def test_the_table_is_of_no_folder_elsewhere(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--table", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"--out {tmp_path}: --table reads every folder in ")
+
+
 def test_the_page_has_what_was_measured_and_nothing_else(table: Any) -> None:
     text = (ROOT / "docs" / "gpu.md").read_text()
     within = text.partition(table.BEGIN + "\n")[2].partition(table.END)[0]

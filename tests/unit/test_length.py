@@ -99,7 +99,7 @@ def test_a_sentence_says_where_length_decides() -> None:
     even = rate(0.55, 0.4, 0.7)
     said = standings.length_explains(figures | {"win_rate": rate(0.8, 0.7, 0.9, length_controlled=even)})
     assert said == [
-        "At equal length it is neither better nor worse: 55.0% (95 % interval 40.0% to 70.0%). Its answers have 41.0 "
+        "At equal length it is neither better nor worse: 55.0% (95% interval 40.0% to 70.0%). Its answers have 41.0 "
         "tokens on average, SFT's 20.0."
     ]
     same = rate(0.75, 0.6, 0.85)

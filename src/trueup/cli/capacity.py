@@ -23,7 +23,8 @@ def facts(gpus: list[str] | None) -> Iterator[Fact]:
     from trueup.stages import STAGES
 
     yield "torch is built for", build() or "nothing: torch is not installed"
-    on_gpu = bool(gpus) and not device.is_hidden()
+    seen = device.signs() if gpus is None else ""  # of a GPU, where nvidia-smi is missing
+    on_gpu = bool(gpus or seen) and not device.is_hidden()
     try:
         here = devices.find("auto" if on_gpu else "cpu", timed=False)
     except ConfigError as error:  # the driver does not say the memory
@@ -32,6 +33,8 @@ def facts(gpus: list[str] | None) -> Iterator[Fact]:
     yield "device", f"{here.name}, {here.size}"
     if gpus and not on_gpu:
         yield "GPU", f"left unused: {device.VISIBLE} names none"
+    elif seen and not here.is_gpu:
+        yield "GPU", f"{seen}, and neither nvidia-smi nor torch says what it is"
     elif on_gpu and not here.is_gpu:
         yield "GPU", f"not found: nvidia-smi shows none of {device.VISIBLE}={device.GIVEN or ''}"
     yield "computes in", _dtype(here.capability)

@@ -57,7 +57,7 @@ def contest_table(tried: list[Tried]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    title = "what was aligned so far: comparisons won, in percent, with 95 % intervals"
+    title = "what was aligned so far: comparisons won, in percent, with 95% intervals"
     table = Table("round", "adapter", "over SFT", title=title)
     later = any(one.win_rate_over_round_before for one in tried)
     if later:

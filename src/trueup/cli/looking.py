@@ -77,7 +77,7 @@ def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -
 
     Loads no weights; times and memory are predicted, unless --probe measures them.
     """
-    from trueup.models.device import use_cpu
+    from trueup.models.device import is_hidden, signs, use_cpu
     from trueup.planning import devices, table
     from trueup.run.artifacts import Feedback
 
@@ -85,6 +85,9 @@ def plan(run_file: Path, overrides: tuple[str, ...], device: str, probe: bool) -
         use_cpu()  # the probe's processes, too
     pipeline = open_run(run_file, overrides)
     chosen = devices.find(device)
+    if device == "auto" and not chosen.is_gpu and not is_hidden() and (seen := signs()):
+        warn = f"warning: {seen}, and neither nvidia-smi nor torch says what it is: planned for the CPU"
+        click.echo(f"{warn}; to plan for a GPU: --device and one of {', '.join(devices.GPUS)}", err=True)
     pipeline.foresee(Feedback)  # what people are asked: files that are not read for long
     made = table.make(pipeline, chosen)
     if probe:

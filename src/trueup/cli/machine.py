@@ -63,7 +63,8 @@ def hardware(gpus: list[str] | None) -> Iterator[Fact]:
     if gpus == []:
         yield "GPU", "the NVIDIA driver shows none"
     elif gpus is None:
-        yield "GPU", "no NVIDIA driver answers (nvidia-smi)"
+        seen = device.signs()
+        yield "GPU", f"{seen}, and nvidia-smi does not answer" if seen else "no NVIDIA driver answers (nvidia-smi)"
     usage = shutil.disk_usage(Path.cwd())
     yield "disk, here", f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free"
 

@@ -69,11 +69,6 @@ def _changes(pipeline: Pipeline, name: str, device: Device) -> dict[str, Any] | 
 
 def _this_device() -> Device:
     """What this process computes on, by torch: it was imported where a model ran out of memory."""
-    import torch
-
     from trueup.planning import devices
 
-    if not torch.cuda.is_available():
-        return devices.this_cpu(timed=False)
-    found = torch.cuda.get_device_properties()
-    return devices.described(f"{found.name}, {found.total_memory // 2**20}, {found.major}.{found.minor}")
+    return devices.by_torch() or devices.this_cpu(timed=False)

@@ -59,7 +59,7 @@ def write(surveys: list[Survey], path: Path) -> Path:
             page.text("Nothing wrong.")
         if survey.num_examples:
             unit = "tokens" if survey.closer.tokens else "characters"
-            page.plot(_lengths(survey), f"How long the texts are, in {unit}; the last bar holds the longest 1 %.")
+            page.plot(_lengths(survey), f"How long the texts are, in {unit}; the last bar holds the longest 1%.")
             page.plot(
                 _languages(survey),
                 f"Languages of {survey.closer.num_rows:,} rows, guessed from the answer's beginning.",

@@ -84,7 +84,7 @@ def show(found: dict[str, Any], pipeline: Pipeline, console: Console) -> None:
     console.rule(f"SFT against {found['method']}, {found['num_prompts']} held-out prompts", style="bold")
     console.print(
         f"The aligned answer is preferred in {win['estimate']:.1%} of the comparisons "
-        f"(95 % interval {win['low']:.1%} to {win['high']:.1%}, by prompt).\nJudge: {found['judge']}."
+        f"(95% interval {win['low']:.1%} to {win['high']:.1%}, by prompt).\nJudge: {found['judge']}."
     )
     if (judged := found["win_rate_by_judge"]) and judged["judge"] != found["judge"]:
         console.print(

@@ -44,9 +44,9 @@ def _beside(judge: dict[str, Any], metrics: Metrics) -> list[str]:
     for kind, other in metrics["judges"].items():
         if kind != judge["kind"] and "sft" in other["win_rates_over"]:
             won = other["win_rates_over"]["sft"]
-            share = f"{won['estimate']:.1%} (95 % interval {won['low']:.1%} to {won['high']:.1%})"
+            share = f"{won['estimate']:.1%} (95% interval {won['low']:.1%} to {won['high']:.1%})"
             lines.append(f"beside it, no verdict: {other['name']} gives {share}")
     if helped := metrics.get("with_people"):
-        share = f"{helped['estimate']:.1%} (95 % interval {helped['low']:.1%} to {helped['high']:.1%})"
+        share = f"{helped['estimate']:.1%} (95% interval {helped['low']:.1%} to {helped['high']:.1%})"
         lines.append(f"people's labels with the help of {helped['judge']}: {share}")
     return lines

@@ -96,7 +96,7 @@ def lines(figures: Figures) -> list[str]:
 def explained(figures: Figures) -> list[str]:
     """What the columns of the table are, and what best-of-n comes to at most, in sentences."""
     said = [
-        "In brackets are 95 % intervals. LC is the win rate at equal length of answers.",
+        "In brackets are 95% intervals. LC is the win rate at equal length of answers.",
         "Cost is the tokens that are read and sampled for one answer.",
     ]
     judge = judge_of(figures)
@@ -131,7 +131,7 @@ def length_explains(figures: Figures) -> list[str]:
         return []
     before, after = (figures[label]["mean_length_tokens"] for label in ("sft", "aligned"))
     return [
-        f"At equal length it is {_shown(even)}: {even['estimate']:.1%} (95 % interval {even['low']:.1%} to "
+        f"At equal length it is {_shown(even)}: {even['estimate']:.1%} (95% interval {even['low']:.1%} to "
         f"{even['high']:.1%}). Its answers have {after:.1f} tokens on average, SFT's {before:.1f}."
     ]
 

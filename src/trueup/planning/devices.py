@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trueup.errors import ConfigError
+from trueup.models import device
 from trueup.planning import gpus
 from trueup.planning.gpus import Gpu
 
@@ -115,8 +116,8 @@ def _matmul_flops(size: int = 1024, seconds: float = 0.2) -> float:
 
 def _this_gpu() -> Device | None:
     """The first NVIDIA GPU that this process sees, as its driver describes it; None without one."""
-    if shutil.which("nvidia-smi") is None:
-        return None
+    if shutil.which("nvidia-smi") is None:  # as in many containers
+        return by_torch() if device.signs() and not device.is_hidden() else None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.split(",")[0].strip() in ("", "-1"):
         return None
@@ -131,6 +132,16 @@ def _this_gpu() -> Device | None:
         if done.returncode == 0 and lines:
             return described(lines[0])
     return None
+
+
+def by_torch() -> Device | None:
+    """The GPU that torch computes on, as torch describes it; None where it uses none. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    made = torch.cuda.get_device_properties()
+    return described(f"{made.name}, {made.total_memory // 2**20}, {made.major}.{made.minor}")
 
 
 def described(line: str) -> Device:

@@ -33,7 +33,7 @@ def add(page: Page, gathered: Gathered) -> None:
         table.append([own, other, _figure(row, "win_rate", ""), *more, f"{row['num_prompts']:,.0f}", row["judge"]])
     page.plot(
         drawing.forest(drawn),
-        "Share of the comparisons that each aligned model wins, with 95 % intervals; even at the dashed line. Ties "
+        "Share of the comparisons that each aligned model wins, with 95% intervals; even at the dashed line. Ties "
         f"count half.{' Hollow: by another judge than that of the verdict.' if any(not d.main for d in drawn) else ''}",
     )
     header = ["aligned model", "over", "comparisons won", *MORE.values(), "prompts", "judge"]

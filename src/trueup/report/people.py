@@ -73,7 +73,7 @@ def _agreement(metrics: Row) -> list[str]:
     lines = [f"Two who judged the same thing agree in {metrics['agreement']:.1%} of {metrics['num_compared']:,} cases."]
     if alpha := metrics.get("alpha"):
         lines.append(
-            f"Krippendorff's alpha, which takes chance away, is {alpha['estimate']:.2f} (95 % interval "
+            f"Krippendorff's alpha, which takes chance away, is {alpha['estimate']:.2f} (95% interval "
             f"{alpha['low']:.2f} to {alpha['high']:.2f})."
         )
     for kind, what in (("gold", "right on questions with a known answer"), ("repeated", "the same when asked again")):

@@ -40,7 +40,7 @@ def add(page: Page, gathered: Gathered, run_file: str) -> None:
         drawn.append(
             (
                 _frontier(judged),
-                "Comparisons won over SFT against KL from SFT, with 95 % intervals; hollow: by what was optimized. "
+                "Comparisons won over SFT against KL from SFT, with 95% intervals; hollow: by what was optimized. "
                 "Where the hollow points rise and the others do not, the reward is over-optimized.",
             )
         )

@@ -18,7 +18,7 @@ def verdict(win_rate: dict[str, float], over: str = "SFT", judge: dict[str, Any]
     number, low, high = win_rate["num_prompts"], win_rate["low"], win_rate["high"]
     than = "" if over == "SFT" else f" than {over}"
     compared = "the comparisons between the two" if than else f"its comparisons with {over}"
-    won = f"it wins {win_rate['estimate']:.1%} of {compared} (95 % interval {low:.1%} to {high:.1%}"
+    won = f"it wins {win_rate['estimate']:.1%} of {compared} (95% interval {low:.1%} to {high:.1%}"
     won += f", {number} held-out prompts)" + (f", judged by {judge['name']}" if judge else "")
     if judge and judge["can_tell"] is False:
         return f"The aligned model is neither shown better nor worse{than}, for this judge cannot tell: {won}."
@@ -40,7 +40,7 @@ def trusted(judge: dict[str, Any]) -> str:
     number, prompts = trust["num_pairs"], trust["num_prompts"]
     if not number:
         return "This judge answered nothing of what people had judged, so that nothing says how often it is right."
-    right = f"It is right on {trust['estimate']:.1%} (95 % interval {trust['low']:.1%} to {trust['high']:.1%}) of "
+    right = f"It is right on {trust['estimate']:.1%} (95% interval {trust['low']:.1%} to {trust['high']:.1%}) of "
     right += f"{number:,} {trust['on']}, of {prompts} prompts"
     if prompts < FEWEST:
         return f"{right}: too few to say so of a judge, {FEWEST} prompts at least are needed."
