@@ -29,7 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from label_parts import budgets, features, lora, noise, policies, selection, spread, tables, votes
+import numpy as np
+from label_parts import budgets, curves, features, lora, material, noise, policies, selection, spread, tables, votes
 
 SEEDS = range(5)
 PARTS = ("features", "noise", "votes", "selection", "lora", "caches", "tasks", "budgets", "policies", "best", "tables")
@@ -85,13 +86,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="the pieces whose name this regular expression is found in")
     parser.add_argument("--limit-s", type=float, default=400, help="begin no further piece after so many seconds")
     asked = parser.parse_args()
+    runs = [features.finished(run) for run in asked.runs]
     if asked.part == "tables":
-        print(json.dumps(tables.write(asked.out)))
+
+        def right(task: str, said: np.ndarray) -> float:
+            return budgets.accuracy(material.of(task, asked.out, tuple(runs)), said)
+
+        print(json.dumps(tables.write(asked.out) | {"budgets": curves.write(asked.out, right)}))
         return
     began, kept = time.monotonic(), asked.out / f"{asked.part}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["key"] for line in kept.read_text().splitlines()} if kept.exists() else set()
-    for key, make in jobs(asked.part, asked.out, [features.finished(run) for run in asked.runs]):
+    for key, make in jobs(asked.part, asked.out, runs):
         if key in done or not re.search(asked.only, key):
             continue
         if time.monotonic() - began > asked.limit_s:
