@@ -1,15 +1,20 @@
-"""What labels teach, and how to train on them: noise, single thumbs, what to label next. CSV, a picture, and JSON last.
+"""What labels teach: noise, single thumbs, what to label next, what a vote buys. CSV, pictures, and JSON last.
 
 The votes, answers and SFT policies are those of finished runs of the demo; the truth is the hidden preference of its
 simulated annotators, on answers to held-out prompts. `features` keeps the last hidden state of the SFT policy at each
 answer's end; `noise`, `votes` and `selection` compare ways to train a linear head on these; `lora` trains the real
-reward model. Each part goes on where it stopped, and ends early, to be started again, after --limit-s.
+reward model. `caches` keeps the states of all answers under the first run's SFT policy, and its answers to the held-out
+prompts; `tasks` says how the tasks differ; `budgets` trains rewards by the number of votes, ours and raw TRL's. Each
+part goes on where it stopped, and ends early, to be started again, after --limit-s.
 
     python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part features
     python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part noise
     python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part votes
     python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part selection
     python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part lora
+    python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part caches
+    python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part tasks
+    python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part budgets
     python benchmarks/labels.py OUT --runs DEMO [DEMO ...] --part tables
 """
 
@@ -24,10 +29,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from label_parts import features, lora, noise, selection, tables, votes
+import numpy as np
+from label_parts import budgets, curves, features, lora, material, noise, policies, selection, spread, tables, votes
 
 SEEDS = range(5)
-PARTS = ("features", "noise", "votes", "selection", "lora", "tables")
+PARTS = ("features", "noise", "votes", "selection", "lora", "caches", "tasks", "budgets", "policies", "best", "tables")
 Job = tuple[str, Callable[[], Any]]  # (its key, what makes its row or rows)
 
 
@@ -42,7 +48,12 @@ def jobs(part: str, out: Path, runs: list[Path]) -> Iterator[Job]:
     def answers(number: int) -> features.Answers:
         return features.load(rows(number), caches[number])
 
-    if part == "noise":
+    several = {"caches": budgets.caches, "budgets": budgets.jobs, "policies": policies.jobs, "best": policies.best_jobs}
+    if part in several:
+        yield from several[part](out, runs)
+    elif part == "tasks":
+        yield "tasks", lambda: spread.rows(out, runs)
+    elif part == "noise":
         for mood in (noise.MOOD, 0.0):
             for seed in SEEDS:
                 yield f"{seed} {mood}", lambda seed=seed, mood=mood: noise.run(answers(0), seed, mood)
@@ -75,13 +86,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="the pieces whose name this regular expression is found in")
     parser.add_argument("--limit-s", type=float, default=400, help="begin no further piece after so many seconds")
     asked = parser.parse_args()
+    runs = [features.finished(run) for run in asked.runs]
     if asked.part == "tables":
-        print(json.dumps(tables.write(asked.out)))
+
+        def right(task: str, said: np.ndarray) -> float:
+            return budgets.accuracy(material.of(task, asked.out, tuple(runs)), said)
+
+        print(json.dumps(tables.write(asked.out) | {"budgets": curves.write(asked.out, right)}))
         return
     began, kept = time.monotonic(), asked.out / f"{asked.part}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["key"] for line in kept.read_text().splitlines()} if kept.exists() else set()
-    for key, make in jobs(asked.part, asked.out, [features.finished(run) for run in asked.runs]):
+    for key, make in jobs(asked.part, asked.out, runs):
         if key in done or not re.search(asked.only, key):
             continue
         if time.monotonic() - began > asked.limit_s:

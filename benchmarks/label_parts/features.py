@@ -46,10 +46,15 @@ def rows_of(run: Path, others: list[Path], *, with_theirs: bool) -> list[Row]:
             rows += [(row, row["sft"], True) for row in read_jsonl(apart)]
         for row, text, held_out in rows:
             asked = row["messages"][-1]["content"]
-            key = hashlib.sha256(f"{asked}\0{text}".encode()).hexdigest()[:20]
+            key = key_of(row["messages"], text)
             made = {"key": key, "prompt": asked, "messages": row["messages"], "completion": text, "held_out": held_out}
             found.setdefault(key, made | {"uid": row.get("uid", key)})
     return list(found.values())
+
+
+def key_of(messages: list[Row], text: str) -> str:
+    """The name of an answer in a cache: by what was asked last, and by what was answered."""
+    return hashlib.sha256(f"{messages[-1]['content']}\0{text}".encode()).hexdigest()[:20]
 
 
 def compute(run: Path, rows: list[Row], cache: Path, limit_s: float) -> bool:

@@ -35,7 +35,7 @@ def rows_of(out: Path, part: str) -> list[Row]:
     found = [row for line in kept.read_text().splitlines() for row in json.loads(line)["rows"]] if kept.exists() else []
     if found:
         with (out / f"{part}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(found[0]))
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in found for name in row)))
             writer.writeheader()
             writer.writerows(found)
     return found
