@@ -38,8 +38,8 @@ class AlignmentSection(Section):
 
     keep_checkpoints: int = Field(default=2, ge=2)
     """The number of checkpoints that are kept, the newest ones; `evaluate.checkpoints` compares the aligned model with
-    those before the last step. Each holds the state of the optimizer as well, and is about as large as three adapters.
-    """
+    those before the last step. Each holds the state of the optimizer as well, and is as large as four adapters or
+    more."""
 
 
 class TrainerSection(Section):

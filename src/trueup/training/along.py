@@ -86,27 +86,24 @@ def _chosen(aligned: Path, number: int) -> dict[str, Path]:
 def _too_few(aligned: Path, number: int, usable: list[Path], lost: list[str]) -> StageError:
     stage, _ = naming.split(aligned.name)
     record = Adapter(aligned).record()
-    num_steps, every = (
-        record.get(part, {}).get(key) for part, key in (("metrics", "num_steps"), ("config", "save_steps"))
-    )
+    num_steps, every = record.get("metrics", {}).get("num_steps"), record.get("config", {}).get("save_steps")
     often = ""
     if num_steps and every and number > (num_steps - 1) // every:
         often = f" --set {stage}.save_steps={max(1, (num_steps - 1) // number)}"
     again = f"trueup {stage} RUN.yaml --as along --set {stage}.keep_checkpoints={number + 1}{often}"
     fewer = f"trueup evaluate RUN.yaml --set evaluate.checkpoints={len(usable)}, or " if usable else ""
-    whole = f"{_steps(usable)} before its last step" if usable else "none before its last step"
-    there = "; ".join([whole, *lost]) if (aligned / "checkpoints").is_dir() else "no folder checkpoints"
+    whole = [f"{_steps(usable)} before its last step" if usable else "no whole one before its last step", *lost]
     return StageError(
         f"{aligned}, evaluate.checkpoints",
-        found=there,
-        expected=f"{number} whole checkpoints, as training leaves them with {stage}.keep_checkpoints of {number + 1} "
-        "or more; exports and copies may have none",
+        found="; ".join(whole) if (aligned / "checkpoints").is_dir() else "no folder checkpoints",
+        expected=f"{number} whole checkpoints, which training leaves with {stage}.keep_checkpoints of {number + 1} or "
+        "more; exports and copies may have none",
         next_step=f"{fewer}train a variant that keeps more: {again}",
     )
 
 
 def _steps(some: list[Path]) -> str:
-    return f"checkpoint{'s' * (len(some) != 1)} of step{'s' * (len(some) != 1)} {', '.join(str(step_of(one)) for one in some)}"
+    return f"checkpoint{'s' * (len(some) > 1)} {', '.join(str(step_of(one)) for one in some)}"
 
 
 def _sha256(folder: Path) -> str:

@@ -44,9 +44,10 @@ def train(
     """Train the policy of `roles`, saved in `start`, for `num_steps` steps or until KL says stop.
 
     Goes on from the newest whole checkpoint below `checkpoints` (by default in `out`), of which the newest
-    `keep_checkpoints` are kept, and ends bit for bit where an uninterrupted run would. Several ranks share the work of each step, and all have the same weights after it; the
-    number of ranks changes no step but by rounding, and by the random numbers that the rollouts draw. Raises
-    ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
+    `keep_checkpoints` are kept, and ends bit for bit where an uninterrupted run would. Several ranks share the work of
+    each step, and all have the same weights after it; the number of ranks changes no step but by rounding, and by the
+    random numbers that the rollouts draw. Raises ReferenceProofError when the reference is not what is in `start`,
+    StageError when a loss or reward is not finite.
     """
     refuse_idle_ranks(settings)
     proven = prove(roles, start, settings.micro_batch_size)
