@@ -111,6 +111,7 @@ STAGE = Stage(
     says=says,
     help="Align by pairs: direct preference optimization.",
     batch="per_device_train_batch_size",
+    apart=("keep_checkpoints",),
     fits_by=FITS_BY,
     length="max_length",
     plan=loads.pairs,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
 from trueup import ranks
 from trueup.data.dialogue import Messages
@@ -17,10 +17,12 @@ from trueup.evaluation.baselines import Baseline
 from trueup.judges.settings import JudgeSettings
 from trueup.online.settings import RewardSettings, files_of_functions, unused_inputs
 from trueup.planning import loads
+from trueup.run import naming
 from trueup.run.artifacts import Adapter, Feedback, Report, RewardModel
 from trueup.run.data_config import Shot
 from trueup.run.goal import ROUND_BEFORE
 from trueup.run.run_file import RunFile
+from trueup.run.section import AlignmentSection
 from trueup.run.stage import Context, Metrics, Stage
 from trueup.sampling.types import Engine
 
@@ -60,6 +62,10 @@ class Config(JudgeSettings, AbilitySettings):
     SFT and of the aligned model: 4, for instance. Off by default (0)."""
     baseline_prompts: PositiveInt | None = None
     """Held-out prompts that the baselines answer, once each, evenly spaced among all. All of them by default."""
+    checkpoints: NonNegativeInt = 0
+    """Checkpoints of the aligned adapter that answer as well, evenly spaced along its training, to show where it is
+    over-optimized: as many answers of each as of SFT, and with `judge: endpoint` two requests for each of them. The
+    alignment has to keep one more by `keep_checkpoints`. Off by default (0)."""
     few_shot: tuple[Shot, ...] = ()
     """The examples of the baseline `few_shot`; by default those of `data.few_shot`."""
 
@@ -99,6 +105,7 @@ def run(
     from trueup.models import base
     from trueup.sampling.sample import refuse_beyond_context
     from trueup.sampling.types import Sampling
+    from trueup.training import along
 
     needs.refuse(config, context.run_file_dir)
     abilities.refuse(config, context.run_file_dir)
@@ -106,7 +113,9 @@ def run(
     rows = [row for row in held_out for _ in range(config.num_completions)]
     prompts = [row["messages"] for row in rows]
     learned = reward is not None and config.judge not in OUTSIDE
-    playing = _contestants(config, context.run, prompts, later=reference.path != sft.path, learned=learned)
+    steps = along.chosen(aligned.path, config.checkpoints)
+    later = reference.path != sft.path
+    playing = _contestants(config, context.run, prompts, later=later, learned=learned, steps=tuple(steps))
     tokenizer = base.load_tokenizer(context.run.model)
     chat = Chat(tokenizer)
     asked = [chat.prompt(messages) for one in playing.values() for messages in one.prompts]
@@ -127,6 +136,7 @@ def run(
         feedback=feedback,
         earlier=tuple(earlier.values()),
         abilities=partial(abilities.measure, config, context.run_file_dir),
+        steps=steps,
     )
     found = contest.measured(played, context.out)
     played = replace(played, rows=found["rows"])  # what was sampled for another judge is not sampled again
@@ -143,11 +153,11 @@ def run(
 
 
 def _contestants(
-    config: Config, run: RunFile, prompts: list[Messages], *, later: bool, learned: bool
+    config: Config, run: RunFile, prompts: list[Messages], *, later: bool, learned: bool, steps: tuple[str, ...]
 ) -> dict[str, contestants.Contestant]:
     """Who answers `prompts`, by label; in a `later` round, the winner of the one before does, too.
 
-    `learned`: whether the judge learned from answers of this run.
+    `learned`: whether the judge learned from answers of this run. `steps`: labels of checkpoints.
     """
     shots = config.few_shot or run.data.few_shot
     return contestants.all_of(
@@ -160,6 +170,7 @@ def _contestants(
         best_of=config.best_of,
         data=run.data,
         shots=shots,
+        steps=steps,
     )
 
 
@@ -179,11 +190,21 @@ def how_far(run_dir: Path) -> str:
 
 
 def foresee(config: Config, context: Context) -> None:
-    """Raises ConfigError where the judge, or what else is measured, lacks what it is made of."""
+    """Raises ConfigError where the judge, or what else is measured, lacks what it is made of.
+
+    And StageError where the aligned adapter is there, and has too few checkpoints.
+    """
     from trueup.judges import abilities, needs
+    from trueup.training import along
 
     needs.refuse(config, context.run_file_dir)
     abilities.refuse(config, context.run_file_dir)
+    run, number = context.run, config.checkpoints
+    aligned = Adapter(context.run_dir / f"round-{run.round}" / naming.folder_of(run.method, run.variant))
+    if aligned.is_there():
+        along.chosen(aligned.path, number)
+    elif isinstance(method := run.section(run.method), AlignmentSection):
+        along.refuse_too_few_kept(run.method, method, number)
     for baseline in config.baselines or ():
         baselines.need(baseline, context.run.data.system, config.few_shot or context.run.data.few_shot)
 
@@ -198,15 +219,17 @@ def code(config: Config, folder: Path) -> dict[str, Path]:
 
 def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     """What it holds in memory and computes."""
-    chosen, n, later = values["baselines"], values["best_of"], int(run.round > 1)
+    chosen, n, later, steps = values["baselines"], values["best_of"], int(run.round > 1), values["checkpoints"]
     if chosen is None:
         learned = values["judge"] not in OUTSIDE
         chosen = baselines.default(run.data, values["few_shot"] or run.data.few_shot, learned)
-    number, members = 2 + later + len(chosen) + 2 * n, loads.adapters_of_reward(run)  # answers to each prompt
+    number, members = 2 + later + len(chosen) + 2 * n + steps, loads.adapters_of_reward(run)  # answers to each prompt
     prompts = lengths.num_held_out or loads.FALLBACK_ROWS
-    load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later)
+    load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later + steps)
     whole = once.read_tokens + once.sampled_tokens
-    read = number * (once.read_tokens + (1 + members) * whole) + (1 + later) * 2 * whole  # prompts, judge, rewards; KL
+    read = (
+        number * (once.read_tokens + (1 + members) * whole) + (1 + later + steps) * 2 * whole
+    )  # prompts, judge, rewards; KL
     return load, loads.Work(
         read_tokens=read, sampled_tokens=number * once.sampled_tokens, sampled_at_once=once.sampled_at_once
     )

@@ -197,6 +197,7 @@ STAGE = Stage(
     says=says,
     help="Align by a reward: group relative policy optimization.",
     batch="per_device_train_batch_size",
+    apart=("keep_checkpoints",),
     smallest_batch=lambda values: int(values["num_generations"]),
     length="max_completion_length",
     plan=plan,

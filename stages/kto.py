@@ -122,6 +122,7 @@ STAGE = Stage(
     says=says,
     help="Align by single thumbs: Kahneman-Tversky optimization.",
     batch="per_device_train_batch_size",
+    apart=("keep_checkpoints",),
     length="max_length",
     smallest_batch=lambda values: 2,
     plan=plan,

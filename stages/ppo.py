@@ -42,8 +42,10 @@ def run(
     from trueup.online.ppo import loop, roles
     from trueup.sampling.sample import engine_bytes
     from trueup.sampling.types import Sampling
-    from trueup.training import common, saving, steps
+    from trueup.training import along, common, saving, steps
 
+    along.refuse_too_few_kept("ppo", config, number := along.wanted(context.run))
+    along.refuse_too_few_steps("ppo", number, config.num_steps, config.save_steps)
     on_gpu = torch.cuda.is_available()
     saving.refuse_without_gpu("ppo", config.optim, config.activation_offloading, on_gpu=on_gpu)
     model, tokenizer = common.load_policy(context, policy)
@@ -74,6 +76,7 @@ def run(
         seed=context.run.seed,
         name=context.run.name,
         checkpoints=context.checkpoints,
+        keep_checkpoints=config.keep_checkpoints,
     )
     longest = config.max_prompt_tokens + config.max_new_tokens
     steps.keep(model, tokenizer, context.out, probe=encoded, longest=longest)
@@ -150,6 +153,7 @@ STAGE = Stage(
     help="Align by a reward: proximal policy optimization.",
     batch="micro_batch_size",
     fits_by=("micro_batch_size", "gradient_checkpointing"),
+    apart=("keep_checkpoints",),
     length="max_new_tokens",
     plan=plan,
     two_steps={"num_steps": 2, "report_to": []},

@@ -89,6 +89,7 @@ STAGE = Stage(
     says=says,
     help="Align by pairs without a reference: odds ratio preference optimization.",
     batch="per_device_train_batch_size",
+    apart=("keep_checkpoints",),
     length="max_length",
     plan=loads.pairs,
     two_steps={"num_train_epochs": 1},

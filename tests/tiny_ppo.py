@@ -54,7 +54,9 @@ def prompts(on_base: roles.Roles) -> list[Prompt]:
     return encode(on_base.tokenizer, rows, 64)[0]
 
 
-def train(pipeline: Pipeline, out: Path, seed: int = 0, score: Any = likes_gear, **changes: Any) -> dict[str, Any]:
+def train(
+    pipeline: Pipeline, out: Path, seed: int = 0, score: Any = likes_gear, keep_checkpoints: int = 2, **changes: Any
+) -> dict[str, Any]:
     settings = Settings(**(QUICK | changes))
     on_base = build(pipeline, value_on=settings.value_on)
     out.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,7 @@ def train(pipeline: Pipeline, out: Path, seed: int = 0, score: Any = likes_gear,
         out=out,
         seed=seed,
         name="test",
+        keep_checkpoints=keep_checkpoints,
     )
 
 

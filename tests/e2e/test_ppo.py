@@ -20,6 +20,7 @@ from trueup.run.pipeline import Pipeline
 from trueup.run.stage import Context
 from trueup.sampling.sample import engine_bytes
 from trueup.stages import ppo
+from trueup.training import along
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
@@ -49,10 +50,13 @@ def test_a_run_cut_off_resumes_and_equals_the_uninterrupted_one(sharp: Pipeline,
         "num_mini_batches": 2,
         "rollout_batch_size": 16,
     }
-    whole = train(sharp, tmp_path / "whole", **changes)
+    kept = 3
+    whole = train(sharp, tmp_path / "whole", keep_checkpoints=kept, **changes)
     with pytest.raises(Killed):
-        train(sharp, tmp_path / "cut", score=dies_at_step_6, **changes)
-    resumed = train(sharp, tmp_path / "cut", **changes)
+        train(sharp, tmp_path / "cut", score=dies_at_step_6, keep_checkpoints=kept, **changes)
+    resumed = train(sharp, tmp_path / "cut", keep_checkpoints=kept, **changes)
+    for name in ("whole", "cut"):
+        assert {path.name[11:] for path in (tmp_path / name / "checkpoints").iterdir()} == {"4", "6", "7"}
     assert (whole["resumed_from_step"], resumed["resumed_from_step"]) == (0, 4)
     folders = [tmp_path / name / "checkpoints" / "checkpoint-7" for name in ("whole", "cut")]
     first, second = (load_file(folder / "state.safetensors") for folder in folders)
@@ -209,6 +213,7 @@ def test_the_stage_with_a_reward_model_and_a_function(sharp: Pipeline, tmp_path:
     config = ppo.Config(
         **QUICK
         | {"num_steps": 2, "reward_functions": {"short:brief": 0.01}, "engine": "merged", "completions_steps": 2}
+        | {"save_steps": 1}
     )
     out = tmp_path / "ppo"
     out.mkdir()
@@ -224,6 +229,11 @@ def test_the_stage_with_a_reward_model_and_a_function(sharp: Pipeline, tmp_path:
     assert saved.keys() == adapters.saved_tensors(policy.path).keys()  # only the policy is saved
     assert [row["step"] for row in read_jsonl(out / "metrics.jsonl")] == [1, 2]
     assert {row["step"] for row in read_jsonl(out / "completions.jsonl")} == {1}
+    (label, first), *more = along.chosen(out, 1).items()
+    assert (label, first.name, more) == ("step_1", "checkpoint-1", [])  # the last holds the policy itself
+    before, last = adapters.saved_tensors(first), adapters.saved_tensors(out / "checkpoints" / "checkpoint-2")
+    assert before.keys() == last.keys() == saved.keys() and all(torch.equal(last[key], saved[key]) for key in saved)
+    assert not all(torch.equal(before[key], saved[key]) for key in saved)
 
 
 def test_reward_and_value_are_copies_on_the_base_of_the_classifier(sharp: Pipeline, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from trueup.stages import STAGES
 SETTINGS = {
     "dpo.learning_rate": 0.002,
     "dpo.num_train_epochs": 6,
+    "dpo.save_steps": 2,
+    "dpo.keep_checkpoints": 4,
     "kto.learning_rate": 0.003,
     "kto.num_train_epochs": 6,
     "reward.learning_rate": 0.003,
@@ -349,6 +351,37 @@ def _asked(tok: Any, row: dict[str, Any]) -> tuple[int, list[int]]:
     """Answers are sampled for the shortest prompts first."""
     ids = tok.apply_chat_template(row["messages"], add_generation_prompt=True, return_dict=False)
     return len(ids), ids
+
+
+def test_checkpoints_answer_as_the_adapters_that_they_hold(finished: Path, tmp_path: Path) -> None:
+    """Their greedy answers, and the KL of these from SFT, are those of plain transformers and peft."""
+    run = opened(finished)
+    base, sft, dpo = run.run.model.base, run.path("sft"), run.path("dpo")
+    steps, last = list(range(2, metrics(run, "dpo")["num_steps"], 2))[-3:], metrics(run, "dpo")["num_steps"]
+    found = sorted(int(path.name[11:]) for path in (dpo / "checkpoints").glob("checkpoint-*"))
+    assert found == [*steps, last]  # the newest four
+    figures = judged_by(run, tmp_path / "out", sft, sft, dpo, checkpoints=2)
+    answers, tok = plain.rows(tmp_path / "out" / "answers.jsonl"), plain.tokenizer(base)
+    labels = [label for label in figures if label.startswith("step_")]
+    assert labels == [f"step_{step}" for step in steps[:2]]
+    reference, apart = plain.model(base, sft), 0
+    for label in labels:
+        policy = plain.model(base, dpo / "checkpoints" / label.replace("step_", "checkpoint-"))
+        expected = [plain.greedy(policy, tok, row["messages"], 8) for row in answers]
+        assert sum(row[label] == text for row, text in zip(answers, expected, strict=True)) >= len(answers) - 2
+        apart += sum(row[label] != row["aligned"] for row in answers)
+        kl = [plain.answer_kl(policy, reference, tok, row["messages"], row["ids"][label]) for row in answers]
+        assert figures[label]["kl_nats_per_token"] == pytest.approx(float(torch.cat(kl).mean()), rel=0.03)
+        scores = scores_of_answers(run, run.path("reward"), answers, label)
+        assert [row["reward"][label] for row in answers] == pytest.approx(scores, abs=0.1 * np.abs(scores).max())
+    assert apart > 4, apart
+    rates = figures["judges"]["optimized"]
+    assert {*labels, "sft"} == rates["win_rates_over"].keys() and {*labels, "aligned"} == rates[
+        "win_rates_over_sft"
+    ].keys()
+    with pytest.raises(StageError, match=r"checkpoints .* before its last step\n  expected: 4 whole checkpoints"):
+        judged_by(run, tmp_path / "more", sft, sft, dpo, checkpoints=4)
+    assert not list((tmp_path / "more").iterdir())  # nothing was sampled
 
 
 def test_the_interval_is_of_prompts_not_of_answers(finished: Path, tmp_path: Path) -> None:

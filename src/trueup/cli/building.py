@@ -13,6 +13,7 @@ from trueup import ranks
 from trueup.cli.completion import as_yaml
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
+from trueup.cli.group import filled
 from trueup.cli.options import AS, DEVICE, RUN_FILE, SET, open_run
 from trueup.cli.out_of_memory import saying_what_fits
 from trueup.cli.report import draw
@@ -89,7 +90,7 @@ def command_of(stage: Stage) -> click.Command:
             click.echo(f"{stage.name}: nothing is newer than this")
         afterwards = pipeline.afterwards(stage.name)
         for line in (*pipeline.says(stage.name), *afterwards):
-            click.echo(f"  {line}")
+            click.echo(f"  {filled(line)}")
         if built:
             _draw(pipeline, stage, run_file)
         passing = {option for option in options if _passes(stage, option)}
@@ -174,13 +175,13 @@ def play(pipeline: Pipeline, run_file: Path) -> None:
         _say_built(pipeline, stage.name, built)
         afterwards = pipeline.afterwards(stage.name)
         for line in (*(pipeline.says(stage.name) if built else []), *afterwards):
-            click.echo(f"  {line}")
+            click.echo(f"  {filled(line)}")
         done.append(_figures(pipeline, stage, built, afterwards))
         if built:
             _draw(pipeline, stage, run_file)
     if not ranks.is_first():
         return
-    verdict = pipeline.verdict_lines()
+    verdict = [filled(line) for line in pipeline.verdict_lines()]
     for line in verdict:
         click.echo(line)
     tell(verdict=verdict)
@@ -214,7 +215,7 @@ def _figures(pipeline: Pipeline, stage: Stage, built: bool, afterwards: list[str
         "device_name": record.get("device_name"),
         "peak_vram_bytes": record.get("peak_vram_bytes"),
         "metrics": record["metrics"],
-        "says": [*pipeline.says(stage.name), *afterwards],
+        "says": [filled(line) for line in (*pipeline.says(stage.name), *afterwards)],
     }
 
 

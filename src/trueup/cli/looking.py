@@ -12,6 +12,7 @@ import click
 from trueup.cli.contest import contest, contest_table
 from trueup.cli.document import tell, with_json
 from trueup.cli.following import following
+from trueup.cli.group import filled
 from trueup.cli.options import AS, RUN_FILE, SET, open_run
 from trueup.errors import ConfigError, StageError, TrueupError
 
@@ -43,7 +44,8 @@ def status(run_file: Path, overrides: tuple[str, ...]) -> None:
     tried = contest(pipeline)
     if len(tried) > 1:
         console.print(contest_table(tried))
-    missing, verdict = [*pipeline.missing(), *pipeline.unused_winners()], pipeline.verdict_lines(states)
+    missing = [*pipeline.missing(), *pipeline.unused_winners()]
+    verdict = [filled(line) for line in pipeline.verdict_lines(states)]
     next_command = following(pipeline, run_file, states)
     pages = {name: pipeline.folder / f"{name}.html" for name in ("report", "curves")}
     there = {name: str(page) for name, page in pages.items() if page.exists()}

@@ -115,10 +115,24 @@ def kl_to_both(
     In round 1 SFT is the reference, and one of the two is loaded: the figures are the same.
     """
     loaded = [name for name in ("sft", "ref") if name in model.peft_config]
+    found = [kl_of(model, tokenizer, "default", name, prompts, done, temperature, advance) for name in loaded]
+    return {"kl_nats_per_token": found[0], "kl_to_reference_nats_per_token": found[-1]}
+
+
+def kl_of(
+    model: Any,
+    tokenizer: Any,
+    policy: str,
+    reference: str,
+    prompts: list[Messages],
+    done: list[Sampled],
+    temperature: float,
+    advance: Callable[[int], None] = lambda done: None,
+) -> float:
+    """`kl_per_token` of the adapter `policy`, on its own answers `done`, one to each prompt."""
     chat = Chat(tokenizer)
     answers = [(chat.prompt(prompt), answer.ids) for prompt, answer in zip(prompts, done, strict=True)]
-    found = [kl_per_token(model, tokenizer, "default", name, answers, temperature, advance) for name in loaded]
-    return {"kl_nats_per_token": found[0], "kl_to_reference_nats_per_token": found[-1]}
+    return kl_per_token(model, tokenizer, policy, reference, answers, temperature, advance)
 
 
 def rewards(

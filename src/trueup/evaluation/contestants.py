@@ -16,6 +16,7 @@ from trueup.run.goal import ROUND_BEFORE
 
 POLICY, SFT, REFERENCE = "default", "sft", "ref"  # adapters of the model of an evaluation
 BEST_OF = re.compile(r"(sft|aligned)_best_of_(\d+)")  # labels of the best of n answers, and whose answers they are
+STEP = re.compile(r"step_(\d+)")  # labels of the aligned model's own checkpoints, and their steps; adapters as well
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ def all_of(
     best_of: int,
     data: DataConfig,
     shots: Sequence[Shot],
+    steps: Sequence[str] = (),
 ) -> dict[str, Contestant]:
     """The contestants by label; in a `later` round, the winner of the one before is among them.
 
-    The baselines `chosen` answer `some` of the prompts, by their places. Raises ConfigError where what a baseline is
-    made of is not set.
+    `steps` are the labels of checkpoints. The baselines `chosen` answer `some` of the prompts, by their places. Raises
+    ConfigError where what a baseline is made of is not set.
     """
     every, asked = list(range(len(prompts))), [prompts[i] for i in some]
     found = {"sft": Contestant(SFT, prompts, every), "aligned": Contestant(POLICY, prompts, every)}
@@ -53,7 +55,7 @@ def all_of(
     found |= {label: Contestant(None, baselines.prompts(label, asked, data, shots), some) for label in chosen}
     if best_of:
         found |= {f"{whose}_best_of_{best_of}": replace(found[whose], best_of=best_of) for whose in ("sft", "aligned")}
-    return found
+    return found | {label: Contestant(label, prompts, every) for label in steps}
 
 
 def spread(number: int, each: int, most: int | None) -> list[int]:

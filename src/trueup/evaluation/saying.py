@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trueup.evaluation import abilities, standings
+from trueup.evaluation import abilities, frontier, standings
 from trueup.evaluation.intervals import num_needed
 from trueup.run.goal import answer_to_goal, goal_lines, judge_of, learned, trusted, verdict, verdict_on_rounds, won_by
 from trueup.run.run_file import RunFile
@@ -20,6 +20,7 @@ def says(metrics: Metrics, run: RunFile) -> list[str]:
     if judge is not None:
         lines += [trusted(judge), *filter(None, [learned(metrics)]), *_beside(judge, metrics)]
     lines += standings.lines(metrics)
+    lines += frontier.says(metrics) + frontier.gentler(metrics, run.method, run.section(run.method).model_dump())
     if functions and (judge is None or judge["kind"] == "optimized"):
         lines.append(f"warning: the judge is what was optimized, {functions}; nobody else was asked")
     if wide > 0.2:

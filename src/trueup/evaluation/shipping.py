@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from trueup.evaluation import regressions
-from trueup.evaluation.contestants import name_of
+from trueup.evaluation import frontier, regressions
+from trueup.evaluation.contestants import STEP, name_of
 from trueup.evaluation.regressions import Check, Limits
 from trueup.run.goal import FEWEST, ROUND_BEFORE, over_round_before, trusted, won_by
 from trueup.sample_size import to_show
@@ -32,6 +32,7 @@ def checks(metrics: Row, answers: Sequence[Row], goal: dict[str, float | None], 
         _kl(metrics, goal["kl"]),
         *_round_before(metrics),
         *_baselines(metrics),
+        _checkpoints(metrics),
         *regressions.checks(metrics, answers, limits),
     ]
 
@@ -136,6 +137,29 @@ def _dearer(label: str, won: dict[str, float], metrics: Row, who: str) -> Check 
     return Check(f"over {name}", "undecided", weigh)
 
 
+def _checkpoints(metrics: Row) -> Check:
+    """The aligned model against its own earlier steps: one that is better is a reason to train less far."""
+    name, found, judge = "over its own checkpoints", frontier.points(metrics), frontier.can_tell(metrics)
+    if not found:
+        return Check(name, "not checked", "an earlier step may be better: evaluate.checkpoints compares")
+    over = {one.name: one.over_it for one in found if one.over_it is not None}
+    if judge is None or not over:
+        return Check(name, "not checked", "no judge that can tell compared them")
+    who = "" if judge[0] == metrics["judge"]["kind"] else f"; by {judge[1]['name']}"
+    said = {
+        step: f"{won['estimate']:.1%} ({won['low']:.1%} to {won['high']:.1%}, {won['num_prompts']} prompts) over {step}"
+        for step, won in over.items()
+    }
+    least = min(over, key=lambda step: over[step]["estimate"])
+    if over[least]["num_prompts"] < FEWEST:
+        few = f"too few for a claim, {FEWEST} at least are needed"
+        return Check(name, "undecided", f"{said[least]}: {few}{who}", FEWEST)
+    if lost := [step for step, won in over.items() if won["high"] < 0.5]:
+        better = "; ".join(said[step] for step in lost)
+        return Check(name, "failed", f"{better}: {'that is' if len(lost) == 1 else 'these are'} better{who}")
+    return Check(name, "passed", f"at least {said[least]}: no step of {len(over)} is shown to be better{who}")
+
+
 def _compared(metrics: Row) -> tuple[dict[str, dict[str, float]], str | None, str]:
     """(the win rate over each cheaper way, the kind of judge, by whom, where it is not the verdict's judge).
 
@@ -143,8 +167,12 @@ def _compared(metrics: Row) -> tuple[dict[str, dict[str, float]], str | None, st
     """
 
     def others(won: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        own = ("sft", ROUND_BEFORE)  # and the best of the aligned model's own answers
-        return {label: one for label, one in won.items() if label not in own and not label.startswith("aligned")}
+        own = ("sft", ROUND_BEFORE)  # and the best of the aligned model's own answers, and its checkpoints
+        return {
+            label: one
+            for label, one in won.items()
+            if label not in own and not label.startswith("aligned") and not STEP.fullmatch(label)
+        }
 
     chosen = (metrics.get("judge") or {}).get("kind")
     if chosen != "people" or (found := others(metrics["win_rates_over"])):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Contest:
     feedback: Feedback | None
     earlier: tuple[Feedback, ...] = ()  # of the rounds before, the first of them first
     abilities: Callable[..., Row] | None = None  # (model, tokenizer, bars) -> what else is measured
+    steps: dict[str, Path] = field(default_factory=dict)  # checkpoints of `aligned`, by label
 
 
 def measured(contest: Contest, out: Path) -> Row:
@@ -73,7 +74,8 @@ def measured(contest: Contest, out: Path) -> Row:
 
 
 def measure(contest: Contest, out: Path) -> Row:
-    """JSON: `metrics` by contestant, `kl`, `done` (what was sampled), `scores` (of what was optimized), and more.
+    """JSON: `metrics` by contestant, of a checkpoint with its KL from SFT, `kl`, `done` (what was sampled), `scores`
+    (of what was optimized), and more.
 
     `disjoint` is that judge's opinion, and `no_disjoint` why there is none. The best of n answers is chosen by what was
     optimized.
@@ -85,6 +87,8 @@ def measure(contest: Contest, out: Path) -> Row:
     adapters.load_frozen(model, contest.sft, SFT)
     if contest.reference != contest.sft:
         adapters.load_frozen(model, contest.reference, REFERENCE)
+    for label, folder in contest.steps.items():
+        adapters.load_frozen(model, folder, label)
     head = None if contest.reward is None else scoring.load_reward(model, contest.reward, combination(run))
     prompts, temperature, chat = contest.prompts, contest.sampling.temperature, Chat(tokenizer)
     done: dict[str, list[Sampled]] = {}
@@ -120,8 +124,11 @@ def measure(contest: Contest, out: Path) -> Row:
         for rows, some in alike.items():
             advance = shown("rewards", len(some) * len(rows))
             scores |= optimized.scores([prompts[i] for i in rows], some, advance)
-        advance = shown("KL", len(prompts) * (1 + (contest.reference != contest.sft)))
+        advance = shown("KL", len(prompts) * (1 + (contest.reference != contest.sft) + len(contest.steps)))
         kl = compare.kl_to_both(model, tokenizer, prompts, done["aligned"], temperature, advance)
+        for label in contest.steps:
+            own = compare.kl_of(model, tokenizer, label, SFT, prompts, done[label], temperature, advance)
+            metrics[label]["kl_nats_per_token"] = own
         opinion, why = _disjoint(contest, model, tokenizer, done, bar)
         others = {} if contest.abilities is None else contest.abilities(model, tokenizer, shown)
     return {

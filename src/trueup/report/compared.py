@@ -111,8 +111,8 @@ def _answers(page: Page, gathered: Gathered) -> None:
             scores = [row.get("reward", {}) for row in one.evaluation.rows("answers.jsonl")]
             labels = rows.answering(one.evaluation) if one is gathered.headline else ["aligned"]
             table += [_answer(one, one.evaluation.metrics, label, scores) for label in labels]
-    names = ["wins over SFT", "tokens on average", "end by themselves", "tokens read and sampled", "optimized reward"]
-    page.table(*_known(["whose answers", *names], table), caption="Their answers")
+    names = ["wins over SFT", "tokens on average", "end by themselves", "KL from SFT", "tokens read and sampled"]
+    page.table(*_known(["whose answers", *names, "optimized reward"], table), caption="Their answers")
 
 
 def _answer(one: Aligned, metrics: Row, label: str, scores: Sequence[Row]) -> list[object]:
@@ -120,12 +120,13 @@ def _answer(one: Aligned, metrics: Row, label: str, scores: Sequence[Row]) -> li
     judge, sampled = judge_of(metrics), metrics[label]
     over_sft = metrics["judges"][judge["kind"]].get("win_rates_over_sft", {}) if judge else {}
     won = one.won if label == "aligned" else over_sft.get(label)
-    read = sampled.get("prompt_tokens")
+    read, kl = sampled.get("prompt_tokens"), rows.kl_of(metrics, label)
     return [
         one.built.title if label == "aligned" else name_of(label, metrics),
         words.share(won) if won else None,
         f"{sampled['mean_length_tokens']:.1f}",
         f"{sampled['eos_rate']:.1%}",
+        None if kl is None else f"{kl:.3f}",
         None if read is None else f"{read + sampled.get('sampled_tokens', 0):.0f}",
         f"{sum(mine) / len(mine):.2f}" if mine else None,
     ]

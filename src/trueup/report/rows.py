@@ -51,6 +51,7 @@ def _of(one: Aligned, evaluation: Built) -> list[Row]:
                 "num_prompts": won["num_prompts"],
                 "num_without_answer": said.get("num_without_answer", {}).get(label),
                 "kl_from_sft_nats_per_token": figures.get("kl_nats_per_token"),
+                "kl_from_sft_nats_per_token_of_other": kl_of(figures, label),
             }
             for name, value in won.items():
                 if name not in FIGURES:
@@ -61,6 +62,13 @@ def _of(one: Aligned, evaluation: Built) -> list[Row]:
                 row |= {f"eos_rate{whose}": sampled.get("eos_rate")}
             found.append(row)
     return found
+
+
+def kl_of(figures: Row, label: str) -> float | None:
+    """The KL of a contestant from SFT in nats per token, where it was measured."""
+    if label == "aligned":
+        return figures.get("kl_nats_per_token")
+    return 0.0 if label == "sft" else (figures.get(label) or {}).get("kl_nats_per_token")
 
 
 def _flat(name: str, value: Any) -> Row:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trueup import drawing
 from trueup.page import Page
-from trueup.report import words
+from trueup.report import checkpoints, words
 from trueup.report.gathered import Aligned, Built, Gathered
 from trueup.run.files import read_appended
 from trueup.run.goal import judge_of
@@ -50,6 +50,7 @@ def add(page: Page, gathered: Gathered, run_file: str) -> None:
         )
     if drawn:
         page.heading("Reward against KL", 3).plots(drawn)
+    checkpoints.add(page, gathered, run_file)
 
 
 def _variant(one: Aligned) -> list[object]:

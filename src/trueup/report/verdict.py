@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trueup.evaluation import shipping
+from trueup.evaluation.contestants import STEP
 from trueup.evaluation.intervals import num_needed
 from trueup.evaluation.regressions import Check, Limits
 from trueup.evaluation.standings import length_explains
@@ -134,7 +135,7 @@ def _more(gathered: Gathered, figures: Row, checks: list[Check]) -> list[str]:
         lines.append(
             "People's own verdict: evaluate.judge: people asks them blind, and stops as soon as the answer is known."
         )
-    if len(figures.get("win_rates_over", {})) < 2:
+    if len([label for label in figures.get("win_rates_over", {}) if not STEP.fullmatch(label)]) < 2:
         lines.append("Whether a cheaper way does as well: evaluate.baselines adds the base, a prompt, and examples.")
     return lines
 

@@ -36,6 +36,11 @@ def offloads_checkpoints(section: S) -> S:
 class AlignmentSection(Section):
     """The section of a stage that aligns. The run file's `method` names one of these stages."""
 
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """The number of checkpoints that are kept, the newest ones; `evaluate.checkpoints` compares the aligned model with
+    those before the last step. Each holds the state of the optimizer as well, and is as large as four adapters or
+    more."""
+
 
 class TrainerSection(Section):
     """The section of a stage that trains by a TRL trainer, any further argument of which may stand under `trainer`."""

@@ -18,9 +18,9 @@ from trueup.models import adapters, base, device, targets, transfer
 from trueup.run import naming
 from trueup.run.artifacts import Artifact, write_json
 from trueup.run.run_file import AdapterConfig
-from trueup.run.section import TrainerSection
+from trueup.run.section import AlignmentSection, TrainerSection
 from trueup.run.stage import Context, Metrics
-from trueup.training import checkpoints, finite, gradients, head, progress, saving
+from trueup.training import along, checkpoints, finite, gradients, head, progress, saving
 
 FEW_LEFT_OUT = 0.1  # of the steps: a loss is scaled by 65,536 at first, which overflows some times
 
@@ -55,7 +55,11 @@ def arguments(kind: Any, context: Context, config: TrainerSection, *, ours: Iter
 
     Raises ConfigError, before any weights are loaded, when a value is of another type or TRL refuses it.
     """
-    values = trainer_args(context, **more) | config.model_dump(exclude={"trainer", "activation_offloading", *ours})
+    not_trls = {"trainer", "activation_offloading", "keep_checkpoints", *ours}
+    values = trainer_args(context, **more) | config.model_dump(exclude=not_trls)
+    if isinstance(config, AlignmentSection):
+        along.refuse_too_few_kept(context.stage, config, along.wanted(context.run))
+        values["save_total_limit"] = config.keep_checkpoints
     if "per_device_train_batch_size" in values:  # else 8 rows, where a training batch of one is all that fits
         values["per_device_eval_batch_size"] = values["per_device_train_batch_size"]
     hints, stage = get_type_hints(kind), context.stage

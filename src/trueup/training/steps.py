@@ -12,7 +12,7 @@ from trueup.chat.template import Encoded
 from trueup.models import base
 from trueup.run.artifacts import Artifact
 from trueup.run.stage import Context, Metrics
-from trueup.training import common, passes, proof, saving, step_log
+from trueup.training import along, common, passes, proof, saving, step_log
 from trueup.training.trainers import Weights
 
 
@@ -57,6 +57,7 @@ def train(
         saving.install(trainer)
     if weighted:  # after the preflight, which compares what TRL's own collator makes
         trainer.data_collator = Weights(trainer.data_collator)
+    trainer.add_callback(along.callback(context))
     if reference is not None:
         proven = metrics["reference_proof"] = proof.prove(trainer.model, reference.path)
         if precomputes:

@@ -55,4 +55,12 @@ BUGS = [
         '"" for',
         (ADAPTERS + "::test_a_stage_is_stale_after_its_input_was_built_again",),
     ),
+    Bug(
+        "the oldest checkpoints of PPO kept",
+        "pipeline",
+        "src/trueup/online/ppo/state.py",
+        "[:-keep]:",
+        "[keep:]:",
+        ("tests/e2e/test_ppo.py::test_a_run_cut_off_resumes_and_equals_the_uninterrupted_one",),
+    ),
 ]

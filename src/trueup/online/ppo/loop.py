@@ -39,13 +39,15 @@ def train(
     seed: int,
     name: str,
     checkpoints: Path | None = None,
+    keep_checkpoints: int = 2,
 ) -> Metrics:
     """Train the policy of `roles`, saved in `start`, for `num_steps` steps or until KL says stop.
 
-    Goes on from the newest whole checkpoint below `checkpoints` (by default in `out`), and ends bit for bit where an
-    uninterrupted run would. Several ranks share the work of each step, and all have the same weights after it; the
-    number of ranks changes no step but by rounding, and by the random numbers that the rollouts draw. Raises
-    ReferenceProofError when the reference is not what is in `start`, StageError when a loss or reward is not finite.
+    Goes on from the newest whole checkpoint below `checkpoints` (by default in `out`), of which the newest
+    `keep_checkpoints` are kept, and ends bit for bit where an uninterrupted run would. Several ranks share the work of
+    each step, and all have the same weights after it; the number of ranks changes no step but by rounding, and by the
+    random numbers that the rollouts draw. Raises ReferenceProofError when the reference is not what is in `start`,
+    StageError when a loss or reward is not finite.
     """
     refuse_idle_ranks(settings)
     proven = prove(roles, start, settings.micro_batch_size)
@@ -91,7 +93,7 @@ def train(
                 log.write_completions(step + 1, asked, experience.texts, experience.scores.tolist())
             if (step + 1) % settings.save_steps == 0 or step + 1 == settings.num_steps:
                 numbers = {"kl_coef": kl_coef, "loss_scale": scaler.state_dict()}
-                state.save(checkpoints, step + 1, roles, optimizer, numbers)
+                state.save(checkpoints, step + 1, roles, optimizer, numbers, keep_checkpoints)
             bar.update(task, advance=1, description=f"reward {row['reward']:.2f} KL {row['kl']:.3f}")
     rows = log.finish()
     ended_as: Metrics = {"resumed_from_step": first_step, "stopped": stopped, "kl_coef": kl_coef}

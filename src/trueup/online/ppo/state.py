@@ -16,17 +16,24 @@ from trueup import ranks
 from trueup.models import errors
 from trueup.online.ppo.roles import Roles
 from trueup.run.artifacts import write_json
-from trueup.training import checkpoints
-
-KEPT = 2  # checkpoints
+from trueup.training import checkpoints, common
 
 
-def save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimizer, numbers: dict[str, Any]) -> None:
-    """Write checkpoint-<step> below `folder`: adapters, heads, Adam's moments, and `numbers`; drop the oldest.
+def save(
+    folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimizer, numbers: dict[str, Any], keep: int = 2
+) -> None:
+    """Write checkpoint-<step> below `folder`: adapters, heads, Adam's moments, and `numbers`; drop all but `keep`.
 
-    The first rank writes what all have.
+    The policy's adapter is there a second time, in files of its own, for an evaluation to load. The first rank writes
+    what all have.
     """
-    ranks.from_first(lambda: _save(folder, step, roles, optimizer, numbers))
+
+    def write() -> None:
+        _save(folder, step, roles, optimizer, numbers)
+        for old in sorted(folder.glob("checkpoint-*[0-9]"), key=checkpoints.step_of)[:-keep]:
+            shutil.rmtree(old)
+
+    ranks.from_first(write)
 
 
 def _save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimizer, numbers: dict[str, Any]) -> None:
@@ -43,10 +50,8 @@ def _save(folder: Path, step: int, roles: Roles, optimizer: torch.optim.Optimize
     copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     save_file(copies, out / "state.safetensors")
     write_json(out / "state.json", numbers)
+    common.save_adapter(roles.model, out)
     checkpoints.seal(out)
-    found = sorted(folder.glob("checkpoint-*[0-9]"), key=checkpoints.step_of)
-    for old in found[:-KEPT]:
-        shutil.rmtree(old)
 
 
 def restore(folder: Path, roles: Roles, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
