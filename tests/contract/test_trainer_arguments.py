@@ -44,7 +44,7 @@ def test_the_section_s_own_keys_are_arguments_or_named_as_ours(name: str) -> Non
         "dpo": {"disputed_pairs"},
         "grpo": SECTIONS["ppo"].model_fields.keys() - known | {"num_reward_samples"},
     }
-    assert TRAINED[name].model_fields.keys() - known - {"trainer"} <= set(ours.get(name, ()))
+    assert TRAINED[name].model_fields.keys() - known - {"trainer", "keep_checkpoints"} <= set(ours.get(name, ()))
 
 
 def written(folder: Path, text: str) -> Path:
