@@ -48,10 +48,16 @@ class Config(AlignmentSection, TrainerSection):
     """How a pair counts on which people disagree, by its margin, the share of people for it minus the share against:
     `weight`, its loss times the margin; `scale`, the difference of its log-ratios times the margin (GDPO); `soft`, a
     label on both sides (conservative DPO)."""
+    rounds: Literal["last", "all"] = "last"
+    """Whose pairs a later round trains on: `last`, its own; `all`, those of the rounds before as well, which moves the
+    policy further (see docs/rounds.md)."""
 
 
-def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -> Metrics:
-    """Minimize eq. 7 of Rafailov et al. 2023 after the reference proof; save the adapter."""
+def run(config: Config, context: Context, policy: Adapter, feedback: Feedback, **earlier: Feedback) -> Metrics:
+    """Minimize eq. 7 of Rafailov et al. 2023 after the reference proof; save the adapter.
+
+    `earlier` has the judgements of the rounds before, the first of them first, where they train as well.
+    """
     from datasets import Dataset
     from trl import DPOConfig
 
@@ -61,7 +67,9 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
     from trueup.training.losses import mean_one
     from trueup.training.trainers import WeightedDPOTrainer
 
-    args = common.arguments(DPOConfig, context, config, ours=("disputed_pairs",), precompute_ref_log_probs=False)
+    args = common.arguments(
+        DPOConfig, context, config, ours=("disputed_pairs", "rounds"), precompute_ref_log_probs=False
+    )
     if args.loss_type != ["sigmoid"]:
         raise ConfigError(
             "dpo.trainer.loss_type",
@@ -69,7 +77,8 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
             expected="sigmoid: pairs are weighted, and TRL's other losses know no weights",
             next_step="leave loss_type out",
         )
-    pairs = mean_one(counting.disputed(feedback.pairs("train"), config.disputed_pairs))
+    judged, of_rounds = counting.of_rounds([*earlier.values(), feedback])
+    pairs = mean_one(counting.disputed(judged, config.disputed_pairs))
     model, tokenizer = common.load_policy(context, policy)
     prepared = token_rows.pairs(Chat(tokenizer), pairs, config.max_length)
     prepared.refuse("dpo")
@@ -91,15 +100,21 @@ def run(config: Config, context: Context, policy: Adapter, feedback: Feedback) -
         weighted=True,
         probe=[chosen for chosen, _ in prepared.encoded],
     )
-    return metrics | {"num_pairs": len(rows)}
+    return metrics | {"num_pairs": len(rows)} | ({"pairs_of_earlier_rounds": of_rounds} if earlier else {})
 
 
 def says(metrics: Metrics, run: RunFile) -> list[str]:
     """How much was trained on, for how long, and where the loss went."""
-    return [
+    lines = [
         f"{metrics['num_pairs']:,} pairs trained in {metrics['num_steps']:,} steps; loss "
         f"{metrics['reference_proof']['first_loss']:.3f} at first, {metrics['train_loss']:.3f} on average"
     ]
+    if counts := metrics.get("pairs_of_earlier_rounds"):
+        lines.append(
+            f"{counts['earlier']:,} pairs are of earlier rounds; of these rounds, {counts['held_out_now']:,} pairs of "
+            f"prompts that are held out now, and {counts['compared_again']:,} that were compared again, are left out"
+        )
+    return lines
 
 
 STAGE = Stage(
@@ -108,6 +123,7 @@ STAGE = Stage(
     makes=Adapter,
     run=run,
     needs={"policy": "policy", "feedback": "collect"},
+    all_rounds=("feedback",),
     says=says,
     help="Align by pairs: direct preference optimization.",
     batch="per_device_train_batch_size",

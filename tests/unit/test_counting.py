@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trueup.errors import FeedbackError
+from trueup.run.artifacts import Feedback, write_jsonl
 from trueup.training import counting
 
 UPS_AND_DOWNS = [True, False] * 10
@@ -82,3 +84,27 @@ def test_every_pair_and_every_thumb_is_counted_once() -> None:
         "held out": 5,
     }
     assert sum(found["pairs"].values()) == len(pairs) + 3 and sum(found["thumbs"].values()) == len(said) + 5
+
+
+def pair(prompt: str, chosen: str, rejected: str, split: str = "train") -> dict[str, Any]:
+    of = {"prompt_id": prompt, "split": split, "prompt": [{"role": "user", "content": prompt}]}
+    return of | {"chosen": chosen, "rejected": rejected, "weight": 1.0, "margin": 1.0, "kind": "comparison"}
+
+
+def round_of(folder: Path, *pairs: dict[str, Any]) -> Feedback:
+    folder.mkdir()
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    write_jsonl(folder / "rows.jsonl", [])
+    return Feedback(folder)
+
+
+def test_of_several_rounds_the_last_word_counts_and_nothing_that_is_held_out_trains(tmp_path: Path) -> None:
+    first = (pair("a", "x", "y"), pair("b", "x", "y"), pair("c", "x", "y"), pair("d", "x", "y", "held_out"))
+    second = (pair("a", "z", "y"), pair("b", "y", "x"), pair("e", "x", "y"))
+    last = (pair("e", "x", "y"), pair("f", "x", "y"), pair("c", "u", "v", "held_out"))
+    rounds = [round_of(tmp_path / name, *pairs) for name, pairs in zip("123", (first, second, last), strict=True)]
+    found, counts = counting.of_rounds(rounds)
+    told = [(one["prompt_id"], one["chosen"], one["rejected"]) for one in found]
+    assert told == [("a", "x", "y"), ("b", "y", "x"), ("a", "z", "y"), ("e", "x", "y"), ("f", "x", "y")]
+    assert counts == {"earlier": 3, "held_out_now": 1, "compared_again": 2}
+    assert counting.of_rounds(rounds[-1:]) == (list(last[:2]), dict.fromkeys(counts, 0))

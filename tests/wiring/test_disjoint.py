@@ -323,3 +323,27 @@ def test_a_judge_without_what_it_is_made_of_is_refused_before_anything_is_sample
         figures(asked, tmp_path / "out", *chosen)
     assert "secret" not in str(error.value)
     assert not list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else True
+
+
+def test_dpo_of_a_later_round_trains_on_the_pairs_of_all_rounds_where_asked_to(second: Path, tmp_path: Path) -> None:
+    folder = copy_of(open_run(second), tmp_path / "run")
+    run = open_run(folder, *ROUND_2, "dpo.rounds=all", "variant=all", "dpo.num_train_epochs=1")
+    pairs = [plain.rows(run.path("collect", number) / "pairs.jsonl") for number in (1, 2)]
+    (first, now) = ([row for row in some if row["split"] == "train"] for some in pairs)
+    apart = {row["prompt_id"] for row in pairs[1] if row["split"] == "held_out"}
+    for row in first:  # else every pair of round 1 was compared again
+        row["chosen"] += " rope"
+    path = run.path("collect", 1)
+    (path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in first))
+    freeze(path)
+    shutil.rmtree(run.path("dpo", 1))
+    shutil.copytree(run.path("sft"), run.path("dpo", 1))  # a winner whose log-probabilities are those it recorded
+    assert run.execute("dpo")
+    record = read_json(run.path("dpo") / "record.json")
+    kept = [row for row in first if row["prompt_id"] not in apart]
+    assert 0 < len(kept) < len(first)
+    assert record["metrics"]["num_pairs"] == len(kept) + len(now)
+    assert {"feedback", "feedback_of_round_1"} <= record["inputs"].keys()
+    said = f"{len(kept)} pairs are of earlier rounds; of these rounds, {len(first) - len(kept)} pairs of prompts"
+    assert any(line.startswith(said) for line in run.says("dpo"))
+    assert "feedback_of_round_1" not in open_run(folder, *ROUND_2).needs(run.stages["dpo"])

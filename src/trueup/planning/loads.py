@@ -90,7 +90,8 @@ def _pairs(values: Values, lengths: Lengths, run: RunFile, *, score_head: bool) 
         accumulates=values["gradient_accumulation_steps"] > 1,
         optim=values["optim"],
     )
-    tokens = 2 * PAIRS_PER_PROMPT * (lengths.num_prompts or FALLBACK_ROWS) * dialogue(lengths, run, length)
+    rounds = run.round if values.get("rounds") == "all" else 1
+    tokens = 2 * PAIRS_PER_PROMPT * rounds * (lengths.num_prompts or FALLBACK_ROWS) * dialogue(lengths, run, length)
     reference = 0 if score_head else tokens
     return load, Work(trained_tokens=tokens * values["num_train_epochs"], read_tokens=reference)
 

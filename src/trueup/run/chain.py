@@ -65,16 +65,17 @@ class Chain:
         """What the stage needs under this run file: less what a data file replaces, or its config does without.
 
         Of `Stage.all_rounds` also what the earlier rounds made, the first of them first: `feedback_of_round_1` is
-        `collect/1`.
+        `collect/1`. Where the stage's config has the key `rounds`, it says whether those are wanted.
         """
         if stage.unless and getattr(self.run.data, stage.unless):
             return {}
-        unused = stage.unused(self.run.section(stage.name), self.run)
+        section = self.run.section(stage.name)
+        unused = stage.unused(section, self.run)
         found = {parameter: source for parameter, source in stage.needs.items() if parameter not in unused}
         earlier = {
             f"{parameter}_of_round_{number}": f"{found[parameter]}/{number}"
             for parameter in stage.all_rounds
-            if parameter in found
+            if parameter in found and getattr(section, "rounds", "all") == "all"
             for number in range(1, self.run.round)
         }
         return found | earlier

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Literal
 
 from trueup.errors import FeedbackError
+from trueup.run.artifacts import Feedback
 
 Row = dict[str, Any]
 Disputed = Literal["weight", "scale", "soft"]
@@ -31,6 +32,37 @@ def disputed(pairs: Iterable[Row], how: Disputed) -> list[Row]:
             even |= {"scale": margin} if how == "scale" else {"soft": (1 + margin) / 2}
         made.append(pair | even)
     return made
+
+
+def of_rounds(rounds: Sequence[Feedback]) -> tuple[list[Row], dict[str, int]]:
+    """The training pairs of several rounds, the earliest first, and how many of the earlier rounds there are.
+
+    Earlier pairs of prompts that the last round holds out are left out; and where the same two answers were compared
+    again later, the last comparison counts.
+    """
+    *earlier, last = rounds
+    held_out = {row["prompt_id"] for row in (*last.pairs("held_out"), *last.rows("held_out"))}
+    found: dict[Hashable, Row] = {}
+    num_earlier = num_held_out = 0
+    for one in earlier:
+        pairs = one.pairs("train")
+        kept = [pair for pair in pairs if pair["prompt_id"] not in held_out]
+        num_earlier, num_held_out = num_earlier + len(pairs), num_held_out + len(pairs) - len(kept)
+        found |= {_compared(pair): pair for pair in kept}
+    now = last.pairs("train")
+    compared = {_compared(pair) for pair in now}
+    old = [pair for key, pair in found.items() if key not in compared]
+    counts = {
+        "earlier": len(old),
+        "held_out_now": num_held_out,
+        "compared_again": num_earlier - num_held_out - len(old),
+    }
+    return [*old, *now], counts
+
+
+def _compared(pair: Row) -> Hashable:
+    """Which answers to which prompt were compared, whichever was preferred."""
+    return pair["prompt_id"], frozenset((pair["chosen"], pair["rejected"]))
 
 
 def thumbs_in(rows: Iterable[Row]) -> list[Row]:
