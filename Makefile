@@ -5,31 +5,36 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 LLAMA := $(VENV)/.llama-cpp
 
-.PHONY: setup demo test test-all faults older lint docs reference package clean
+.PHONY: setup demo ready-to-test test test-all faults older lint docs reference package clean
 
 setup: $(STAMP)
 
+# --no-compile: of more than 20,000 modules, few are ever imported, and Python compiles those when they are.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: setup
 	$(VENV)/bin/trueup demo $(if $(HUMAN),--human) $(if $(SEED),--seed $(SEED)) $(if $(METHOD),--method $(METHOD))
 	@echo 'The command trueup is in $(VENV)/bin: `source $(VENV)/bin/activate` puts it on the PATH of this shell.'
 
-test: setup lint $(LLAMA)
+# What both need, side by side.
+ready-to-test: setup
+	$(MAKE) --jobs 2 --output-sync lint $(LLAMA)
+
+test: ready-to-test
 	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # Those marked slow as well: the same things in other shapes.
-test-all: setup lint $(LLAMA)
+test-all: ready-to-test
 	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # llama.cpp, for the tests of GGUF files; compiled once, some minutes. Without a C++ compiler those tests are skipped.
 $(LLAMA): | $(STAMP)
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/tests/gguf/llama_cpp.cmake" \
-	  $(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[gguf]' \
+	  $(VENV)/bin/pip install --quiet --constraint constraints.txt llama-cpp-python \
 	  && touch $@ || echo 'llama-cpp-python could not be built: the tests that need it will be skipped.'
 
 # Kills every stage at TRIALS of its file operations (drawn by SEED), cuts the power, fills a real disk (needs root), and

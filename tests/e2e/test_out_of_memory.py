@@ -21,6 +21,9 @@ SETTINGS = ("dpo.num_train_epochs=1", "dpo.save_steps=2", "dpo.gradient_accumula
 AGAIN = re.compile(r"next: trueup (dpo .+), which goes on where it was")
 
 
+NUM_PAIRS = 40  # five steps
+
+
 class OutOfMemory(TrainerCallback):  # type: ignore[misc]
     """The allocator of a GPU, at the fourth step."""
 
@@ -37,7 +40,7 @@ def dpo(run_file: Path, *words: str) -> Any:
 def test_it_goes_on_with_what_fits_and_ends_where_it_would_have_ended(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, stopped = copy_of(pipeline, tmp_path / "whole"), copy_of(pipeline, tmp_path / "stopped")
+    whole, stopped = (copy_of(pipeline, tmp_path / name, NUM_PAIRS) for name in ("whole", "stopped"))
     assert dpo(whole).exit_code == 0
     with monkeypatch.context() as small:
         callbacks = [*transformers_trainer.DEFAULT_CALLBACKS, OutOfMemory]
@@ -61,7 +64,7 @@ def test_it_goes_on_with_what_fits_and_ends_where_it_would_have_ended(
 
 
 def test_other_settings_still_begin_anew(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_file = copy_of(pipeline, tmp_path / "run")
+    run_file = copy_of(pipeline, tmp_path / "run", NUM_PAIRS)
     with monkeypatch.context() as small:
         callbacks = [*transformers_trainer.DEFAULT_CALLBACKS, OutOfMemory]
         small.setattr(transformers_trainer, "DEFAULT_CALLBACKS", callbacks)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from tiny import WORDS
 
@@ -26,21 +27,22 @@ def start(run_file: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def copy_of(pipeline: Pipeline, folder: Path) -> Path:
-    """The tiny run with 100 collected pairs, in a folder of its own."""
+def copy_of(pipeline: Pipeline, folder: Path, num_pairs: int = 100) -> Path:
+    """The tiny run with collected pairs, in a folder of its own."""
     shutil.copytree(pipeline.folder.parent.parent, folder, ignore=shutil.ignore_patterns("round-1"))
     collected = folder / "runs" / "tiny" / "round-1" / "collect"
     collected.mkdir(parents=True)
     prompts = [[{"role": "user", "content": f"{a} {b}"}] for a in WORDS for b in WORDS]
     rows = [
         {"prompt_id": str(i), "split": "train", "prompt": p, "weight": 1.0, "chosen": WORDS[i % 5], "rejected": "no"}
-        for i, p in enumerate(prompts)
+        for i, p in enumerate(prompts[:num_pairs])
     ]
     write_jsonl(collected / "pairs.jsonl", rows)
     write_json(collected / "record.json", {"fingerprint": "collected"})
     return folder / "run.yaml"
 
 
+@pytest.mark.slow  # test_goes_on.py stops DPO between two steps, and tests/faults kills SFT's process
 def test_a_killed_dpo_resumes_and_equals_the_uninterrupted_one(pipeline: Pipeline, tmp_path: Path) -> None:
     whole, killed = copy_of(pipeline, tmp_path / "whole"), copy_of(pipeline, tmp_path / "killed")
     assert start(whole).wait(300) == 0

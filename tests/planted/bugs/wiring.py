@@ -6,6 +6,7 @@ from .bug import Bug
 
 STEP = "tests/wiring/test_first_step.py::test_"
 ONLINE = "tests/wiring/test_online_steps.py::test_"
+MEMBERS = "tests/wiring/test_members_used.py::test_"
 ENSEMBLE = "tests/wiring/test_ensemble.py::test_"
 VERDICT = "tests/wiring/test_verdict.py"
 ADAPTERS = "tests/wiring/test_adapters.py"
@@ -206,5 +207,37 @@ BUGS = [
         "(context.run.seed + place) % SEEDS",
         "context.run.seed",
         (ENSEMBLE + "a_member_is_what_its_seed_alone_makes_and_a_killed_stage_goes_on",),
+    ),
+    Bug(
+        "only the first member scores",
+        "wiring",
+        "src/trueup/models/scoring.py",
+        "return found[0] if len(found) == 1 else head.combine(found)",
+        "return found[0]",
+        (MEMBERS + "evaluate_compares_by_all_members",),
+    ),
+    Bug(
+        "chat chooses by the mean of the members whatever combine says",
+        "wiring",
+        "src/trueup/talk/speaker.py",
+        "scoring.load_reward(self._model, self._reward_path, combination(self.run))",
+        "scoring.load_reward(self._model, self._reward_path)",
+        (MEMBERS + "chat_gives_the_answer_that_all_members_score_best",),
+    ),
+    Bug(
+        "evaluate scores by the mean of the members whatever combine says",
+        "wiring",
+        "src/trueup/judges/contest.py",
+        "scoring.load_reward(model, contest.reward, combination(run))",
+        "scoring.load_reward(model, contest.reward)",
+        (MEMBERS + "evaluate_compares_by_all_members",),
+    ),
+    Bug(
+        "the probe measures one reward model whatever reward.members says",
+        "wiring",
+        "src/trueup/planning/probe.py",
+        "reward = SHORT_REWARD | _members(pipeline.run)",
+        "reward = dict(SHORT_REWARD)",
+        (MEMBERS + "the_probe_measures_the_method_on_as_many_adapters_as_it_will_have[head-2]",),
     ),
 ]
