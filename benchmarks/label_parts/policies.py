@@ -50,12 +50,7 @@ def run(out: Path, runs: list[Path], task: str, budget: int, seed: int, way: str
     made, counts = found.examples(budget, seed)
     name = _name(task, budget, seed, way)
     context = opened(made, seed, out / "policies" / name, "dpo")
-    settings, cpu = _demo(), time.process_time()
-    if way == "ours":
-        more = _ours(context, sft, settings)
-    else:
-        more = raw_trl.dpo(context, sft, made.pairs, **{key: settings[key] for key in OF_OURS})
-    more |= {"train_cpu_s": round(time.process_time() - cpu)}
+    more = budgets.once(context.run_dir / "trained.json", lambda: _train(context, sft, made, way))
     prompts = pool.held_out_prompts(runs)
     more |= sampled.sample(out, name, prompts, sft, context.out, pool.SAMPLES, 1000 + seed)
     shutil.rmtree(context.run_dir)
@@ -130,6 +125,17 @@ def wins(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(prompts,): how often an answer of the first, (prompts, n), is better than one of the second; a tie is a half."""
     ahead = np.sign(first[:, :, None] - second[:, None, :])
     return (ahead.mean((1, 2)) + 1) / 2
+
+
+def _train(context: Any, sft: Path, made: Any, way: str) -> Row:
+    """One policy, its adapter in the context's folder."""
+    began, settings = time.process_time(), _demo()
+    if way == "ours":
+        more = _ours(context, sft, settings)
+    else:
+        more = raw_trl.dpo(context, sft, made.pairs, **{name: settings[name] for name in OF_OURS})
+    shutil.rmtree(context.checkpoints, ignore_errors=True)
+    return more | {"train_cpu_s": round(time.process_time() - began)}
 
 
 def _ours(context: Any, sft: Path, settings: Row) -> Row:

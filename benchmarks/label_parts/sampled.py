@@ -23,8 +23,8 @@ def answers_of(out: Path, name: str) -> list[Row]:
 def sample(out: Path, name: str, prompts: list[Row], sft: Path, aligned: Path | None, count: int, seed: int) -> Row:
     """Sample and keep `count` answers of the adapter `aligned` to each prompt, of SFT where it is None.
 
-    Returns {kl, tokens, eos_rate, sample_s}: the KL from SFT in nats per token, on the first answer to each prompt, and
-    the mean length in tokens.
+    Returns {kl, tokens, eos_rate, sample_cpu_s}: the KL from SFT in nats per token, on the first answer to each prompt,
+    and the mean length in tokens.
     """
     from trueup.chat.template import Chat
     from trueup.evaluation import compare
@@ -33,7 +33,7 @@ def sample(out: Path, name: str, prompts: list[Row], sft: Path, aligned: Path | 
     from trueup.sampling.kept import Kept
     from trueup.sampling.types import Sampling
 
-    began, folder = time.monotonic(), file_of(out, name).parent
+    began, folder = time.process_time(), file_of(out, name).parent
     folder.mkdir(parents=True, exist_ok=True)
     where = raw_trl.base_of(sft)
     tokenizer = base.load_tokenizer(where)
@@ -54,11 +54,12 @@ def sample(out: Path, name: str, prompts: list[Row], sft: Path, aligned: Path | 
         made = {name: value for name, value in asdict(answer).items() if name in ("ids", "finish")}
         rows.append(row | {"completion": answer.text, "num_tokens": answer.num_tokens} | made)
     write_jsonl(file_of(out, name), rows)
+    file_of(out, name).with_suffix(".kept.jsonl").unlink(missing_ok=True)
     return {
         "kl": kl,
         "tokens": sum(one.num_tokens for one in done) / len(done),
         "eos_rate": sum(one.finish == "eos" for one in done) / len(done),
-        "sample_s": round(time.monotonic() - began, 1),
+        "sample_cpu_s": round(time.process_time() - began, 1),
     }
 
 

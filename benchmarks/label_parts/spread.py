@@ -35,7 +35,9 @@ def rows(out: Path, runs: list[Path]) -> list[Row]:
     length = np.array([len(text.split()) for text in texts], dtype=float)
     prompts = [row["prompt_id"] for row in answers]
     known, apart = ([n for n, row in enumerate(answers) if row["held_out"] == held] for held in (False, True))
-    kinds, shares = by_kind(answers)
+    kinds, shares = by_kind(answers, apart)
+    unread = np.zeros(len(answers))
+    unread[apart] = kinds @ shares
     found: list[Row] = []
     for name in SIMULATED:
         truth = values[name]
@@ -58,7 +60,7 @@ def rows(out: Path, runs: list[Path]) -> list[Row]:
                 "told_apart": len(test) / len(told_apart(prompts, np.arange(len(truth)), apart)),
                 "test_pairs": len(test),
                 "right": {who: right(said, test) for who, said in judges.items()},
-                "right, prompt unread": right(kinds @ shares, test) if name == "asked" else None,
+                "right, prompt unread": right(unread, test) if name == "asked" else None,
             }
         )
     between = np.corrcoef(kinds.T).round(2).tolist()
@@ -84,14 +86,13 @@ def rows(out: Path, runs: list[Path]) -> list[Row]:
     return found
 
 
-def by_kind(answers: list[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """((answers, 3), (3,)): the worth of each answer in `asked`, averaged over all prompts of a kind; their shares."""
+def by_kind(answers: list[Row], some: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """((some, 3), (3,)): the worth of some answers in `asked`, averaged over all prompts of a kind; shares of kinds."""
     prompts = sorted({row["prompt"] for row in answers})
     kinds = {kind: [prompt for prompt in prompts if kind_of(prompt) == kind] for kind in ("trouble", "open", "closed")}
-    worth = [
-        [np.mean([asked(prompt, row["completion"]) for prompt in some]) for some in kinds.values()] for row in answers
-    ]
-    return np.array(worth), np.array([len(some) / len(prompts) for some in kinds.values()])
+    texts = [answers[number]["completion"] for number in some]
+    worth = [[np.mean([asked(prompt, text) for prompt in of]) for of in kinds.values()] for text in texts]
+    return np.array(worth), np.array([len(of) / len(prompts) for of in kinds.values()])
 
 
 def right(said: np.ndarray, pairs: list[Pair]) -> float:

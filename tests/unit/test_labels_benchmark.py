@@ -1,8 +1,9 @@
-"""The hidden truths of benchmarks/labels.py: expected values are added up by hand from what the sentences hold."""
+"""benchmarks/labels.py: what its hidden truths, its win rates and its curves say, by hand and in closed form."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -10,11 +11,18 @@ TROUBLE, OPEN, CLOSED = "My tent leaks. What now?", "How do I clean my tents?", 
 
 
 @pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> Any:
+def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from label_parts import tasks
+    import label_parts.curves
+    import label_parts.policies
+    import label_parts.tasks
 
-    return tasks
+    return label_parts
+
+
+@pytest.fixture
+def tasks(parts: Any) -> Any:
+    return parts.tasks
 
 
 @pytest.mark.parametrize(
@@ -58,3 +66,28 @@ def test_a_long_answer_is_not_brief(tasks: Any) -> None:
 
 def test_a_prompt_that_first_tells_something_is_a_trouble(tasks: Any) -> None:
     assert [tasks.kind_of(prompt) for prompt in (TROUBLE, OPEN, CLOSED)] == ["trouble", "open", "closed"]
+
+
+def test_a_win_rate_compares_every_answer_with_every_one_of_the_other_and_a_tie_is_a_half(parts: Any) -> None:
+    first, second = np.array([[1.0, 3.0], [0.0, 0.0]]), np.array([[1.0, 2.0], [1.0, 0.0]])
+    # 1 against 1 and 2: 1/2 and 0; 3 against both: 1 and 1 | 0 against 1 and 0, twice: 0 and 1/2
+    assert parts.policies.wins(first, second).tolist() == [2.5 / 4, 1 / 4]
+
+
+def test_the_best_of_n_is_chosen_by_the_reward_and_worth_what_it_is_in_truth(parts: Any) -> None:
+    truth, said = np.array([[1.0, 3.0], [0.0, 5.0]]), np.array([0.9, 0.1, 0.2, 0.8])
+    assert parts.policies.chosen(truth, said).tolist() == [[1.0], [5.0]]
+
+
+def test_the_votes_that_reach_a_level_are_interpolated_on_their_logarithm(parts: Any) -> None:
+    line = {100: {0: 0.5, 1: 0.7}, 400: {0: 0.8}}  # means of 0.6 and 0.8
+    assert parts.curves.votes_for(line, 0.7) == "200"  # half way between 100 and 400 by their logarithms
+    assert parts.curves.votes_for(line, 0.6) == "100 or fewer"
+    assert parts.curves.votes_for(line, 0.9) == "not reached with 400"
+
+
+def test_differences_are_taken_on_the_seeds_that_both_have(parts: Any) -> None:
+    ours, raw = {0: 0.8, 1: 0.7, 2: 0.9}, {0: 0.7, 1: 0.5, 3: 0.1}
+    mean, low, high = parts.curves.difference(ours, raw)
+    # of 0.1 and 0.2: t with one degree of freedom is 12.706 (Student's table), the standard error is 0.05
+    assert (mean, low, high) == pytest.approx((0.15, 0.15 - 12.706 * 0.05, 0.15 + 12.706 * 0.05), abs=1e-4)
