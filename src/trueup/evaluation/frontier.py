@@ -65,7 +65,8 @@ def points(figures: Row) -> list[Point]:
     """The checkpoints in order of their steps, and then the aligned model; nothing without checkpoints."""
     if not (steps := labels(figures)):
         return []
-    _, judge = compared_by(figures) or ("", {"win_rates_over": {}, "win_rates_over_sft": {}})
+    nobody: Row = {"win_rates_over": {}, "win_rates_over_sft": {}}
+    _, judge = compared_by(figures) or ("", nobody)
     optimized = figures["judges"]["optimized"]["win_rates_over_sft"]
     return [
         Point(
