@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from trueup.cli.main import main
 from trueup.errors import ConfigError, StageError
+from trueup.planning import loads
+from trueup.planning.lengths import Lengths
 from trueup.run.artifacts import Adapter, write_json
 from trueup.run.stage import Context
 from trueup.stages import STAGES
@@ -107,3 +109,16 @@ def test_fewer_steps_than_checkpoints_are_refused(number: int, num_steps: int, s
         return
     with pytest.raises(ConfigError, match=said):
         along.refuse_too_few_steps("dpo", number, num_steps, save_steps)
+
+
+def test_the_plan_counts_their_adapters_and_their_answers(tmp_path: Path) -> None:
+    evaluate = next(stage for stage in STAGES if stage.name == "evaluate")
+    lengths = Lengths(num_held_out=10, prompt_tokens=20, longest_prompt=30)
+    (load, work), (more, longer) = (
+        loads.plan(evaluate, opened(tmp_path, "", f"evaluate.checkpoints={number}").run, lengths) or pytest.fail()
+        for number in (0, 4)
+    )
+    assert more.num_adapters == load.num_adapters + 4
+    assert longer.sampled_tokens == work.sampled_tokens * (2 + 4) / 2  # of SFT and of the aligned model before
+    answers = 4 * 10 * 2  # of checkpoints: to ten prompts of 20 tokens, two each, of 48 tokens
+    assert longer.read_tokens == work.read_tokens + answers * (20 + 4 * (20 + 48))  # prompts; judge, reward, KL of two

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import html
+from pathlib import Path
 from typing import Any
 
 import pytest
+from reported import built, opened
 
 from trueup.evaluation import contestants, frontier, shipping
 from trueup.evaluation.regressions import Limits
+from trueup.report import checkpoints, writing
 
 JUDGE = "a judge of its own"
 
@@ -147,6 +152,31 @@ def test_a_better_step_is_a_reason_not_to_ship() -> None:
     assert _check(good).outcome == "passed" and "no step of 2 is shown to be better" in _check(good).says
     names = {check.name for check in shipping.checks(good, [], {"win_rate": None, "kl": None}, Limits())}
     assert not any("step" in name for name in names) and "cheaper ways" in names
+
+
+def test_the_report_draws_both_lines_by_step_and_marks_the_knee(tmp_path: Path) -> None:
+    drawn = checkpoints.figure(frontier.points(TURNED), frontier.knee(TURNED)).axes[0]
+    lines = {str(line.get_label()): list(zip(*line.get_data(), strict=True)) for line in drawn.lines}
+    assert lines["judge"] == [(0, 0.5), (0.05, 0.6), (0.1, 0.7), (0.2, 0.6), (0.4, 0.55)]
+    assert lines["optimized"] == [(0, 0.5), (0.05, 0.6), (0.1, 0.7), (0.2, 0.8), (0.4, 0.9)]
+    assert lines["knee"] == [(0.1, 0.7)]
+    assert [text.get_text() for text in drawn.texts] == ["5", "10", "20", "end", "step"]
+    assert [text.xy[0] for text in drawn.texts] == [0.05, 0.1, 0.2, 0.4, 0]  # type: ignore[attr-defined]
+    run = opened(tmp_path)
+    built(run, "round-1/dpo@a", {}, config={"beta": 0.3})
+    answers = {"answers.jsonl": [{"prompt_id": "a", "messages": [{"content": "q"}], "sft": "s", "aligned": "t"}]}
+    for judge in TURNED["judges"].values():
+        judge |= {"num_without_answer": {}, "notes": {}}
+    built(run, "round-1/evaluate@a", TURNED, answers, inputs={"aligned": "round-1/dpo@a"})
+    written = writing.write(run, "my.yaml")
+    assert not written.not_shown
+    text = html.unescape(written.page.read_text()).replace("\u00a0", " ")
+    assert "The ring marks the knee, step 10: from there on the aligned model is over-optimized." in text
+    assert "dpo@a, round 1: KL from SFT along training" in text and "over-optimized from step 10 (KL 0.100 nats" in text
+    assert "trueup dpo my.yaml --as beta-0.6 --set dpo.beta=0.6" in text
+    rows = list(csv.DictReader(written.tables[0].open()))
+    found = {row["over"]: float(row["kl_from_sft_nats_per_token_of_other"]) for row in rows}
+    assert found == {"sft": 0.0, "step_5": 0.05, "step_10": 0.1, "step_20": 0.2}
 
 
 def test_steps_are_contestants_after_the_others_and_bear_their_steps() -> None:

@@ -56,29 +56,35 @@ def compared_by(figures: Row) -> tuple[str, Row] | None:
 
 
 def can_tell(figures: Row) -> tuple[str, Row] | None:
-    """`compared_by`, where that judge is not shown to be right no more often than chance."""
+    """`compared_by`, unless that judge cannot tell."""
     found = compared_by(figures)
     return None if found is None or found[1]["can_tell"] is False else found
 
 
 def points(figures: Row) -> list[Point]:
     """The checkpoints in order of their steps, and then the aligned model; nothing without checkpoints."""
-    steps, found = labels(figures), compared_by(figures)
-    judge: Row = {} if found is None else found[1]
-    judged, over_it = judge.get("win_rates_over_sft", {}), judge.get("win_rates_over", {})
-    optimized = figures["judges"]["optimized"]["win_rates_over_sft"] if steps else {}
-    kls = {label: figures[label]["kl_nats_per_token"] for label in steps} | {"aligned": figures["kl_nats_per_token"]}
+    if not (steps := labels(figures)):
+        return []
+    nobody: Row = {"win_rates_over": {}, "win_rates_over_sft": {}}
+    _, judge = compared_by(figures) or ("", nobody)
+    optimized = figures["judges"]["optimized"]["win_rates_over_sft"]
     return [
-        Point(label, name_of(label, figures), kls[label], judged.get(label), optimized.get(label), over_it.get(label))
+        Point(
+            label,
+            name_of(label, figures),
+            (figures if label == "aligned" else figures[label])["kl_nats_per_token"],
+            judge["win_rates_over_sft"].get(label),
+            optimized.get(label),
+            judge["win_rates_over"].get(label),
+        )
         for label in (*steps, "aligned")
-        if steps
     ]
 
 
 def best(figures: Row) -> Point | None:
     """The checkpoint with the highest win rate over SFT by the judge; None where nobody may say.
 
-    Where the judge was asked about the aligned model's comparisons alone, the one that loses the fewest of these.
+    Where the judge was asked about the aligned model alone, the one over which the aligned model wins least.
     """
     if can_tell(figures) is None:
         return None

@@ -36,19 +36,18 @@ def add(page: Page, gathered: Gathered, run_file: str) -> None:
 def _plot(one: Aligned, figures: Row) -> tuple[Figure, str]:
     found, turned = frontier.points(figures), frontier.knee(figures)
     judge, optimized = frontier.compared_by(figures), figures["judges"]["optimized"]["name"]
-    said = (
-        f"{one.built.title}: comparisons won over SFT from SFT over its checkpoints to the aligned model, against KL."
-    )
+    said = f"{one.built.title}: comparisons won over SFT, along training from SFT to the aligned model, against KL."
     if judge is not None and any(point.judged for point in found):
         said += f" Filled: by {judge[1]['name']}, with 95 % intervals."
     said += f" Hollow: by {optimized}."
     if turned is not None:
         said += f" The ring marks the knee, {turned.name}: from there on the aligned model is over-optimized."
-    return _figure(found, turned), said
+    return figure(found, turned), said
 
 
-def _figure(found: Sequence[Point], turned: Point | None) -> Figure:
-    figure, axes = drawing.axes(3.0)
+def figure(found: Sequence[Point], turned: Point | None) -> Figure:
+    """Win rates over SFT against KL from SFT, by the judge and by what was optimized; a ring around the knee."""
+    drawn, axes = drawing.axes(3.0)
     axes.axhline(0.5, color=drawing.GREY, linestyle="--", linewidth=1)
     axes.plot([0], [0.5], color=drawing.GREY, marker="+", markersize=9, linestyle="", label="SFT")
     judged = [(one.kl, one.judged) for one in found if one.judged]
@@ -64,15 +63,16 @@ def _figure(found: Sequence[Point], turned: Point | None) -> Figure:
     )
     look = {"marker": "s", "markersize": 5, "markerfacecolor": "#ffffff", "linestyle": ""}
     axes.plot(*zip(*optimized, strict=True), color=OPTIMIZED, **look)
-    if turned is not None and turned.judged is not None:
+    if turned is not None and (at := turned.judged or turned.optimized) is not None:
         ring = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "linestyle": ""}
-        axes.plot([turned.kl], [turned.judged["estimate"]], color=drawing.COLOURS[3], label="knee", **ring)
+        axes.plot([turned.kl], [at["estimate"]], color=drawing.COLOURS[3], label="knee", **ring)
     axes.set(ylim=(-0.02, 1.02), xlabel="KL from SFT, nats per token", ylabel="comparisons won")
-    axes.set_xlim(left=-0.02 * max(one.kl for one in found), right=1.08 * max(one.kl for one in found))
+    furthest = max(one.kl for one in found) or 1.0
+    axes.set_xlim(left=-0.03 * furthest, right=1.08 * furthest)
     axes.set_yticks(*drawing.PERCENT)
     _steps(axes, found)
     drawing.legend(axes)
-    return figure
+    return drawn
 
 
 def _steps(axes: Any, found: Sequence[Point]) -> None:

@@ -111,7 +111,7 @@ def _answers(page: Page, gathered: Gathered) -> None:
             scores = [row.get("reward", {}) for row in one.evaluation.rows("answers.jsonl")]
             labels = rows.answering(one.evaluation) if one is gathered.headline else ["aligned"]
             table += [_answer(one, one.evaluation.metrics, label, scores) for label in labels]
-    names = ["wins over SFT", "tokens on average", "end by themselves", "KL from SFT", "tokens read and sampled"]
+    names = ["wins over SFT", "tokens on average", "end by themselves", "tokens read and sampled", "KL from SFT"]
     page.table(*_known(["whose answers", *names, "optimized reward"], table), caption="Their answers")
 
 
@@ -126,7 +126,7 @@ def _answer(one: Aligned, metrics: Row, label: str, scores: Sequence[Row]) -> li
         words.share(won) if won else None,
         f"{sampled['mean_length_tokens']:.1f}",
         f"{sampled['eos_rate']:.1%}",
-        None if kl is None else f"{kl:.3f}",
         None if read is None else f"{read + sampled.get('sampled_tokens', 0):.0f}",
+        None if kl is None else f"{kl:.3f}",
         f"{sum(mine) / len(mine):.2f}" if mine else None,
     ]
