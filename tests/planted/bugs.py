@@ -12,6 +12,7 @@ RANKS = "tests/distributed/test_equal.py::"
 GPU = "tests/unit/test_gpu_decoder.py"
 STAGES, ROUNDS = "tests/contract/test_stages.py", "tests/e2e/test_rounds.py"
 SPEAKER, TALK = "src/trueup/talk/speaker.py", "tests/talk/test_"
+BEST, CHOSEN = "src/trueup/talk/best.py", "tests/talk/test_best_answers.py::test_"
 ADAPTERS, JUDGEMENTS = "tests/wiring/test_adapters.py", "tests/wiring/test_judgements.py"
 
 TRAINING = "src/trueup/training/"
@@ -1166,8 +1167,8 @@ BUGS = [
         "the worst of n answers kept",
         "evaluation",
         "src/trueup/evaluation/best_of.py",
-        "[max(range(start, start + n)",
-        "[min(range(start, start + n)",
+        "key=lambda i: -scores[i]",
+        "key=lambda i: scores[i]",
         ("tests/unit/test_best_of.py",),
     ),
     Bug(
@@ -2006,6 +2007,46 @@ BUGS = [
         "comparison(*_uids(a, b)",
         "comparison(*_uids(b, a)",
         (TALK + "chat.py::test_a_blind_vote_is_a_comparison_that_collect_takes_in",),
+    ),
+    Bug(
+        "in use, the worst of several answers is given",
+        "talk",
+        "src/trueup/evaluation/best_of.py",
+        "key=lambda i: -scores[i]",
+        "key=lambda i: scores[i]",
+        (CHOSEN + "in_a_conversation_the_best_is_chosen_and_kept_as_such",),
+    ),
+    Bug(
+        "several answers scored without what was said before",
+        "talk",
+        BEST,
+        "[answers[0].prompt.messages]",
+        "[answers[0].prompt.messages[-1:]]",
+        (CHOSEN + "in_a_conversation_the_best_is_chosen_and_kept_as_such",),
+    ),
+    Bug(
+        "an answer scored beyond the stop text that ended it",
+        "talk",
+        BEST,
+        'if answer.finish != "stop":',
+        "if True:",
+        (CHOSEN + "what_a_stop_text_ends_is_scored_as_it_is_shown",),
+    ),
+    Bug(
+        "the best of several answers kept as a sample of the model",
+        "talk",
+        "src/trueup/talk/answers.py",
+        "if (best := self.chosen) is not None:",
+        "if (best := self.chosen) is not None and not best.n:",
+        (CHOSEN + "in_a_conversation_the_best_is_chosen_and_kept_as_such",),
+    ),
+    Bug(
+        "tokens of answers that were not chosen are not counted",
+        "talk",
+        "src/trueup/talk/answers.py",
+        "if best is None else best.num_tokens",
+        "if best is None or best else 0",
+        (TALK + "serve.py::test_all_tokens_that_were_sampled_are_counted",),
     ),
     Bug(
         "judgements in use train on held-out prompts",
