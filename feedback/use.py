@@ -26,7 +26,9 @@ LONGEST_NAME = 100  # characters
 class Use:
     """`runs/<name>/store/use.jsonl`: a line for what one person said at one time, with the answers that it is about.
 
-    An answer is a row as `sample` writes it, with `model`: which adapter gave it, such as round-1/dpo.
+    An answer is a row as `sample` writes it, with `model`: which adapter gave it, such as round-1/dpo. One that was
+    chosen among several has `best_of`: of how many (`n`), its `rank` from 1 on and its `reward`, and `by` which reward,
+    whose files have `fingerprint`.
     """
 
     def __init__(self, store: Path) -> None:
@@ -66,8 +68,14 @@ def _checked(row: Any) -> Row:
     turns = [(message["role"], message["content"]) for message in row["messages"]]
     if not all(isinstance(text, str) for text in texts) or not turns:
         raise ValueError("no completion")
+    _chosen(row)
     known: Row = row
     return known
+
+
+def _chosen(row: Row) -> str:
+    """Of how many answers this one was chosen, and by what; empty of one that was not."""
+    return f"best of {row['best_of']['n']} by {row['best_of']['by']}" if "best_of" in row else ""
 
 
 @dataclass(frozen=True)
@@ -92,13 +100,14 @@ class Beside:
             return pulled
         taken: list[Judgement] = []
         completions: dict[str, Row] = {}
-        held_out = 0
+        held_out, chosen = 0, Counter[str]()
         for judgements, about in said:
             if any(self.is_held_out(row["messages"]) for row in about):
                 held_out += len(judgements)
                 continue
             completions |= {row["uid"]: row | {"source": SOURCE} for row in about}
             taken += judgements
+            chosen.update({kind: len(judgements) for kind in {*map(_chosen, about)} - {""}})
         models = {row["uid"]: row["model"] for row in completions.values()}
         notes = {
             "judgements": len(taken),
@@ -107,7 +116,7 @@ class Beside:
             "of_models": dict(Counter(_of(one, models) for one in taken)),
             "about_held_out_prompts": held_out,
             "lines_that_cannot_be_read": num_broken,
-        }
+        } | ({"of_chosen_answers": dict(chosen)} if chosen else {})
         return replace(
             pulled,
             judgements=[*pulled.judgements, *taken],
@@ -139,6 +148,10 @@ def in_words(found: Row) -> list[str]:
         f"lines of store/{FILE} that cannot be read: {found['lines_that_cannot_be_read']:,}": (
             found["lines_that_cannot_be_read"]
         ),
+    }
+    lines |= {
+        f"from use, about answers that are no samples of the model but the {kind}: {_many(number)}": number
+        for kind, number in found.get("of_chosen_answers", {}).items()
     }
     return [line for line, number in lines.items() if number]
 

@@ -15,7 +15,7 @@ from trueup.evaluation import baselines, best_of, contestants, saying
 from trueup.evaluation.abilities import AbilitySettings
 from trueup.evaluation.baselines import Baseline
 from trueup.judges.settings import JudgeSettings
-from trueup.online.settings import RewardSettings, files_of_functions, unused_inputs
+from trueup.online.settings import RewardSettings, by_functions, files_of_functions
 from trueup.planning import loads
 from trueup.run import naming
 from trueup.run.artifacts import Adapter, Feedback, Report, RewardModel
@@ -176,10 +176,7 @@ def _contestants(
 
 def unused(config: Config, run: RunFile) -> tuple[str, ...]:
     """No reward model and no judgements, where the method was rewarded by functions alone."""
-    method = run.section(run.method)
-    if isinstance(method, RewardSettings) and unused_inputs(method, run):
-        return ("reward", "feedback")
-    return ()
+    return ("reward", "feedback") if by_functions(run) else ()
 
 
 def how_far(run_dir: Path) -> str:

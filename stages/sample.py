@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from trueup.errors import ConfigError
 from trueup.evaluation import best_of
-from trueup.online.settings import RewardSettings, unused_inputs
+from trueup.online.settings import by_functions
 from trueup.planning import loads
 from trueup.run import enough
 from trueup.run.artifacts import Adapter, Completions, RewardModel, write_jsonl
@@ -133,10 +133,10 @@ def _best(
 
     task = bar.add_task("rewards", total=len(every))
     judge = of_run(context, model, tokenizer, None if reward is None else reward.path)
-    done, found = judge.best(asked[::n], every, n, lambda number: bar.advance(task, number))
+    places, found = judge.best(asked[::n], every, n, lambda number: bar.advance(task, number))
     best = [max(found[start : start + n]) for start in range(0, len(found), n)]
     gained = {"of_all": sum(found) / len(found), "of_best": sum(best) / len(best)}
-    return done, {"best_of": {"n": n, "num_sampled": len(every), "mean_reward": gained}}
+    return [every[i] for i in places], {"best_of": {"n": n, "num_sampled": len(every), "mean_reward": gained}}
 
 
 def uids(answers: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -152,18 +152,12 @@ def uids(answers: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def unused(config: Config, run: RunFile) -> tuple[str, ...]:
     """No reward model, unless the best of several completions is chosen by it; in round 1 there is none."""
-    return ("reward",) if not config.best_of or run.round == 1 or _by_functions(run) else ()
-
-
-def _by_functions(run: RunFile) -> bool:
-    """Whether functions alone reward."""
-    method = run.section(run.method)
-    return isinstance(method, RewardSettings) and bool(unused_inputs(method, run))
+    return ("reward",) if not config.best_of or run.round == 1 or by_functions(run) else ()
 
 
 def foresee(config: Config, context: Context) -> None:
     """Raises ConfigError where there is no reward yet to choose the best completion by."""
-    if config.best_of and context.run.round == 1 and not _by_functions(context.run):
+    if config.best_of and context.run.round == 1 and not by_functions(context.run):
         raise ConfigError(
             "sample.best_of",
             found=f"{config.best_of}, and no reward to choose by: that of round 1 learns from what people say of these",

@@ -43,12 +43,14 @@ class Served:
 
 
 @contextmanager
-def serving(run: Pipeline, *, key: str | None = None, speaker: Speaker | None = None) -> Iterator[Served]:
+def serving(
+    run: Pipeline, *, key: str | None = None, speaker: Speaker | None = None, best_of: int = 0
+) -> Iterator[Served]:
     """The models of `run`, served on a free port until the block ends."""
     lines: list[str] = []
     faults: list[Exception] = []
     speaker = speaker or Speaker(run, roster(run))
-    made = Server(speaker, Use(run.folder / "store"), DEFAULTS, lines.append, faults.append)
+    made = Server(speaker, Use(run.folder / "store"), DEFAULTS, lines.append, faults.append, best_of=best_of)
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]
     config = uvicorn.Config(app(made, key=key, loopback=True), log_level="warning", timeout_graceful_shutdown=1)

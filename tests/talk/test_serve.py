@@ -20,10 +20,9 @@ import httpx
 import openai
 import plain
 import pytest
-import torch
-from judged import judge, judged_pairs
+from rewarding import Rewards, apart, order
 from serving import Served, serving
-from tiny import open_run
+from tiny import copy_of, open_run
 from transformers import GenerationConfig
 
 from trueup.feedback.judgement import from_row
@@ -36,12 +35,11 @@ HELLO: list[Any] = [{"role": "user", "content": "red green"}]
 
 
 @pytest.fixture(scope="module")
-def run(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def run(rewarded: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """The tiny run with preferences, and with a reward model and DPO made of them."""
-    made = judge(pipeline, tmp_path_factory.mktemp("serve") / "run", judged_pairs(), [])
-    made.execute("reward")
-    apart = ("dpo.learning_rate=0.01", "dpo.num_train_epochs=3")  # far enough from sft to say something else
-    open_run(made.run_file_dir, *apart).execute("dpo")
+    made = open_run(copy_of(rewarded, tmp_path_factory.mktemp("serve") / "run"))
+    far = ("dpo.learning_rate=0.01", "dpo.num_train_epochs=3")  # enough from sft to say something else
+    open_run(made.run_file_dir, *far).execute("dpo")
     return made
 
 
@@ -199,28 +197,81 @@ def test_the_system_message_of_the_run_comes_first_and_that_is_stated(run: Pipel
             ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
             assert found.usage is not None and found.usage.prompt_tokens == len(ids)
         assert [model.id for model in served.client.models.list()] == ["base", "sft", "round-1/dpo"]
-        with pytest.raises(openai.BadRequestError, match="best_of needs the reward model"):
-            served.client.chat.completions.create(messages=HELLO, extra_body={"best_of": 2}, **asked)
+        with pytest.raises(openai.BadRequestError, match=r"no round-2/reward yet .* next: trueup reward RUN\.yaml"):
+            served.client.chat.completions.create(**ASKED, extra_body={"best_of": 2})
 
 
-def test_best_of_gives_the_answer_that_the_reward_model_scores_highest(served: Served) -> None:
-    asked: dict[str, Any] = {"model": "base", "messages": HELLO, "temperature": 1.0, "max_tokens": 8, "seed": 11}
-    all_four = served.client.chat.completions.create(**asked, n=4)
-    base, folder = served.run.run.model.base, served.run.path("reward")
-    tokenizer, classifier = plain.tokenizer(base), plain.classifier(base, folder)
-    plain.put(classifier, {plain.plain_name(name): tensor for name, tensor in plain.saved(folder).items()})
-    with torch.no_grad():
-        scores = [
-            plain.score_sampled(classifier, tokenizer, HELLO, answer.sampled.ids).item()
-            for answer in served.server.latest[all_four.id][0]
-        ]
-    wanted = all_four.choices[scores.index(max(scores))].message.content
-    for stream in (False, True):
-        found: Any = served.client.chat.completions.create(**asked, stream=stream, extra_body={"best_of": 4})
-        parts = (
-            [event.choices[0].delta.content or "" for event in found] if stream else [found.choices[0].message.content]
-        )
-        assert "".join(parts) == wanted
+@pytest.fixture(scope="module")
+def four(served: Served) -> tuple[list[Any], list[int]]:
+    """(four answers as they are sampled, their places by plain scoring, the best first); at a seed that tells these."""
+    rewards = Rewards(served.run)
+    for seed in range(100):
+        done = served.client.chat.completions.create(**ASKED, seed=seed, n=4)
+        found = served.server.latest[done.id][0]
+        scores = rewards(HELLO, [answer.sampled.ids for answer in found])
+        if apart(scores) > 0.1 and apart(sorted(scores)[:3]) > 0.1 and order(scores)[0] != 0:
+            return found, order(scores)
+    raise AssertionError("no seed tells them")
+
+
+ASKED: dict[str, Any] = {"model": "base", "messages": HELLO, "temperature": 1.0, "max_tokens": 8}
+
+
+def given(found: Any, stream: bool) -> dict[int, str]:
+    """The text of each choice."""
+    texts: dict[int, str] = {}
+    for event in found if stream else [found]:
+        for choice in event.choices:
+            part = choice.delta.content if stream else choice.message.content
+            texts[choice.index] = texts.get(choice.index, "") + (part or "")
+    return texts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_best_of_gives_the_answers_that_the_reward_model_scores_highest(
+    served: Served, four: tuple[list[Any], list[int]], stream: bool
+) -> None:
+    every, places = four
+    asked = ASKED | {"seed": every[0].how.seed, "stream": stream}
+    for n in (1, 2):
+        found: Any = served.client.chat.completions.create(**asked, n=n, extra_body={"best_of": 4})
+        assert given(found, stream) == {rank: every[i].text for rank, i in enumerate(places[:n])}
+    assert served.lines[-1].startswith("chatcmpl-") and " base, best of 4: " in served.lines[-1]
+
+
+def test_all_tokens_that_were_sampled_are_counted(served: Served, four: tuple[list[Any], list[int]]) -> None:
+    """As OpenAI documents best_of: max(n, best_of) answers are what a request generates."""
+    asked = ASKED | {"seed": four[0][0].how.seed}
+    done = served.client.chat.completions.create(**asked, extra_body={"best_of": 4})
+    drawn = sum(len(answer.sampled.ids) for answer in four[0])
+    assert done.usage is not None and done.usage.completion_tokens == drawn
+    assert done.usage.total_tokens == done.usage.prompt_tokens + drawn
+    assert done.model_dump()["trueup"]["best_of"] == {"n": 4, "by": "round-1/reward"}
+    options: Any = {"stream": True, "stream_options": {"include_usage": True}}
+    *_, last = served.client.chat.completions.create(**asked, extra_body={"best_of": 4}, **options)
+    assert last.usage == done.usage
+
+
+def test_a_server_whose_answers_are_the_best_of_four(
+    run: Pipeline, served: Served, four: tuple[list[Any], list[int]]
+) -> None:
+    every, places = four
+    with serving(run, speaker=served.server.speaker, best_of=4) as best:
+        ask = best.client.chat.completions.create
+        done = ask(**ASKED, seed=every[0].how.seed)
+        assert given(done, False) == {0: every[places[0]].text}
+        assert thumb(best, completion_id=done.id, thumb="up", who="bob")["who"] == "use:bob"
+        plainly = ask(**ASKED, seed=every[0].how.seed, extra_body={"best_of": 1})
+        assert given(plainly, False) == {0: every[0].text} and "best_of" not in plainly.model_dump()["trueup"]
+        greedy = ask(**ASKED | {"temperature": 0})
+        assert greedy.usage is not None and greedy.usage.completion_tokens <= 8
+        many = ask(**ASKED, seed=every[0].how.seed, n=5)
+        assert many.model_dump()["trueup"]["best_of"]["n"] == 5 and len(many.choices) == 5
+    *_, line = read_jsonl(run.folder / "store" / "use.jsonl")
+    (row,) = line["completions"]
+    assert row["completion"] == every[places[0]].text
+    marked = row["best_of"]
+    assert (marked["n"], marked["rank"], marked["by"]) == (4, 1, "round-1/reward")
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -292,7 +343,10 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     ("messages", {"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, 400, "the last message is"),
     ("messages", {"messages": [{"role": "user", "content": "red " * 3000}]}, 400, "context of the base, 2048 tokens"),
     ("max_tokens", {"max_tokens": 0}, 400, "max_tokens: "),
-    ("best_of", {"best_of": 5, "n": 4}, 400, "n times best_of"),
+    ("best_of", {"best_of": 3, "n": 4}, 400, "best_of is 3 and n is 4"),
+    ("best_of", {"best_of": 17}, 400, "best_of: Input should be less than or equal to 16"),
+    ("best_of", {"best_of": 0}, 400, "best_of: Input should be greater than or equal to 1"),
+    ("best_of", {"best_of": 2, "temperature": 0}, 400, "at temperature 0 all answers are the same"),
 ]
 
 
@@ -458,7 +512,7 @@ def test_an_adapter_that_was_built_again_is_not_taken_for_the_old_one(served: Se
 
 
 def test_only_adapters_of_this_base_are_offered(run: Pipeline, tmp_path: Path) -> None:
-    from tiny import copy_of, make_model
+    from tiny import make_model
 
     from trueup.errors import StageError
     from trueup.talk.roster import roster

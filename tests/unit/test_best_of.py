@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from trueup.errors import ModelError
 from trueup.evaluation import best_of
 from trueup.judges.optimized import Optimized
 from trueup.online.rewards import Part
@@ -38,15 +39,25 @@ def test_kl_is_less_where_answers_come_twice() -> None:
     assert 0 < kl < best_of.most_kl(4) == pytest.approx(log(4) - 3 / 4)
 
 
-def test_the_best_of_each_prompt_is_kept_with_its_tokens() -> None:
-    """The reward counts letters; of equals the first is kept."""
+def test_the_best_of_each_prompt_are_kept_in_order() -> None:
+    """The reward counts letters; of equals the first is kept, and comes first."""
     part = Part("letters", 1.0, lambda prompts, texts: [float(len(text)) for text in texts])
     texts = ["a", "bbb", "cc", "dd", "e", "ff"]
     every = [Sampled(text, [number], 0.0, "eos") for number, text in enumerate(texts)]
     asked = [[{"role": "user", "content": name}] for name in ("first", "second")]
-    found, rewards = Optimized(None, None, None, [part]).best(asked, every, 3)
-    assert [(one.text, one.ids) for one in found] == [("bbb", [1]), ("dd", [3])]
+    judge = Optimized(None, None, None, [part])
+    found, rewards = judge.best(asked, every, 3)
+    assert [texts[i] for i in found] == ["bbb", "dd"]
     assert rewards == [1, 3, 2, 2, 1, 2]
+    for keep, wanted in ((2, ["bbb", "cc", "dd", "ff"]), (3, ["bbb", "cc", "a", "dd", "ff", "e"])):
+        assert [texts[i] for i in judge.best(asked, every, 3, keep=keep)[0]] == wanted
+
+
+def test_a_reward_that_is_no_number_chooses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Optimized(None, None, None, [])
+    monkeypatch.setattr(Optimized, "scores", lambda *some: {"": [1.0, float("nan")]})
+    with pytest.raises(ModelError, match="1 of 2 answers have a reward of nan"):
+        judge.best([[{"role": "user", "content": "x"}]], [Sampled("x", [1], 0.0, "eos")] * 2, 2)
 
 
 def test_each_answer_is_scored_with_its_own_prompt() -> None:

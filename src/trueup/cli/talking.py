@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from trueup.cli.document import tell, with_json
-from trueup.cli.options import DEVICE, RUN_FILE, SET, open_run
+from trueup.cli.options import DEVICE, RUN_FILE, SET
+from trueup.cli.use import BEST_OF, MAX_TOKENS, TEMPERATURE, TOP_P, need_reward, notes, opened, sampled_how
 from trueup.errors import ServerError
-
-if TYPE_CHECKING:
-    from trueup.run.pipeline import Pipeline
-    from trueup.talk.answers import How
-    from trueup.talk.roster import Roster
-
-MAX_TOKENS = click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="The longest answer, in tokens."
-)
-TEMPERATURE = click.option(
-    "--temperature", type=click.FloatRange(0, 2), help="By default that of sample in the run file; 0 is greedy."
-)
-TOP_P = click.option(
-    "--top-p", type=click.FloatRange(0, 1, min_open=True), help="By default that of sample in the run file."
-)
 
 
 @click.command()
@@ -40,6 +25,7 @@ TOP_P = click.option(
 @TEMPERATURE
 @TOP_P
 @MAX_TOKENS
+@BEST_OF
 @DEVICE
 @with_json
 def serve(
@@ -50,6 +36,7 @@ def serve(
     temperature: float | None,
     top_p: float | None,
     max_tokens: int,
+    best_of: int,
 ) -> None:
     """Serve the models of a run to programs, as OpenAI does.
 
@@ -61,7 +48,9 @@ def serve(
     from trueup.talk import listen
     from trueup.talk.guard import is_loopback
 
-    pipeline, roster = _open(run_file, overrides)
+    pipeline, roster = opened(run_file, overrides)
+    how = sampled_how(pipeline, temperature, top_p, max_tokens, 0)
+    need_reward(pipeline, roster, how, best_of)
     _need_server()
     key = listen.key_for(host)
     with listen.bind(host, port) as listening:
@@ -80,15 +69,16 @@ def serve(
         server = Server(
             speaker,
             Use(pipeline.folder / "store"),
-            _how(pipeline, temperature, top_p, max_tokens, 0),
+            how,
             lambda line: click.echo(line, err=True),
             fault,
+            best_of=best_of,
         )
         address = listen.url(host, port)
         tell(url=address, models=list(roster.models), key_needed=key is not None)
         click.echo(f"serving {pipeline.run.name} at {address}; Ctrl+C stops it")
         click.echo(f"models: {', '.join(roster.models)}")
-        for line in _notes(pipeline, roster):
+        for line in notes(pipeline, roster, best_of):
             click.echo(line)
         if not is_loopback(host):
             click.echo("warning: other machines reach it, and what they send travels unencrypted", err=True)
@@ -110,6 +100,7 @@ def serve(
 @TEMPERATURE
 @TOP_P
 @MAX_TOKENS
+@BEST_OF
 @DEVICE
 @with_json
 def chat(
@@ -122,6 +113,7 @@ def chat(
     temperature: float | None,
     top_p: float | None,
     max_tokens: int,
+    best_of: int,
 ) -> None:
     """Talk to a model of the run, and judge its answers.
 
@@ -132,7 +124,7 @@ def chat(
 
     if model is not None and blind is not None:
         raise click.UsageError("--model and --blind cannot be used together")
-    pipeline, roster = _open(run_file, overrides)
+    pipeline, roster = opened(run_file, overrides)
     names = blind or (model or roster.default,)
     models = [roster.find(name) for name in names]
     if len(models) == 2 and models[0] == models[1]:
@@ -146,12 +138,13 @@ def chat(
     session = secrets.token_hex(3)
     annotator(who, session)  # refused before anything is loaded
     seed = drawn_seed() if seed is None else seed
-    for line in _notes(pipeline, roster):
+    how = sampled_how(pipeline, temperature, top_p, max_tokens, seed)
+    need_reward(pipeline, roster, how, best_of)
+    for line in notes(pipeline, roster, best_of):
         click.echo(line)
-    how = _how(pipeline, temperature, top_p, max_tokens, seed)
     with spinner("loading the base and an adapter"):
         speaker = Speaker(pipeline, roster)
-    here = terminal.Terminal(speaker, Use(pipeline.folder / "store"), how, who, session)
+    here = terminal.Terminal(speaker, Use(pipeline.folder / "store"), how, who, session, best_of=best_of)
     with_whom = models[0].name if len(models) == 1 else "two models, blind"
     here.tell(f"{pipeline.run.name}: talking to {with_whom}. /help lists the commands, Ctrl+D leaves.")
     wins: dict[str, int] = {}
@@ -168,42 +161,6 @@ def chat(
         kept = "1 judgement is" if len(here.kept) == 1 else f"{len(here.kept)} judgements are"
         here.tell(f"{kept} kept for the next trueup collect")
     tell(models=[one.name for one in models], seed=seed, judgements=here.kept, preferred=wins)
-
-
-def _open(run_file: Path, overrides: tuple[str, ...]) -> tuple[Pipeline, Roster]:
-    from trueup.talk.roster import roster
-
-    pipeline = open_run(run_file, overrides)
-    return pipeline, roster(pipeline)
-
-
-def _how(pipeline: Pipeline, temperature: float | None, top_p: float | None, max_tokens: int, seed: int) -> How:
-    """How answers are sampled: as the options say, else as `sample` does."""
-    from trueup.stages.sample import Config
-    from trueup.talk.answers import How
-
-    section = pipeline.run.section("sample")
-    assert isinstance(section, Config)  # noqa: S101 - the run file's shape
-    return How(
-        temperature=section.temperature if temperature is None else temperature,
-        top_p=section.top_p if top_p is None else top_p,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
-
-
-def _notes(pipeline: Pipeline, roster: Roster) -> list[str]:
-    """What users should know of the models, a line each."""
-    from trueup.errors import visible
-
-    data, lines = pipeline.run.data, []
-    if data.system:
-        lines.append(f"data.system comes first, unless a conversation has a system message of its own: {data.system!r}")
-    if data.few_shot:
-        lines.append(f"data.few_shot comes before every conversation: {len(data.few_shot)} examples")
-    lines += [f"warning: {name} is used as it is, and is stale: {why}" for name, why in roster.stale.items()]
-    lines += [f"warning: {name} cannot be used: {why}" for name, why in roster.refused.items()]
-    return [visible(line) for line in lines]
 
 
 def _need_server() -> None:

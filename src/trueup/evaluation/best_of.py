@@ -13,9 +13,13 @@ def several(n: int) -> int:
     return n
 
 
-def best(scores: Sequence[float], n: int) -> list[int]:
-    """The places of the highest score of each n in a row, the first of equals; `scores` are (prompts x n,)."""
-    return [max(range(start, start + n), key=lambda i: scores[i]) for start in range(0, len(scores), n)]
+def best(scores: Sequence[float], n: int, keep: int = 1) -> list[int]:
+    """The places of the `keep` highest scores of each n in a row, the highest first, the first of equals before others.
+
+    `scores` are (prompts x n,), and the places (prompts x keep,).
+    """
+    rows = [range(start, start + n) for start in range(0, len(scores), n)]
+    return [place for row in rows for place in sorted(row, key=lambda i: -scores[i])[:keep]]
 
 
 def most_won(n: int) -> float:

@@ -112,7 +112,8 @@ def measure(contest: Contest, out: Path) -> Row:
             done[label] = every
             if n > 1:
                 advance = shown(f"rewards of {label}", len(every))
-                done[label], found = optimized.best([prompts[i] for i in one.rows], every, n, advance)
+                places, found = optimized.best([prompts[i] for i in one.rows], every, n, advance)
+                done[label] = [every[i] for i in places]
                 scores[label] = [max(found[start : start + n]) for start in range(0, len(found), n)]
             read = [chat.prompt(messages) for messages in one.prompts]
             metrics[label] = compare.described(done[label], every, read, kept.seconds)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trueup.data.dialogue import Messages
+from trueup.errors import ModelError
 from trueup.evaluation import best_of, compare
 from trueup.models import scoring
 from trueup.online import rewards
@@ -38,11 +40,27 @@ class Optimized:
         return {label: rewards.total(self.parts, prompts, some) for label, some in texts.items()}
 
     def best(
-        self, prompts: list[Messages], every: list[Sampled], n: int, advance: Callable[[int], None] = lambda done: None
-    ) -> tuple[list[Sampled], list[float]]:
-        """(the best of each n answers in a row, the rewards of all), n of `every` to each of `prompts`."""
+        self,
+        prompts: list[Messages],
+        every: list[Sampled],
+        n: int,
+        advance: Callable[[int], None] = lambda done: None,
+        *,
+        keep: int = 1,
+    ) -> tuple[list[int], list[float]]:
+        """(the places of the `keep` best of each n answers in a row, the best first; the rewards of all).
+
+        `every` has n answers to each of `prompts`. Raises ModelError where a reward is no finite number.
+        """
         found = self.scores([messages for messages in prompts for _ in range(n)], {"": every}, advance)[""]
-        return [every[i] for i in best_of.best(found, n)], found
+        if lost := [reward for reward in found if not math.isfinite(reward)]:
+            raise ModelError(
+                "best-of-n",
+                found=f"{len(lost)} of {len(found)} answers have a reward of {lost[0]}",
+                expected="finite numbers",
+                next_step="trueup reward RUN.yaml --rebuild",
+            )
+        return best_of.best(found, n, keep), found
 
 
 def of_run(context: Context, model: Any, tokenizer: Any, reward: Path | None) -> Optimized:

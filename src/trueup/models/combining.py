@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from trueup.errors import ConfigError
+from trueup.run.artifacts import MEMBERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,3 +33,13 @@ class Combination:
         if self.rule == "mean":
             return scores.mean(0)
         return scores.mean(0) - self.variance_coefficient * scores.var(0, correction=0)
+
+    def refuse_one(self, folder: Path) -> None:
+        """Raises ConfigError where the reward model of `folder` has one member, and this is not their mean."""
+        if self.rule != "mean" and not (folder / MEMBERS).exists():
+            raise ConfigError(
+                f"combine: {self.rule}",
+                found=f"a reward model of one member, {folder}",
+                expected="one of several members",
+                next_step="set reward.members, then: trueup reward RUN.yaml --rebuild; or leave combine out",
+            )

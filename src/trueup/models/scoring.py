@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.errors import ConfigError, ModelError
+from trueup.errors import ModelError
 from trueup.models import adapters, causal, errors
 from trueup.models.combining import Combination
 from trueup.run.artifacts import MEMBERS, member_folders
@@ -46,14 +46,8 @@ def load_reward(model: Any, folder: Path, combine: Combination | None = None, na
 
     combine, device = combine or Combination(), next(model.parameters()).device
     heads = [_load(model, folder, name)]
+    combine.refuse_one(folder)
     if not (folder / MEMBERS).exists():
-        if combine.rule != "mean":
-            raise ConfigError(
-                f"combine: {combine.rule}",
-                found=f"a reward model of one member, {folder}",
-                expected="one of several members",
-                next_step="set reward.members, then: trueup reward RUN.yaml --rebuild; or leave combine out",
-            )
         none, one = torch.zeros(1, device=device), torch.ones(1, device=device)
         return Head(heads[0], none, one, heads[0], (name,))
     names = [name]

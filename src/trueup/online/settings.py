@@ -81,6 +81,12 @@ def unused_inputs(config: RewardSettings, run: RunFile) -> tuple[str, ...]:
     return ("reward",) if config.reward_model_weight == 0 else ()
 
 
+def by_functions(run: RunFile) -> bool:
+    """Whether functions alone reward the run's method."""
+    method = run.section(run.method)
+    return isinstance(method, RewardSettings) and bool(unused_inputs(method, run))
+
+
 def files_of_functions(config: RewardSettings, folder: Path) -> dict[str, Path]:
     """The file that holds each reward function, found as Python would, in `folder` first; nothing is run.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +39,27 @@ class How:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """That an answer is no sample of its model: it is the `rank`-th best, from 1 on, of `n` answers to its prompt.
+
+    `by` is the name of what chose, `fingerprint` that of its files, and `reward` the score it gave. `num_tokens` were
+    sampled for all n answers.
+    """
+
+    n: int
+    rank: int
+    by: str
+    fingerprint: str
+    reward: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One answer. `finish`: it ended by itself (eos), by a stop text (stop), or was cut (length, cancelled)."""
+    """One answer. `finish`: it ended by itself (eos), by a stop text (stop), or was cut (length, cancelled).
+
+    `chosen` is None of one that was sampled alone, or given whatever its reward.
+    """
 
     model: Model
     prompt: Prompt
@@ -47,11 +67,13 @@ class Answer:
     text: str
     sampled: Sampled
     finish: str
+    chosen: Chosen | None = None
 
     def row(self) -> dict[str, Any]:
         """The answer as `sample` writes a completion, with the model that gave it and how.
 
-        The sampled ids are left out where a stop text ended the answer: they hold more than its text.
+        The sampled ids are left out where a stop text ended the answer: they hold more than its text. `best_of` says
+        of an answer that it was chosen among several, and how: it is no sample of the model, then.
         """
         prompt_id = identify(self.prompt.messages)
         row = {
@@ -66,4 +88,13 @@ class Answer:
             "adapter": self.model.fingerprint,
             "sampling": {"temperature": self.how.temperature, "top_p": self.how.top_p, "seed": self.how.seed},
         }
+        if (best := self.chosen) is not None:
+            how = {"n": best.n, "rank": best.rank, "by": best.by, "fingerprint": best.fingerprint}
+            row["best_of"] = how | {"reward": best.reward}
         return row if self.finish == "stop" else row | {"ids": self.sampled.ids, "logp": self.sampled.logp}
+
+
+def num_sampled_tokens(answers: Sequence[Answer]) -> int:
+    """How many tokens were sampled for the answers of one request, those of answers that were not given among them."""
+    best = answers[0].chosen
+    return sum(answer.sampled.num_tokens for answer in answers) if best is None else best.num_tokens

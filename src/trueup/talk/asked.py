@@ -60,7 +60,7 @@ class StreamOptions(_Body):
 
 
 class Asked(_Body):
-    """`POST /v1/chat/completions`. `best_of` answers are sampled for each choice, and the best is given."""
+    """`POST /v1/chat/completions`. Of `best_of` sampled answers the `n` best are given, the best first."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -182,8 +182,12 @@ def _refuse_contradictions(asked: Asked) -> None:
         raise BadRequest("stream_options without stream: true", param="stream_options")
     if len(asked.stops) > MOST_STOPS or "" in asked.stops:
         raise BadRequest(f"stop: expected at most {MOST_STOPS} texts, none of them empty", param="stop")
-    if (asked.n or 1) * (asked.best_of or 1) > MOST_ANSWERS:
-        raise BadRequest(f"n times best_of is more than {MOST_ANSWERS}", param="best_of")
+    if asked.best_of is not None and asked.best_of < (asked.n or 1):
+        raise BadRequest(
+            f"best_of is {asked.best_of} and n is {asked.n}: of best_of answers the n best are given, so that best_of "
+            "has to be at least n",
+            param="best_of",
+        )
 
 
 def _refuse_halves(value: Any) -> None:

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from trueup.talk.answers import Answer, How, Prompt
+from trueup.talk.answers import Answer, How, Prompt, num_sampled_tokens
 
 FINISH = {"eos": "stop", "stop": "stop", "length": "length", "cancelled": "length"}
 
@@ -14,7 +14,10 @@ FINISH = {"eos": "stop", "stop": "stop", "length": "length", "cancelled": "lengt
 class Reply:
     """What is said of one request, whole or in chunks; all parts bear the same id."""
 
-    def __init__(self, id: str, model: str, fingerprint: str, prompt: Prompt, how: How) -> None:
+    def __init__(
+        self, id: str, model: str, fingerprint: str, prompt: Prompt, how: How, best_of: dict[str, Any] | None = None
+    ) -> None:
+        """`best_of` says, of answers that are chosen, of how many and by what."""
         self.id, self.prompt = id, prompt
         self._common = {"id": id, "created": int(time.time()), "model": model, "system_fingerprint": fingerprint}
         self._ours = {
@@ -24,7 +27,7 @@ class Reply:
             "max_tokens": how.max_tokens,
             "system_message": prompt.system,
             "notes": prompt.notes,
-        }
+        } | ({} if best_of is None else {"best_of": best_of})
 
     def whole(self, answers: list[Answer]) -> dict[str, Any]:
         """A `chat.completion`; `trueup` says how it was sampled."""
@@ -60,7 +63,7 @@ class Reply:
         return self._common | {"object": "chat.completion.chunk", "choices": choices}
 
     def _usage(self, answers: list[Answer]) -> dict[str, int]:
-        prompt, drawn = len(self.prompt.ids), sum(answer.sampled.num_tokens for answer in answers)
+        prompt, drawn = len(self.prompt.ids), num_sampled_tokens(answers)
         return {"prompt_tokens": prompt, "completion_tokens": drawn, "total_tokens": prompt + drawn}
 
 

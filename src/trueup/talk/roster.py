@@ -1,4 +1,4 @@
-"""Which models of a run can be talked to: the base, and every adapter that is complete and was trained on it."""
+"""Which models of a run can be talked to, and what chooses the best of several answers of one of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trueup.errors import ModelError, StageError, visible
+from trueup.errors import ModelError, StageError, TrueupError, visible
 from trueup.run import naming
 from trueup.run.artifacts import Adapter, everything
-from trueup.run.changes import base_changes
-from trueup.run.identity import base_made_of
 from trueup.run.pipeline import Pipeline
 from trueup.run.standing import Standing
+from trueup.talk import chooser
+from trueup.talk.chooser import Chooser
+from trueup.talk.usable import fault
 
 BASE = "base"
 
@@ -38,6 +39,7 @@ class Roster:
     refused: dict[str, str]
     stale: dict[str, str]  # models that are used as they are, and what changed since they were made
     default: str  # the adapter of the run file's method in its round, else the last one
+    chooser: Chooser | TrueupError  # what chooses the best of several answers, or why nothing can
 
     def find(self, name: str) -> Model:
         """The model of this name. Raises ModelError, naming those there are."""
@@ -45,6 +47,12 @@ class Roster:
             return found
         why = self.refused.get(name, f"there is no model {name[:100]!r} in this run")
         raise ModelError(f"model {name[:100]}", found=why, expected=f"one of {', '.join(self.models)}")
+
+    def chooses(self) -> Chooser:
+        """What chooses the best of several answers. Raises TrueupError where nothing can."""
+        if isinstance(self.chooser, TrueupError):
+            raise self.chooser
+        return self.chooser
 
 
 def roster(pipeline: Pipeline) -> Roster:
@@ -58,7 +66,7 @@ def roster(pipeline: Pipeline) -> Roster:
     for name, number, folder in _folders(pipeline):
         short_name = name.rpartition("/")[2]
         stage, variant = naming.split(short_name)
-        if (why := _fault(pipeline, standing, folder)) is not None:
+        if (why := fault(pipeline, standing, Adapter(folder))) is not None:
             refused[name] = why
             continue
         record = Adapter(folder).record()
@@ -68,6 +76,11 @@ def roster(pipeline: Pipeline) -> Roster:
             short[short_name] = model
             if not variant and (changed := standing.own_faults(stage, pipeline.run.round)):
                 stale[name] = visible("; ".join(changed))
+    by: Chooser | TrueupError
+    try:
+        by = chooser.find(pipeline, standing)
+    except TrueupError as error:
+        by = error
     standing.hashes.save()
     if len(models) == 1:
         first = next(stage for stage in pipeline.stages.values() if stage.makes is Adapter)
@@ -79,7 +92,7 @@ def roster(pipeline: Pipeline) -> Roster:
             next_step=f"trueup {first.name} RUN.yaml" + (" --rebuild" if refused else ""),
         )
     default = pipeline.run.method if pipeline.run.method in short else list(models)[-1]
-    return Roster(models | short, refused, stale, default)
+    return Roster(models | short, refused, stale, default, by)
 
 
 def _folders(pipeline: Pipeline) -> Iterator[tuple[str, int, Path]]:
@@ -89,25 +102,3 @@ def _folders(pipeline: Pipeline) -> Iterator[tuple[str, int, Path]]:
         if stage is not None and stage.makes is Adapter:
             number = 0 if stage.per_run else int(path.parent.name.removeprefix("round-"))
             yield (f"round-{number}/{path.name}" if number else path.name), number, path
-
-
-def _fault(pipeline: Pipeline, standing: Standing, folder: Path) -> str | None:
-    """Why the adapter in a folder cannot be used on the run file's base; None where it can."""
-    run, artifact = pipeline.run, Adapter(folder)
-    try:
-        record = artifact.record()
-        if altered := artifact.altered(standing.hashes.of):
-            return "; ".join(altered)
-    except StageError as error:
-        return f"{error.where}: {error.found}"
-    then, now = record.get("base") or {}, base_made_of(run, pipeline.run_file_dir, standing.hashes)
-    if then and (changed := base_changes(then, now, pipeline.run_file_dir)):
-        return f"it was trained on another base: {'; '.join(changed)}"
-    kind = (record.get("adapter") or {}).get("kind", run.adapter.kind)
-    if (kind == "lora") != (run.adapter.kind == "lora"):
-        return f"it was trained on the base in {_bits(kind)}, and adapter.kind is now {run.adapter.kind}"
-    return None
-
-
-def _bits(kind: str) -> str:
-    return "16 bits" if kind == "lora" else "4 bits"

@@ -19,8 +19,9 @@ from starlette.routing import Route
 
 from trueup.errors import ModelError, TrueupError
 from trueup.feedback.use import Use
-from trueup.talk.answers import Answer, How, Prompt
+from trueup.talk.answers import Answer, How, Prompt, num_sampled_tokens
 from trueup.talk.asked import Asked, BadRequest, Said, decoded, messages_of, read
+from trueup.talk.best import number_asked
 from trueup.talk.desk import Desk
 from trueup.talk.guard import Guard
 from trueup.talk.replies import Reply, event
@@ -47,10 +48,11 @@ class Stream(StreamingResponse):  # type: ignore[misc]
 class Server:
     """The handlers, with what they share: the models, the queue before them, and the latest answers."""
 
-    def __init__(self, speaker: Speaker, use: Use, defaults: How, log: Log, fault: Fault) -> None:
-        """`defaults` hold where a request does not say how to sample. `log` takes lines without any text of users;
-        `fault` keeps an exception that is a fault of ours."""
+    def __init__(self, speaker: Speaker, use: Use, defaults: How, log: Log, fault: Fault, *, best_of: int = 0) -> None:
+        """`defaults` and `best_of` (0 is off) hold where a request does not say how to sample. `log` takes lines
+        without any text of users; `fault` keeps an exception that is a fault of ours."""
         self.speaker, self.use, self.defaults, self.log, self.fault = speaker, use, defaults, log, fault
+        self.best_of = best_of
         self.desk = Desk()
         self.session = secrets.token_hex(3)
         self.latest: OrderedDict[str, tuple[list[Answer], str | None]] = OrderedDict()  # by id: answers, their user
@@ -67,9 +69,8 @@ class Server:
         began = time.monotonic()
         asked = read(Asked, decoded(await _body(request)))
         model, messages = self._find(asked.model), messages_of(asked)
-        if (best_of := asked.best_of or 1) > 1 and not self.speaker.can_judge:
-            needed = "best_of needs the reward model of the run's round, which is not complete: trueup reward RUN.yaml"
-            raise BadRequest(needed, param="best_of")
+        temperature = self.defaults.temperature if asked.temperature is None else asked.temperature
+        best_of = number_asked(asked, self.best_of, temperature, self.speaker.roster)
         try:
             prompt = await asyncio.to_thread(self.speaker.prompt, messages)
             most = asked.most_tokens or self.defaults.max_tokens
@@ -78,22 +79,23 @@ class Server:
             code = "context_length_exceeded" if "context" in error.expected else None
             raise BadRequest(str(error), param="messages", code=code) from None
         how = How(
-            temperature=self.defaults.temperature if asked.temperature is None else asked.temperature,
+            temperature=temperature,
             top_p=self.defaults.top_p if asked.top_p is None else asked.top_p,
             max_tokens=most,
             seed=drawn_seed() if asked.seed is None else asked.seed,
             stops=asked.stops,
         )
-        reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", asked.model, model.fingerprint, prompt, how)
         number = asked.n or 1
+        chosen = {"n": best_of, "by": self.speaker.roster.chooses().name} if best_of else None
+        reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", asked.model, model.fingerprint, prompt, how, chosen)
         found = self._answers(model, prompt, how, number, best_of)
 
         def done(answers: list[Answer]) -> None:
             self.latest[reply.id] = (answers, asked.user)
             while len(self.latest) > MOST_KEPT:
                 self.latest.popitem(last=False)
-            tokens = sum(answer.sampled.num_tokens for answer in answers)
-            self.log(f"{reply.id} {model.name}: {tokens} tokens in {time.monotonic() - began:.1f} s")
+            tokens, best = num_sampled_tokens(answers), f", best of {best_of}" if best_of else ""
+            self.log(f"{reply.id} {model.name}{best}: {tokens} tokens in {time.monotonic() - began:.1f} s")
 
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -143,11 +145,10 @@ class Server:
         """Pieces of text as they come, and at last the answers. With `best_of`, each choice is one piece."""
 
         def work(heard: Callable[[int, str], None], gone: Callable[[], bool]) -> list[Answer]:
-            said = heard if best_of == 1 else (lambda which, piece: None)
-            found = self.speaker.answer(model, prompt, how, number=number * best_of, heard=said, gone=gone)
-            if best_of == 1:
-                return found
-            best = [self.speaker.best(found[start : start + best_of]) for start in range(0, len(found), best_of)]
+            if not best_of:
+                return self.speaker.answer(model, prompt, how, number=number, heard=heard, gone=gone)
+            every = self.speaker.answer(model, prompt, how, number=best_of, gone=gone)
+            best = self.speaker.choose(every, number)
             for which, answer in enumerate(best):
                 heard(which, answer.text)
             return best

@@ -13,16 +13,19 @@ from trueup.chat.template import ANSWER, Chat
 from trueup.chat.tokens import KINDS
 from trueup.data import in_context
 from trueup.data.dialogue import Messages
-from trueup.errors import ModelError, StageError
-from trueup.run.artifacts import Adapter
+from trueup.errors import StageError
 from trueup.run.pipeline import Pipeline
 from trueup.sampling.sample import as_sampled
 from trueup.sampling.types import Sampling
+from trueup.talk import chooser
 from trueup.talk.answers import Answer, How, Prompt
+from trueup.talk.best import Best
 from trueup.talk.roster import Model, Roster
 from trueup.talk.spoken import Spoken
+from trueup.talk.usable import refuse_another
 
 Heard = Callable[[int, str], None]  # (which answer, the next piece of its text)
+Counted = Callable[[int, int], None]  # (tokens drawn for all answers so far, answers that ended by themselves)
 SEEDS = 2**32  # seeds are taken modulo this
 
 
@@ -51,19 +54,13 @@ class Speaker:
         self._engine: tuple[str, Any] | None = None  # (name of the model, what samples as it)
         self._one = threading.Lock()
         self.ends = end_ids(self.tokenizer, self._model)
-        reward = pipeline.find("reward") if "reward" in pipeline.stages else None
-        self._reward_path = reward.path if reward else None
-        self._head: Any = None
+        self._context = chooser.context(pipeline)
+        self._best: Best | None = None  # what chooses among several answers, once it is loaded
 
     @property
     def context(self) -> int:
         """How many tokens a prompt and its answer may have together."""
         return int(self.tokenizer.model_max_length)
-
-    @property
-    def can_judge(self) -> bool:
-        """Whether the run's round has a reward model, by which the best of several answers is chosen."""
-        return self._reward_path is not None
 
     def prompt(self, asked: Messages) -> Prompt:
         """Messages as the model gets them. Raises Refused where the chat template does not take them."""
@@ -102,23 +99,28 @@ class Speaker:
         *,
         number: int = 1,
         heard: Heard = lambda which, piece: None,
+        counted: Counted = lambda tokens, ended: None,
         gone: Callable[[], bool] = lambda: False,
         keep: bool = False,
     ) -> list[Answer]:
-        """`number` answers; `heard` is told of their texts in pieces as they grow.
+        """`number` answers, sampled in one batch; `heard` is told of their texts in pieces as they grow.
 
         When `gone` says so, sampling ends: raises Gone, or with `keep` returns the answers as far as they came.
         """
         from trueup.models import adapters
 
         growing = [Spoken(self.chat, prompt.ids, self.ends, how.stops) for _ in range(number)]
+        num_tokens = num_ended = 0
 
         def hear(which: int, token: int) -> bool:
+            nonlocal num_tokens, num_ended
             if gone() and not keep:
                 raise Gone
             ended = growing[which].hear(token)
             if piece := growing[which].take():
                 heard(which, piece)
+            num_tokens, num_ended = num_tokens + 1, num_ended + ended
+            counted(num_tokens, num_ended)
             return ended or gone()
 
         with self._one:
@@ -140,18 +142,16 @@ class Speaker:
             )
         return answers
 
-    def best(self, answers: list[Answer]) -> Answer:
-        """The one that the reward model of the run's round scores highest. Raises ModelError as `load_reward` does."""
-        from trueup.models import scoring
-        from trueup.online.settings import combination
+    def choose(self, answers: list[Answer], keep: int = 1) -> list[Answer]:
+        """The `keep` best of several answers to one prompt, the best first.
 
+        Raises TrueupError as `Roster.chooses` and `Best` do; what chooses is loaded when it is first asked for.
+        """
+        by = self.roster.chooses()
         with self._one:
-            if self._head is None:
-                assert self._reward_path is not None  # noqa: S101 - callers ask `can_judge`
-                self._head = scoring.load_reward(self._model, self._reward_path, combination(self.run))
-            encoded = [self.chat.encode(answer.row()).ids for answer in answers]
-            scores = scoring.scores(self._model, self._head, encoded).tolist()
-        return answers[scores.index(max(scores))]
+            if self._best is None:
+                self._best = Best(by, self._context, self._model, self.tokenizer)
+            return self._best.of(answers, keep)
 
     def _adapter(self, model: Model) -> str | None:
         """The name of a model's adapter in memory, loaded now if it is not there; None of the base.
@@ -163,13 +163,7 @@ class Speaker:
         if model.path is None:
             return None
         if model.name not in self._names:
-            if (now := Adapter(model.path).record().get("fingerprint", "")) != model.fingerprint:
-                raise ModelError(
-                    model.name,
-                    found=f"it was built again, and is {str(now)[:12]} now",
-                    expected=f"{model.fingerprint[:12]}, as when this command started",
-                    next_step="start the command again",
-                )
+            refuse_another(model.name, model.path, model.fingerprint)
             name = f"adapter_{len(self._names)}"
             adapters.load_frozen(self._model, model.path, name)
             self._names[model.name] = name

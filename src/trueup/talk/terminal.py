@@ -16,9 +16,11 @@ from rich.text import Text
 from trueup.errors import TrueupError
 from trueup.feedback.judgement import Judgement
 from trueup.feedback.use import Use
+from trueup.progress import spinner
 from trueup.run.files import write_jsonl
 from trueup.talk.answers import Answer, How, Prompt
 from trueup.talk.asked import BadRequest, Said
+from trueup.talk.best import in_words
 from trueup.talk.history import History
 from trueup.talk.roster import Model
 from trueup.talk.said import judgements
@@ -46,8 +48,12 @@ class Leave(Exception):
 class Terminal:
     """What the person types, what is shown, and what is kept of it. Without a terminal, lines come from a pipe."""
 
-    def __init__(self, speaker: Speaker, use: Use, how: How, who: str | None, session: str) -> None:
+    def __init__(
+        self, speaker: Speaker, use: Use, how: How, who: str | None, session: str, *, best_of: int = 0
+    ) -> None:
+        """With `best_of`, each answer is the best of so many; 0 is off."""
         self.speaker, self.use, self.how, self.who, self.session = speaker, use, how, who, session
+        self.best_of = best_of
         self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self.console = Console(highlight=False, markup=False, soft_wrap=not self.is_terminal)
         self.history = History()
@@ -82,20 +88,46 @@ class Terminal:
         self.console.print(Text(harmless(text), style=style))
 
     def say(self, label: str, model: Model, prompt: Prompt, how: How) -> Answer:
-        """An answer of `model` as it grows, under its label. Ctrl+C stops it: it ends as far as it came."""
+        """An answer of `model` as it grows, or the best of several once it is chosen, under its label.
+
+        Ctrl+C stops it: it ends as far as it came.
+        """
         width = min(shutil.get_terminal_size().columns, MOST_COLUMNS) if self.is_terminal else None
         self.console.print(Text(f"{label}>", style="bold cyan"))
         writer = Writer(sys.stdout, width)
         with stoppable() as stopped:
-            (answer,) = self.speaker.answer(
-                model, prompt, how, heard=lambda which, piece: writer.write(piece), gone=stopped, keep=True
-            )
+            if self.best_of:
+                answer = self._best(model, prompt, how, stopped)
+                writer.write(answer.text)
+            else:
+                (answer,) = self.speaker.answer(
+                    model, prompt, how, heard=lambda which, piece: writer.write(piece), gone=stopped, keep=True
+                )
         writer.end()
         if answer.finish == "cancelled":
             self.tell("stopped")
+        elif answer.chosen is not None and answer.chosen.n < self.best_of:
+            self.tell(f"stopped: the best of the {answer.chosen.n} answers that had ended")
         elif answer.finish == "length":
             self.tell(f"cut at {how.max_tokens} tokens: --max-tokens allows more")
         return answer
+
+    def _best(self, model: Model, prompt: Prompt, how: How, stopped: Callable[[], bool]) -> Answer:
+        """The best of `best_of` answers, with a line on how far they are; of those that ended, where it is stopped."""
+        n = self.best_of
+        with spinner(f"{n} answers at once, to show the best") as tell:
+            every = self.speaker.answer(
+                model,
+                prompt,
+                how,
+                number=n,
+                counted=lambda tokens, ended: tell(f"{n} answers at once: {tokens} tokens, {ended} of {n} ended"),
+                gone=stopped,
+                keep=True,
+            )
+            tell(f"choosing the best of {n} answers")
+            (best,) = self.speaker.choose([one for one in every if one.finish != "cancelled"] or every)
+        return best
 
     def ask(self, text: str) -> tuple[Prompt, How] | None:
         """The prompt of a message, and how it is answered; what is cut is said. None where it cannot be answered."""
@@ -131,7 +163,7 @@ class Terminal:
         elif name == "/save":
             self._save(rest)
         elif name == "/help":
-            self.tell(HELP)
+            self.tell(HELP + (f"\n{in_words(self.best_of, self.speaker.roster)}" if self.best_of else ""))
         else:
             self.tell(f"there is no command {name}; /help lists them", "yellow")
         return None
