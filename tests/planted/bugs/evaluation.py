@@ -172,8 +172,8 @@ BUGS = [
         "the worst of n answers kept",
         "evaluation",
         "src/trueup/evaluation/best_of.py",
-        "[max(range(start, start + n)",
-        "[min(range(start, start + n)",
+        "key=lambda i: -scores[i]",
+        "key=lambda i: scores[i]",
         ("tests/unit/test_best_of.py",),
     ),
     Bug(

@@ -6,6 +6,8 @@ from .bug import Bug
 
 SPEAKER = "src/trueup/talk/speaker.py"
 TALK = "tests/talk/test_"
+BEST = "src/trueup/talk/best.py"
+CHOSEN = "tests/talk/test_best_answers.py::test_"
 
 BUGS = [
     Bug(
@@ -87,5 +89,45 @@ BUGS = [
         "if any(self.is_held_out",
         "if False and any(self.is_held_out",
         (TALK + "use.py::test_judgements_about_held_out_prompts_are_left_out",),
+    ),
+    Bug(
+        "in use, the worst of several answers is given",
+        "talk",
+        "src/trueup/evaluation/best_of.py",
+        "key=lambda i: -scores[i]",
+        "key=lambda i: scores[i]",
+        (CHOSEN + "in_a_conversation_the_best_is_chosen_and_kept_as_such",),
+    ),
+    Bug(
+        "several answers scored without what was said before",
+        "talk",
+        BEST,
+        "[answers[0].prompt.messages]",
+        "[answers[0].prompt.messages[-1:]]",
+        (CHOSEN + "in_a_conversation_the_best_is_chosen_and_kept_as_such",),
+    ),
+    Bug(
+        "an answer scored beyond the stop text that ended it",
+        "talk",
+        BEST,
+        'if answer.finish != "stop":',
+        "if True:",
+        (CHOSEN + "what_a_stop_text_ends_is_scored_as_it_is_shown",),
+    ),
+    Bug(
+        "the best of several answers kept as a sample of the model",
+        "talk",
+        "src/trueup/talk/answers.py",
+        "if (best := self.chosen) is not None:",
+        "if (best := self.chosen) is not None and not best.n:",
+        (CHOSEN + "in_a_conversation_the_best_is_chosen_and_kept_as_such",),
+    ),
+    Bug(
+        "tokens of answers that were not chosen are not counted",
+        "talk",
+        "src/trueup/talk/answers.py",
+        "if best is None else best.num_tokens",
+        "if best is None or best else 0",
+        (TALK + "serve.py::test_all_tokens_that_were_sampled_are_counted",),
     ),
 ]
