@@ -15,6 +15,7 @@ TRAINING = "src/trueup/training/"
 COMMON = TRAINING + "common.py"
 PPO = "src/trueup/online/ppo/"
 
+OF_ALL = "test_dpo_of_a_later_round_trains_on_the_pairs_of_all_rounds_where_asked_to"
 BUGS = [
     Bug(
         "chosen and rejected swapped where DPO's rows are made",
@@ -43,10 +44,18 @@ BUGS = [
     Bug(
         "DPO trained on held-out pairs",
         "wiring",
-        "stages/dpo.py",
-        'feedback.pairs("train")',
-        'feedback.pairs("train") + feedback.pairs("held_out")',
+        "src/trueup/training/counting.py",
+        'now = last.pairs("train")',
+        'now = last.pairs("train") + last.pairs("held_out")',
         (STEP + "dpo", JUDGEMENTS + "::test_held_out_judgements_change_no_weight"),
+    ),
+    Bug(
+        "a later round trains on earlier pairs of prompts that are held out now",
+        "wiring",
+        "src/trueup/training/counting.py",
+        'if pair["prompt_id"] not in held_out]',
+        "if True]",
+        ("tests/unit/test_counting.py", "tests/wiring/test_disjoint.py::" + OF_ALL),
     ),
     Bug(
         "KTO trained on held-out thumbs",
@@ -219,9 +228,9 @@ BUGS = [
     Bug(
         "chat chooses by the mean of the members whatever combine says",
         "wiring",
-        "src/trueup/talk/speaker.py",
-        "scoring.load_reward(self._model, self._reward_path, combination(self.run))",
-        "scoring.load_reward(self._model, self._reward_path)",
+        "src/trueup/judges/optimized.py",
+        "scoring.load_reward(model, reward, combination(context.run))",
+        "scoring.load_reward(model, reward)",
         (MEMBERS + "chat_gives_the_answer_that_all_members_score_best",),
     ),
     Bug(
