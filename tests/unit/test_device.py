@@ -35,6 +35,7 @@ print("n_gpu", SFTConfig(**common.trainer_args(Context(run=run, run_dir=folder, 
 """
 
 
+@pytest.mark.slow  # so does every stage that tests/gpu_emulated/test_chain.py builds with two
 def test_with_two_gpus_the_trainer_sees_one(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if key != device.VISIBLE}
     done = subprocess.run(
