@@ -98,7 +98,16 @@ def gradients_of(model: Any, loss: Callable[[], torch.Tensor]) -> dict[str, torc
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("four_bit", [True, False], ids=["4 bits", "16 bits"])
+@pytest.mark.parametrize(
+    ("doors", "four_bit"),
+    [
+        pytest.param("open", True, id="open-4 bits"),
+        pytest.param("open", False, id="open-16 bits"),
+        pytest.param("shut", True, id="shut-4 bits"),
+        pytest.param("shut", False, id="shut-16 bits", marks=pytest.mark.slow),
+    ],
+    indirect=["doors"],
+)
 @pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
 def test_a_family_is_that_of_transformers(
     case: Case, four_bit: bool, doors: str, folders: Any, references: Any

@@ -65,8 +65,16 @@ def row_by_row(model: Any, pairs: list[tuple[list[int], list[int]]]) -> tuple[to
     return found.detach(), gradients(model)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
-@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("case", "checkpointing"),
+    [
+        *(pytest.param(case, False, id=f"{case.name}-kept") for case in KNOWN),
+        *(
+            pytest.param(case, True, id=f"{case.name}-checkpointed", marks=[pytest.mark.slow] * (number >= 3))
+            for number, case in enumerate(KNOWN)
+        ),
+    ],
+)
 def test_rows_in_one_sequence_and_fused_lora_change_nothing(
     case: Case, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

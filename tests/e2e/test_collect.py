@@ -37,7 +37,7 @@ def context(tmp_path: Path, labelstudio: Path) -> Context:
         [
             {"uid": f"{n}-{i}", "prompt_id": str(n), "completion": f"{text[:-1]} ({n}){text[-1]}"}
             | {"messages": [{"role": "user", "content": f"Which tent is number {n}?"}]}
-            for n in range(20)
+            for n in range(10)
             for i, text in enumerate(ANSWERS)
         ],
     )
@@ -52,22 +52,22 @@ def go(context: Context) -> dict[str, object]:
 
 
 def test_thumbs_of_three_users_become_a_frozen_snapshot(context: Context) -> None:
-    with pytest.raises(Waiting, match="waiting 0/80"):
+    with pytest.raises(Waiting, match="waiting 0/40"):
         go(context)
     admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store").project(admin.url) or (0, "")
     tasks = Client(admin).pull(project)
     assert all(set(task["data"]) == {"uid", "messages", "response", "cut", "place"} for task in tasks)
     annotators = simulate.hire(admin, seed=0)
-    assert simulate.vote(annotators, tasks[:30]) == simulate.num_votes(tasks[:30])
-    with pytest.raises(Waiting, match="waiting 30/80"):
+    assert simulate.vote(annotators, tasks[:20]) == simulate.num_votes(tasks[:20])
+    with pytest.raises(Waiting, match="waiting 20/40"):
         go(context)
     tasks = Client(admin).pull(project)
     simulate.vote(annotators, tasks)
     metrics = go(context)
     assert metrics["num_published"] == 0
     assert metrics["num_annotators"] == 3
-    assert metrics["num_compared"] == 4 * 4 * 3  # every fifth of 20 prompts, 4 completions, 3 pairs of annotators
+    assert metrics["num_compared"] == 2 * 4 * 3  # every fifth of 10 prompts, 4 completions, 3 pairs of annotators
     feedback = Feedback(context.out)
     rows = feedback.rows("train") + feedback.rows("held_out")
     liked = {row["uid"] for row in rows if row["label"]}
@@ -84,7 +84,7 @@ SLOW = pytest.mark.slow
 )
 def test_simulated_annotators_judge_on_every_screen(context: Context, interface: str) -> None:
     config = collect.Config(interface=interface)  # type: ignore[arg-type]
-    with pytest.raises(Waiting, match="waiting 0/80"):
+    with pytest.raises(Waiting, match="waiting 0/40"):
         collect.run(config, context, completions=Completions(context.run_dir))
     admin = connect(context.run.labelstudio.data_dir)
     project, _ = Store(context.run_dir / "store", interface).project(admin.url) or (0, "")
@@ -109,14 +109,14 @@ def test_labels_pulled_once_outlive_a_deleted_project(context: Context) -> None:
     store = Store(context.run_dir / "store")
     project, _ = store.project(admin.url) or (0, "")
     simulate.vote(simulate.hire(admin, seed=1), Client(admin).pull(project)[:8])
-    with pytest.raises(Waiting, match="waiting 8/80"):
+    with pytest.raises(Waiting, match="waiting 8/40"):
         go(context)
     headers = {"Authorization": f"Token {admin.token}"}
     httpx.delete(f"{admin.url}/api/projects/{project}/", headers=headers, trust_env=False, timeout=60)
     with pytest.raises(ServerError, match=r"remove projects\.json"):
         go(context)
     (context.run_dir / "store" / "projects.json").unlink()
-    with pytest.raises(Waiting, match="waiting 8/80"):
+    with pytest.raises(Waiting, match="waiting 8/40"):
         go(context)
 
 
@@ -134,7 +134,7 @@ def test_only_thumbs_up_are_not_frozen_and_a_changed_mind_goes_on(context: Conte
             ).json()["id"]
             for task in Client(admin).pull(project)[:2]
         ]
-        few = collect.Config(min_labelled_fraction=2 / 80)
+        few = collect.Config(min_labelled_fraction=2 / 40)
         with pytest.raises(FeedbackError, match="only thumbs up, 2 of them"):
             collect.run(few, context, completions=Completions(context.run_dir))
         assert not (context.out / "pairs.jsonl").exists()
@@ -153,7 +153,7 @@ def test_a_watch_pulls_what_changed_and_shows_what_was_deleted(
     monkeypatch.setattr("trueup.feedback.watch.OVERLAP", timedelta(0))
     watch = Watch(connected, project)
     tasks = watch.look()
-    assert len(tasks) == 80
+    assert len(tasks) == 40
     newest = max(str(task["updated_at"]) for task in connected.pull(project))
     headers = {"Authorization": f"Token {admin.token}"}
     thumb = {"from_name": "thumb", "to_name": "response", "type": "choices", "value": {"choices": ["up"]}}
@@ -162,7 +162,7 @@ def test_a_watch_pulls_what_changed_and_shows_what_was_deleted(
         assert {task["id"] for task in connected.pull(project, newest)} == {tasks[3].task}
         assert {t.task: len(t.judgements) for t in watch.look() if t.judgements} == {tasks[3].task: 1}
         person.delete(f"/api/tasks/{tasks[5].task}/")
-    assert len(watch.look()) == 80
+    assert len(watch.look()) == 40
     assert {task.task for task in watch.look(whole=True)} == {task.task for task in tasks} - {tasks[5].task}
 
 

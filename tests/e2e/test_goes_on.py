@@ -20,6 +20,7 @@ FUNCTION = {"reward_model_weight": 0, "reward_functions": {"gear:likes_gear": 1.
 GRPO = FUNCTION | {"max_completion_length": 6, "num_generations": 4, "per_device_train_batch_size": 8, "save_steps": 1}
 BATCH = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 EVALUATED = -1  # stopped after the first epoch's evaluation, before its checkpoint
+SLOW = {"sft-3", "reward-5", "grpo-7"}  # less of what the others of their stage do
 # the section, a step within the second or a later epoch, and that of the newest checkpoint by then
 STOPPED: list[tuple[str, dict[str, Any], int, int]] = [
     ("sft", {"num_train_epochs": 3, "save_steps": 3, "learning_rate": 0.01}, 8, 6),  # 5 steps an epoch
@@ -49,7 +50,10 @@ class Stop(TrainerCallback):  # type: ignore[misc]
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("name", "section", "step", "saved"), STOPPED, ids=[f"{n}-{s}" for n, _, s, _ in STOPPED])
+@pytest.mark.parametrize(
+    ("name", "section", "step", "saved"),
+    [pytest.param(*one, id=(id_ := f"{one[0]}-{one[2]}"), marks=[pytest.mark.slow] * (id_ in SLOW)) for one in STOPPED],
+)
 def test_a_stopped_stage_ends_where_the_uninterrupted_one_does(
     sharp: Pipeline,
     tmp_path: Path,

@@ -50,7 +50,7 @@ def interrupt(process: "subprocess.Popen[str]", when: Path) -> tuple[int, str]:
 def test_ctrl_c_in_training_is_a_plain_line_and_the_same_command_goes_on(pipeline: Pipeline, tmp_path: Path) -> None:
     run_file = copy_of(pipeline, tmp_path / "run", built=False)
     folder = tmp_path / "run" / "runs" / "tiny"
-    command = ("sft", str(run_file), "--set", "sft.num_train_epochs=30")
+    command = ("sft", str(run_file), "--set", "sft.num_train_epochs=10", "--set", "sft.save_steps=2")
     checkpoints = folder / "sft.partial" / "checkpoints"
     process = typed(*command)
     while not list(checkpoints.glob("*/trueup-manifest.json")):
@@ -70,7 +70,7 @@ def test_ctrl_c_while_people_label_is_a_plain_line(pipeline: Pipeline, labelstud
     run_file = copy_of(pipeline, tmp_path / "run", built=True)
     url = server.connect(labelstudio).url
     where = ("--set", f"labelstudio.url={url}", "--set", f"labelstudio.data_dir={labelstudio}")
-    assert typed("sample", str(run_file)).wait(120) == 0
+    assert CliRunner().invoke(main, ["sample", str(run_file)]).exit_code == 0
     process = typed("collect", str(run_file), *where, "--set", "labelstudio.wait=true")
     code, said = interrupt(process, tmp_path / "run" / "runs" / "tiny" / "store" / "progress.json")
     assert (code, "Traceback" in said) == (130, False), said

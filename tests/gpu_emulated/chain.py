@@ -1,8 +1,8 @@
 """Build stages of a tiny run on the emulated device, in a process that `emulated.run` starts.
 
-Takes `folder`, `capability`, `checkpointing` (the stages that do), `stages` (by default all of them), `set` (overrides
-of the run file), `count` (of GPUs) and `started` (whether CUDA starts before trueup can hide one). Reports of each
-stage its metrics, its launches, and the syncs of its last optimizer step, by line. A run that is there goes on.
+Takes `folder`, `capability`, `checkpointing` (the stages that do), `left_out` (the stages that are not built), `set`
+(overrides of the run file), `count` (of GPUs) and `started` (whether CUDA starts before trueup can hide one). Reports
+of each stage its metrics, its launches, and the syncs of its last optimizer step, by line. A run that is there goes on.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def main() -> None:
     pipeline = open_run(folder, *checkpointed, *given.get("set", ()))
     last_step = count_steps(gpu)
     found: dict[str, Any] = {}
-    for stage in given.get("stages", STAGES):
+    for stage in (stage for stage in STAGES if stage not in given.get("left_out", ())):
         last_step.clear()
         with gpu.measured() as counts:
             pipeline.execute(stage)

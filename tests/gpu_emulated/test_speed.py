@@ -9,6 +9,7 @@ import emulated
 import pytest
 
 PLAIN, OURS = "portable", "rows,lora"
+SHORT = ["sft.num_train_epochs=1"]
 PARTS = {"padding": "left out", "attention": "sdpa, row by row", "lora": "fused in 14 of 14 layers"}
 SOFTMAX = {"aten::_softmax", "aten::_safe_softmax"}  # of the attention that is made of plain operators
 
@@ -23,7 +24,12 @@ def backward_kernels(launches: dict[str, int]) -> set[str]:
 def test_a_t4_trains_the_same_without_padding_and_by_a_fast_kernel(tmp_path: Path) -> None:
     """The model has fewer heads of keys than of queries: below 8.0, an attention without a mask has no fast kernel."""
     found = emulated.run(
-        "speed.py", folder=str(tmp_path), capability=(7, 5), parts=[PLAIN, OURS], stages=["sft", "collect", "dpo"]
+        "speed.py",
+        folder=str(tmp_path),
+        capability=(7, 5),
+        parts=[PLAIN, OURS],
+        stages=["sft", "collect", "dpo"],
+        set=SHORT,
     )
     for stage in ("sft", "dpo"):
         plain, ours = found[PLAIN][stage], found[OURS][stage]
@@ -43,7 +49,7 @@ def test_a_t4_trains_the_same_without_padding_and_by_a_fast_kernel(tmp_path: Pat
 @emulated.needs_compiler
 def test_an_a100_trains_by_flash_attention(tmp_path: Path) -> None:
     """A padded batch has a mask, which flash attention does not take; rows that follow each other have none."""
-    found = emulated.run("speed.py", folder=str(tmp_path), capability=(8, 0), parts=[OURS], stages=["sft"])
+    found = emulated.run("speed.py", folder=str(tmp_path), capability=(8, 0), parts=[OURS], stages=["sft"], set=SHORT)
     ours = found[OURS]["sft"]
     assert ours["metrics"]["training"] == PARTS
     assert backward_kernels(ours["launches"]) == {"flash"}

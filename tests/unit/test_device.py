@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
 from trueup.cli import out_of_memory
+from trueup.cli.main import main
 from trueup.errors import DeviceError
 from trueup.models import device
 from trueup.run.pipeline import Pipeline
@@ -35,6 +37,7 @@ print("n_gpu", SFTConfig(**common.trainer_args(Context(run=run, run_dir=folder, 
 """
 
 
+@pytest.mark.slow  # so does every stage that tests/gpu_emulated/test_chain.py builds with two
 def test_with_two_gpus_the_trainer_sees_one(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if key != device.VISIBLE}
     done = subprocess.run(
@@ -76,21 +79,22 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU of this machine is used")
 def test_a_gpu_beside_a_cpu_build_of_torch_stops_a_stage_and_device_cpu_lets_it_go_on(
-    gpu: Path, pipeline: Pipeline, tmp_path: Path
+    gpu: Path, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sft(*words: str) -> "subprocess.CompletedProcess[str]":
+    def sft(*words: str) -> Result:
         (tmp_path / "run.yaml").write_text((pipeline.run_file_dir / "run.yaml").read_text())
         (tmp_path / "d.jsonl").write_text((pipeline.run_file_dir / "d.jsonl").read_text())
-        code = "from trueup.cli.main import main; main()"
-        command = [sys.executable, "-c", code, "sft", str(tmp_path / "run.yaml"), "--set", "sft.num_train_epochs=1"]
-        return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+        monkeypatch.setenv(device.VISIBLE, "0")  # so that what the command sets is undone after the test
+        monkeypatch.delenv(device.VISIBLE)
+        typed = ["sft", str(tmp_path / "run.yaml"), "--set", "sft.num_train_epochs=1", *words]
+        return CliRunner().invoke(main, typed)
 
     refused = sft()
-    assert refused.returncode == 2
-    assert f"nvidia-smi shows a GPU (Tesla T4), and torch {torch.__version__} is a build for CPUs" in refused.stderr
-    assert "--device cpu" in refused.stderr
+    assert refused.exit_code == 2
+    assert f"nvidia-smi shows a GPU (Tesla T4), and torch {torch.__version__} is a build for CPUs" in refused.output
+    assert "--device cpu" in refused.output
     assert not (tmp_path / "runs" / "tiny" / "sft").exists()
-    assert sft("--device", "cpu").returncode == 0
+    assert sft("--device", "cpu").exit_code == 0
     record = json.loads((tmp_path / "runs" / "tiny" / "sft" / "record.json").read_text())
     assert record["device_name"] == "cpu"
 

@@ -81,8 +81,10 @@ def margins(run: Pipeline, adapter: Path) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["dpo", "kto"])
-@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(
+    ("stage", "swapped"),
+    [("dpo", False), ("dpo", True), ("kto", False), pytest.param("kto", True, marks=pytest.mark.slow)],
+)
 def test_what_is_preferred_gains_on_held_out_prompts(
     pipeline: Pipeline, tmp_path: Path, stage: str, swapped: bool
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib.metadata
@@ -209,5 +210,8 @@ def disk_is_full(error: Exception, out: Path) -> bool:
 
 
 def _versions() -> dict[str, str]:
-    installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions()}
-    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
+    found: dict[str, str] = {}
+    for name in PACKAGES:  # by name: a list of all that is installed would read hundreds of files at every stage
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
