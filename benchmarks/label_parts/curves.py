@@ -37,7 +37,7 @@ def rewards(out: Path, accuracy_of: Callable[[str, np.ndarray], float]) -> Figur
                 said = [budgets.kept(out, task, budget, seed, way)["scores"] for way in ("lora", "head")]
                 both = sum((one - one.mean()) / one.std() for one in said)
                 ways[BOTH][budget][seed] = accuracy_of(task, np.asarray(both))
-    return found
+    return {task: _raw_first(ways) for task, ways in found.items()}
 
 
 def policies(out: Path) -> Figures:
@@ -49,7 +49,7 @@ def policies(out: Path) -> Figures:
         by = row["reward"] if row["way"] == RAW else f"ours ({row['reward']})"
         found[row["task"]][row["way"] + BEST + by][row["budget"]][row["seed"]] = row["win_rate"]
         found[row["task"]]["SFT" + BEST + by][row["budget"]][row["seed"]] = row["of_sft"]
-    return found
+    return {task: _raw_first(ways) for task, ways in found.items()}
 
 
 def difference(ours: Seeds, raw: Seeds) -> tuple[float, float, float] | None:
@@ -115,6 +115,10 @@ def write(out: Path, accuracy_of: Callable[[str, np.ndarray], float]) -> Row:
     return {"rows": flat, "votes_that_equal_raw_trl_with_1000": equal | {"win rate of one answer": plain}}
 
 
+def _raw_first(ways: dict[str, Line]) -> dict[str, Line]:
+    return {way: ways[way] for way in sorted(ways, key=lambda way: (not way.startswith(RAW), way)) if ways[way]}
+
+
 def _peer(way: str) -> str:
     """The line of raw TRL that a way is compared with: one answer with one answer, the best of four with the same."""
     if way.endswith(ONE):
@@ -167,7 +171,13 @@ def _picture(whats: dict[str, Figures], path: Path) -> None:
                 colour, style = colours.get(way, "black"), ".--" if BEST in way else ".-"
                 shown[way] = axis.plot(at, means, style, color=colour)[0]
                 axis.fill_between(at, lows, highs, alpha=0.1, color=colour)
-            axis.set(xscale="log", xlabel="votes", title=task, ylabel=what if task == next(iter(figures)) else "")
+            axis.set(
+                xscale="log",
+                xlim=(35, 1150),
+                xlabel="votes",
+                title=task,
+                ylabel=what if task == next(iter(figures)) else "",
+            )
             axis.set_xticks(budgets.BUDGETS, [str(budget) for budget in budgets.BUDGETS])
             axis.minorticks_off()
             axis.grid(alpha=0.3)

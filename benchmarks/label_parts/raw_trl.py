@@ -90,20 +90,19 @@ def _arguments(context: Any, **more: Any) -> Row:
 
 
 def _trained(trainer: Any, context: Any) -> Row:
-    from transformers import TrainerCallback
-
     from trueup.training import checkpoints, common
 
-    kinds = {one: one.dtype for one in trainer.model.parameters() if one.requires_grad}
+    kinds = {name: one.dtype for name, one in trainer.model.named_parameters() if one.requires_grad}
+    load = trainer._load_from_checkpoint
 
-    class AsBuilt(TrainerCallback):  # type: ignore[misc]
-        """What peft loads from a checkpoint is fp32 again; TRL trains what it rounded to bf16."""
+    def load_as_built(*args: Any, **kwargs: Any) -> None:
+        """peft makes fp32 of what it loads; TRL trains what it rounded to bf16."""
+        load(*args, **kwargs)
+        for name, one in trainer.model.named_parameters():
+            if name in kinds:
+                one.data = one.data.to(kinds[name])
 
-        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            for one, kind in kinds.items():
-                one.data = one.data.to(kind)
-
-    trainer.add_callback(AsBuilt())
+    trainer._load_from_checkpoint = load_as_built
     trainer.add_callback(checkpoints.sealing_callback())
     settings = {name: getattr(trainer.args, name) for name in DEFAULTS}
     saved = checkpoints.latest_whole(context.checkpoints)
