@@ -28,7 +28,8 @@ def add(page: Page, gathered: Gathered, run_file: str) -> None:
     for one in some:
         figures: Row = one.evaluation.metrics if one.evaluation else {}
         advice = frontier.gentler(figures, one.built.stage, one.built.record.get("config", {}))
-        said = [*frontier.says(figures), *(line.replace("RUN.yaml", run_file) for line in advice)]
+        typed = run_file + f" --set round={one.built.round}" * (one.built.round > 1)
+        said = [*frontier.says(figures), *(line.replace("RUN.yaml", typed) for line in advice)]
         page.text(f"{one.built.title}: {' '.join(said)}")
     page.text("The best of several checkpoints is partly the luckiest.")
 
