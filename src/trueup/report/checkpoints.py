@@ -28,7 +28,8 @@ def add(page: Page, gathered: Gathered, run_file: str) -> None:
     for one in some:
         figures: Row = one.evaluation.metrics if one.evaluation else {}
         advice = frontier.gentler(figures, one.built.stage, one.built.record.get("config", {}))
-        said = [*frontier.says(figures), *(line.replace("RUN.yaml", run_file) for line in advice)]
+        typed = run_file + f" --set round={one.built.round}" * (one.built.round > 1)
+        said = [*frontier.says(figures), *(line.replace("RUN.yaml", typed) for line in advice)]
         page.text(f"{one.built.title}: {' '.join(said)}")
     page.text("The best of several checkpoints is partly the luckiest.")
 
@@ -37,6 +38,7 @@ def _plot(one: Aligned, figures: Row) -> tuple[Figure, str]:
     found, turned = frontier.points(figures), frontier.knee(figures)
     judge, optimized = frontier.compared_by(figures), figures["judges"]["optimized"]["name"]
     said = f"{one.built.title}: comparisons won over SFT, along training from SFT to the aligned model, against KL."
+    said += " The numbers are the steps."
     if judge is not None and any(point.judged for point in found):
         said += f" Filled: by {judge[1]['name']}, with 95 % intervals."
     said += f" Hollow: by {optimized}."
@@ -76,9 +78,9 @@ def figure(found: Sequence[Point], turned: Point | None) -> Figure:
 
 
 def _steps(axes: Any, found: Sequence[Point]) -> None:
-    """The steps in two rows above the axis, each below its points: neighbours may be near to one another."""
+    """The steps in two rows above the axis, each below its points: neighbours may be close to one another."""
     for number, one in enumerate(sorted(found, key=lambda one: one.kl)):
         name = "end" if one.label == "aligned" else one.name.removeprefix("step ")
         at = {"textcoords": "offset points", "xytext": (0, 4 + 10 * (number % 2))}
         axes.annotate(name, (one.kl, 0), **at, ha="center", fontsize=drawing.TEXT_POINTS - 1)
-    axes.annotate("step", (0, 0), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
+    axes.annotate("step", (0, 0), xytext=(0, 4), textcoords="offset points", ha="left", fontsize=8)
