@@ -279,7 +279,6 @@ def test_ctrl_c_gives_the_best_of_those_that_had_ended(
             break
     ended = [one for one in every if one.sampled.num_tokens <= lengths[1]]
     scores = rewards(said(FIRST), ids(ended))
-    print("SEED ctrl", seed, file=sys.__stderr__)
     model, drawn = speaker.roster.find("sft"), 0
     here = terminal.Terminal(speaker, Use(tmp_path), how(seed, max_tokens=20, temperature=1.0), None, "x", best_of=4)
     usual = Spoken.hear
