@@ -41,7 +41,7 @@ def test_the_section_s_own_keys_are_arguments_or_named_as_ours(name: str) -> Non
     ours = {
         "sft": {"held_out_fraction"},
         "reward": {"kind", "members", "disputed_pairs", "thumbs_weight"},
-        "dpo": {"disputed_pairs"},
+        "dpo": {"disputed_pairs", "rounds"},
         "grpo": SECTIONS["ppo"].model_fields.keys() - known | {"num_reward_samples"},
     }
     assert TRAINED[name].model_fields.keys() - known - {"trainer", "keep_checkpoints"} <= set(ours.get(name, ()))
