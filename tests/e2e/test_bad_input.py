@@ -168,7 +168,8 @@ def sampled(pipeline: Pipeline, tmp_path: Path) -> Path:
     """The run file of a copy of the tiny run, sampled."""
     shutil.copytree(pipeline.folder.parent.parent, tmp_path / "run", ignore=shutil.ignore_patterns("round-1"))
     run_file = tmp_path / "run" / "run.yaml"
-    assert CliRunner().invoke(main, ["sample", str(run_file)]).exit_code == 0
+    done = CliRunner().invoke(main, ["sample", str(run_file)])
+    assert done.exit_code == 0, done.output
     return run_file
 
 

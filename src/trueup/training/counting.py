@@ -41,6 +41,9 @@ def of_rounds(rounds: Sequence[Feedback]) -> tuple[list[Row], dict[str, int]]:
     again later, the last comparison counts.
     """
     *earlier, last = rounds
+    now = last.pairs("train")
+    if not earlier:
+        return now, {"earlier": 0, "held_out_now": 0, "compared_again": 0}
     held_out = {row["prompt_id"] for row in (*last.pairs("held_out"), *last.rows("held_out"))}
     found: dict[Hashable, Row] = {}
     num_earlier = num_held_out = 0
@@ -49,7 +52,6 @@ def of_rounds(rounds: Sequence[Feedback]) -> tuple[list[Row], dict[str, int]]:
         kept = [pair for pair in pairs if pair["prompt_id"] not in held_out]
         num_earlier, num_held_out = num_earlier + len(pairs), num_held_out + len(pairs) - len(kept)
         found |= {_compared(pair): pair for pair in kept}
-    now = last.pairs("train")
     compared = {_compared(pair) for pair in now}
     old = [pair for key, pair in found.items() if key not in compared]
     counts = {
