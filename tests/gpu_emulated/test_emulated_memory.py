@@ -1,7 +1,7 @@
 """Peak memory of a 7B's and an 8B's stages on the emulated device, against what it may be and what `plan` says.
 
 Figures are bytes of tensors: the CUDA context and what the allocator loses come on top of them. To be quick, models
-of one layer and of three are measured and extended to 32, as each layer takes the same; docs/memory.md has all 32 measured.
+of one layer and of three are measured and extended to 32, as each takes the same; docs/memory.md has all 32 measured.
 """
 
 from __future__ import annotations
