@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import make_run
 from transformers import AutoTokenizer
 
 from trueup.models import adapters, base
@@ -42,6 +43,12 @@ for name, model in models.items():
         said[name].append(out[0, ids["input_ids"].shape[1]:].tolist())
 print(json.dumps(said))
 """
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A run whose base no other test reads: it is hidden for a while."""
+    return make_run(tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture(scope="module")

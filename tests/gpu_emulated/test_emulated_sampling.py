@@ -21,7 +21,10 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=[(7, 5), (8, 0)], ids=["fp16", "bf16"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param((7, 5), id="fp16"), pytest.param((8, 0), id="bf16", marks=pytest.mark.slow)],
+)
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, int], Any]:
     folder = str(tmp_path_factory.mktemp("sampling"))
     return dict(

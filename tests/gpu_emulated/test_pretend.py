@@ -15,7 +15,7 @@ ROUNDING = {"torch.float32": 1e-5, "torch.float16": 5e-3, "torch.bfloat16": 4e-2
 CAPABILITIES = {"T4": (7, 5), "A100": (8, 0)}
 
 
-@pytest.fixture(scope="module", params=CAPABILITIES)
+@pytest.fixture(scope="module", params=["T4", pytest.param("A100", marks=pytest.mark.slow)])
 def device(request: pytest.FixtureRequest) -> dict[str, Any]:
     found: dict[str, Any] = emulated.run("operators.py", capability=CAPABILITIES[request.param])
     return found | {"ampere": request.param == "A100"}

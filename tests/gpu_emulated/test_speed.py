@@ -46,6 +46,7 @@ def test_a_t4_trains_the_same_without_padding_and_by_a_fast_kernel(tmp_path: Pat
     only_once_a_forward(found[OURS]["sft"]["syncs"])
 
 
+@pytest.mark.slow
 @emulated.needs_compiler
 def test_an_a100_trains_by_flash_attention(tmp_path: Path) -> None:
     """A padded batch has a mask, which flash attention does not take; rows that follow each other have none."""
