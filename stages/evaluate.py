@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from trueup import ranks
 from trueup.data.dialogue import Messages
@@ -73,6 +73,11 @@ class Config(JudgeSettings, AbilitySettings):
     @classmethod
     def _several(cls, n: int) -> int:
         return best_of.several(n)
+
+    @model_validator(mode="after")
+    def _of_answers_that_differ(self) -> Self:
+        best_of.refuse_greedy(self.best_of, self.temperature)
+        return self
 
 
 def run(
@@ -224,9 +229,8 @@ def plan(values: loads.Values, lengths: Lengths, run: RunFile) -> loads.Planned:
     prompts = lengths.num_held_out or loads.FALLBACK_ROWS
     load, once = loads.sampling(values, lengths, prompts, num_adapters=2 + members + later + steps)
     whole = once.read_tokens + once.sampled_tokens
-    read = (
-        number * (once.read_tokens + (1 + members) * whole) + (1 + later + steps) * 2 * whole
-    )  # prompts, judge, rewards; KL
+    compared = (1 + later + steps) * 2 * whole  # KL
+    read = number * (once.read_tokens + (1 + members) * whole) + compared  # prompts, judge, rewards
     return load, loads.Work(
         read_tokens=read, sampled_tokens=number * once.sampled_tokens, sampled_at_once=once.sampled_at_once
     )

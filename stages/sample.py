@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from trueup.errors import ConfigError
 from trueup.evaluation import best_of
@@ -53,6 +53,11 @@ class Config(Section):
     @classmethod
     def _several(cls, n: int) -> int:
         return best_of.several(n)
+
+    @model_validator(mode="after")
+    def _of_answers_that_differ(self) -> Self:
+        best_of.refuse_greedy(self.best_of, self.temperature)
+        return self
 
 
 def run(config: Config, context: Context, policy: Adapter, reward: RewardModel | None = None) -> Metrics:

@@ -20,6 +20,7 @@ FUNCTION = {"reward_model_weight": 0, "reward_functions": {"gear:likes_gear": 1.
 GRPO = FUNCTION | {"max_completion_length": 6, "num_generations": 4, "per_device_train_batch_size": 8, "save_steps": 1}
 BATCH = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 EVALUATED = -1  # stopped after the first epoch's evaluation, before its checkpoint
+ENDED = -2  # stopped behind the checkpoint of the last step, with nothing left to train
 SLOW = {"sft-3", "reward-5", "grpo-7"}  # less of what the others of their stage do
 # the section, a step within the second or a later epoch, and that of the newest checkpoint by then
 STOPPED: list[tuple[str, dict[str, Any], int, int]] = [
@@ -27,6 +28,7 @@ STOPPED: list[tuple[str, dict[str, Any], int, int]] = [
     ("sft", {"num_train_epochs": 1, "save_steps": 3, "learning_rate": 0.01}, 3, 3),
     ("sft", {"num_train_epochs": 3, "save_steps": 1, "learning_rate": 0.01}, EVALUATED, 4),
     ("dpo", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 5, 5),  # 3 steps an epoch
+    ("dpo", BATCH | {"num_train_epochs": 1, "save_steps": 2}, ENDED, 3),
     ("kto", BATCH | {"num_train_epochs": 3, "save_steps": 1}, 4, 4),
     ("reward", BATCH | {"num_train_epochs": 3, "save_steps": 1, "thumbs_weight": 0}, 5, 5),
     ("reward", BATCH | {"num_train_epochs": 3, "save_steps": 1, "thumbs_weight": 1}, 8, 8),  # 6 steps an epoch
@@ -47,6 +49,10 @@ class Stop(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.step == EVALUATED:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.step == ENDED:
             raise KeyboardInterrupt
 
 
@@ -81,8 +87,8 @@ def test_a_stopped_stage_ends_where_the_uninterrupted_one_does(
     inputs["completions"] = Completions(sharp.path("sample"))
 
     def run(folder: str) -> dict[str, Any]:
-        out = tmp_path / folder
-        out.mkdir(exist_ok=True)
+        out = tmp_path / folder / name  # by which the stage knows its section
+        out.mkdir(parents=True, exist_ok=True)
         context = Context(run=sharp.run, run_dir=sharp.folder, out=out)
         metrics: dict[str, Any] = stage.run(
             stage.config(**section), context, **{key: inputs[key] for key in stage.needs if key in inputs}
@@ -103,11 +109,12 @@ def test_a_stopped_stage_ends_where_the_uninterrupted_one_does(
     assert metrics["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-9)
     assert metrics.get("thresholds") == whole.get("thresholds")
     assert metrics.get("eval_loss_by_epoch") == whole.get("eval_loss_by_epoch")
-    first, second = saved_tensors(tmp_path / "whole"), saved_tensors(tmp_path / "stopped")
+    first, second = saved_tensors(tmp_path / "whole" / name), saved_tensors(tmp_path / "stopped" / name)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     if name == "grpo":
         logged = [
-            [row["step"] for row in read_jsonl(tmp_path / kind / "metrics.jsonl")] for kind in ("whole", "stopped")
+            [row["step"] for row in read_jsonl(tmp_path / kind / name / "metrics.jsonl")]
+            for kind in ("whole", "stopped")
         ]
         assert logged[0] == logged[1] and len(logged[0]) == section["max_steps"] / section.get("num_iterations", 1)

@@ -5,6 +5,7 @@ from math import log
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, ValidationError
 from scipy import integrate, stats
 
 from trueup.errors import ModelError
@@ -12,6 +13,7 @@ from trueup.evaluation import best_of
 from trueup.judges.optimized import Optimized
 from trueup.online.rewards import Part
 from trueup.sampling.types import Sampled
+from trueup.stages import evaluate, sample
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
@@ -78,3 +80,13 @@ def test_one_answer_has_no_best(n: int) -> None:
     with pytest.raises(ValueError, match="0, for off, or 2 and more"):
         best_of.several(n)
     assert best_of.several(0) == 0
+
+
+@pytest.mark.parametrize("section", [evaluate.Config, sample.Config])
+def test_the_best_of_greedy_answers_is_refused(section: type[BaseModel]) -> None:
+    section.model_validate({"best_of": 0, "temperature": 0})
+    section.model_validate({"best_of": 2, "temperature": 0.1})
+    with pytest.raises(
+        ValidationError, match="best_of is 4, and at temperature 0 all answers to a prompt are the same"
+    ):
+        section.model_validate({"best_of": 4, "temperature": 0})

@@ -70,7 +70,7 @@ def test_the_knee_is_the_best_checkpoint_where_the_aligned_model_loses_to_it_and
     said = " ".join(frontier.says(TURNED))
     assert "0.050 at step 5, 0.100 at step 10, 0.200 at step 20, 0.400 at the end" in said
     assert (
-        "over-optimized from step 10 (KL 0.100 nats per token) on: it wins 35.0% (95 % interval 25.0% to 45.0%)" in said
+        "over-optimized from step 10 (KL 0.100 nats per token) on: it wins 35.0% (95% interval 25.0% to 45.0%)" in said
     )
     assert f"judged by {JUDGE}" in said and "rises from 70.0% to 90.0% by the reward" in said
     (advice,) = frontier.gentler(TURNED, "dpo", {"beta": 0.1, "num_train_epochs": 2.0})

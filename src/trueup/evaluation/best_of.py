@@ -13,6 +13,14 @@ def several(n: int) -> int:
     return n
 
 
+def refuse_greedy(n: int, temperature: float) -> None:
+    """Raises ValueError where the best of several answers is wanted that are all the same."""
+    if n and temperature == 0:
+        raise ValueError(
+            f"best_of is {n}, and at temperature 0 all answers to a prompt are the same: set a temperature"
+        )
+
+
 def best(scores: Sequence[float], n: int, keep: int = 1) -> list[int]:
     """The places of the `keep` highest scores of each n in a row, the highest first, the first of equals before others.
 

@@ -121,7 +121,7 @@ def says(figures: Row) -> list[str]:
     if top is None or judge is None or top.over_it is None:
         why = "no judge that can tell compared the aligned model with its checkpoints"
         return [*lines, f"Whether it is over-optimized is not known: {why}."]
-    won = f"{top.over_it['estimate']:.1%} (95 % interval {top.over_it['low']:.1%} to {top.over_it['high']:.1%})"
+    won = f"{top.over_it['estimate']:.1%} (95% interval {top.over_it['low']:.1%} to {top.over_it['high']:.1%})"
     if knee(figures) is None or top.optimized is None or last.optimized is None:
         of_best = f"the aligned model wins {won} of its comparisons with {top.name}, the best checkpoint"
         return [*lines, f"No over-optimization is shown: {of_best}, judged by {judge[1]['name']}."]

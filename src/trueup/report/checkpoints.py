@@ -40,7 +40,7 @@ def _plot(one: Aligned, figures: Row) -> tuple[Figure, str]:
     said = f"{one.built.title}: comparisons won over SFT, along training from SFT to the aligned model, against KL."
     said += " The numbers are the steps."
     if judge is not None and any(point.judged for point in found):
-        said += f" Filled: by {judge[1]['name']}, with 95 % intervals."
+        said += f" Filled: by {judge[1]['name']}, with 95% intervals."
     said += f" Hollow: by {optimized}."
     if turned is not None:
         said += f" The ring marks the knee, {turned.name}: from there on the aligned model is over-optimized."

@@ -54,7 +54,8 @@ def callback(context: Context) -> Any:
 
     class Enough(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if isinstance(getattr(context.run, context.stage, None), AlignmentSection):
+            begins = state.global_step == 0  # what goes on was not refused then, and may have no step left to take
+            if begins and isinstance(getattr(context.run, context.stage, None), AlignmentSection):
                 refuse_too_few_steps(context.stage, wanted(context.run), state.max_steps, args.save_steps)
 
     return Enough()

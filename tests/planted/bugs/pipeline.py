@@ -63,4 +63,12 @@ BUGS = [
         "[keep:]:",
         ("tests/e2e/test_ppo.py::test_a_run_cut_off_resumes_and_equals_the_uninterrupted_one",),
     ),
+    Bug(
+        "an alignment that was killed behind its last checkpoint is refused",
+        "pipeline",
+        "src/trueup/training/along.py",
+        "begins = state.global_step == 0",
+        "begins = True",
+        ("tests/e2e/test_goes_on.py",),
+    ),
 ]
